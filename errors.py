@@ -1,0 +1,59 @@
+"""What can go wrong with a job, in the words of the wire contract; the ground floor, importable from anywhere.
+
+A library's error is translated into one of these once, at that library's door. Whether a stage is tried again is decided
+by `jobqueue.worker.work` from the class alone; nobody else retries a job. This module must never import anything of ours.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class JobError(Exception):
+    """A job cannot go on. `message` is fit for the user: what was wrong, and what is allowed.
+
+    error_type   what PROTOCOL calls it: media_error, processing_error, unknown_error
+    retryable    whether another worker (or this one, later) could succeed
+    stage        download validation preprocessing inference postprocessing upload unknown; None: the stage that ran
+    details      small JSON values that help to find the cause; never a secret, never a signed URL
+    """
+
+    error_type = "unknown_error"
+    retryable = True
+
+    def __init__(self, message: str, *, stage: str | None = None, **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.stage = stage
+        self.details = details
+
+
+class InvalidInput(JobError):
+    """The sender's fault (dead link, corrupt or unsupported file, no face, too long): never retried."""
+
+    error_type = "media_error"
+    retryable = False
+
+
+class Unavailable(JobError):
+    """Something outside is down for the moment (store, network, disk full): retried until the job's deadline."""
+
+    error_type = "processing_error"
+
+
+class EngineFailed(JobError):
+    """This worker is at fault (CUDA error, out of memory, missed deadline): retried a few times, then handed back."""
+
+    error_type = "processing_error"
+
+
+class OutOfMemory(EngineFailed):
+    """The card or the machine ran out of memory."""
+
+
+class Cancelled(Exception):
+    """Someone asked for the job to end. Not an error."""
+
+
+class LostJob(Exception):
+    """The row is no longer ours: stop at once and write nothing more."""
