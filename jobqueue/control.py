@@ -1,0 +1,100 @@
+"""What is true of the worker as a whole: paused, draining, unfit; what each program last said; claims begun; the audit trail.
+
+The flags, each a row while it holds, its value a JSON object with a reason:
+    paused     nothing new is claimed or started; what runs is finished
+    draining   nothing new is claimed; the container ends when all is done and reported
+    unfit      the worker has judged its GPU or itself unfit: as paused, and said to the outside
+    hold       the clock jumped: unfinished jobs are being asked after before more GPU time goes into them
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from typing import Any, Literal
+
+from jobqueue import clock
+from jobqueue.database import Database, Row
+
+Flag = Literal["paused", "draining", "unfit", "hold"]
+
+
+class Control:
+    """Flags, status and audit rows."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def flag(self, name: Flag) -> dict[str, Any] | None:
+        """The flag's value ({"reason": …, "by": …, "at": …}), or None when it is not raised."""
+        rows = self.database.read("select value from control where name = ?", name)
+        return json.loads(rows[0]["value"]) if rows else None
+
+    def flags(self) -> dict[str, dict[str, Any]]:
+        """All raised flags by name."""
+        sql = "select name, value from control where name in ('paused', 'draining', 'unfit', 'hold')"
+        return {row["name"]: json.loads(row["value"]) for row in self.database.read(sql)}
+
+    def put_up(self, name: Flag, reason: str, by: str) -> bool:
+        """Raise a flag. False if it is up already (its reason stays)."""
+        value = json.dumps({"reason": reason, "by": by, "at": clock.utc()})
+        return bool(self._write("insert or ignore into control values (?, ?, ?) returning 1 as one", name, value, clock.utc()))
+
+    def take_down(self, name: Flag) -> bool:
+        """Lower a flag. False if it was not up."""
+        return bool(self._write("delete from control where name = ? returning 1 as one", name))
+
+    def publish(self, program: str, body: dict[str, Any]) -> None:
+        """A program's newest word about itself, for the other programs to read."""
+        sql = "insert or replace into status (program, body, at, at_boot) values (?, ?, ?, ?)"
+        values = (program, json.dumps(body), clock.utc(), clock.now())
+        self.database.write(lambda connection: connection.execute(sql, values).fetchall(), durable=False)
+
+    def published(self) -> dict[str, dict[str, Any]]:
+        """What each program last said, with `at` (UTC text) and `age_s` (seconds ago) added."""
+        now = clock.now()
+        rows = self.database.read("select * from status")
+        return {r["program"]: {**json.loads(r["body"]), "at": r["at"], "age_s": max(0.0, now - r["at_boot"])} for r in rows}
+
+    def begin_claim(self) -> str:
+        """A key for the next claim, kept until its answer is in the queue; the same again if we died in between."""
+        rows = self.database.read("select key from claim_intent order by created_at limit 1")
+        if rows:
+            return str(rows[0]["key"])
+        key = secrets.token_hex(16)
+        self._write("insert into claim_intent (key, created_at) values (?, ?)", key, clock.utc())
+        return key
+
+    def end_claim(self, key: str) -> None:
+        """The claim with this key brought no job."""
+        self._write("delete from claim_intent where key = ?", key)
+
+    def note(self, actor: str, action: str, target: str | None, reason: str | None, result: str) -> None:
+        """An audit row: who did what, to what, why, and what came of it."""
+        sql = "insert into audit (at, actor, action, target, reason, result) values (?, ?, ?, ?, ?, ?)"
+        self._write(sql, clock.utc(), actor, action, target, reason, result)
+
+    def notes(self, limit: int = 50) -> list[Row]:
+        """The newest audit rows, newest first."""
+        return self.database.read("select * from audit order by id desc limit ?", limit)
+
+    # ---- log-ins to the page ----------------------------------------------------------------------------------------------
+
+    def begin_session(self, hashed: str, address: str, agent: str, now_s: float) -> None:
+        """Keep a log-in; only the hash of its id. now_s: wall seconds, because it must outlive a reboot."""
+        self._write("insert into session values (?, ?, ?, ?, ?)", hashed, now_s, now_s, address, agent[:200])
+
+    def session(self, hashed: str) -> Row | None:
+        rows = self.database.read("select * from session where hash = ?", hashed)
+        return rows[0] if rows else None
+
+    def touch_session(self, hashed: str, now_s: float) -> None:
+        sql = "update session set seen_at = ? where hash = ?"
+        self.database.write(lambda connection: connection.execute(sql, (now_s, hashed)).fetchall(), durable=False)
+
+    def end_sessions(self, hashed: str | None = None) -> None:
+        """End one log-in, or all of them."""
+        self._write("delete from session where ? is null or hash = ?", hashed, hashed)
+
+    def _write(self, sql: str, *values: Any) -> list[Row]:
+        return self.database.write(lambda connection: list(connection.execute(sql, values)))

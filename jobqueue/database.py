@@ -1,0 +1,169 @@
+"""The connection: nothing else opens the database file, and nothing may read it by other means (see QUEUE notes below).
+
+SQLite comes from `apsw`, because the builds of most distributions have the WAL-reset bug (fixed in 3.51.3, backported to
+3.50.7 and 3.44.6) that loses rows when processes checkpoint side by side. Opening, copying or hashing the file from a
+process that has a connection drops its locks and loses commits silently: sizes come from `os.stat`, copies from `VACUUM INTO`.
+One connection a thread, opened after fork. Writers queue at a flock (the turnstile) because SQLite's own waiting is unfair;
+it is for fairness only, never for correctness.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import apsw
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Row = dict[str, Any]
+
+BUSY_TIMEOUT_MS = 10_000
+#: How long a write is tried again while the database is busy or the disk is full, in seconds.
+PATIENCE_S = 30.0
+#: Freed when the disk is full, so that the moves that free more can still be committed.
+RESERVE_BYTES = 4 * 1024 * 1024
+
+PRAGMAS = (
+    "pragma busy_timeout = 10000",
+    "pragma foreign_keys = on",
+    "pragma trusted_schema = off",
+    "pragma mmap_size = 0",
+    "pragma journal_size_limit = 8388608",
+    "pragma wal_autocheckpoint = 1000",
+)
+
+
+class CommitUncertain(Exception):
+    """COMMIT raised: the change may be there or not. Look, then decide."""
+
+
+def check_library(version: str | None = None) -> None:
+    """Raise RuntimeError if the SQLite library in this process can corrupt a WAL database."""
+    text = version or apsw.sqlite_lib_version()
+    number = tuple(int(part) for part in text.split("."))
+    fixed = number >= (3, 51, 3) or (3, 50, 7) <= number < (3, 51) or (3, 44, 6) <= number < (3, 45)
+    if not fixed or number[:2] == (3, 52):
+        raise RuntimeError(f"SQLite {text} can corrupt the queue; install apsw 3.51.3 or later (but not 3.52)")
+
+
+class Database:
+    """Connections to one file, one a thread and durability, made when first used."""
+
+    def __init__(self, path: Path) -> None:
+        check_library()
+        self.path = path
+        self._local = threading.local()
+        self._pid = os.getpid()
+
+    def read(self, sql: str, *args: Any, **named: Any) -> list[Row]:
+        """One statement, fetched whole: an open cursor would keep the WAL from being reused."""
+        return list(self._connection(True).execute(sql, named or args))
+
+    def write(self, statements: Callable[[apsw.Connection], T], *, durable: bool = True) -> T:
+        """Run `statements` in one transaction and commit it; tried again while the file is busy or the disk full.
+
+        durable=False skips the fsync: for progress and status, which the next durable commit makes durable too.
+        Raises CommitUncertain if COMMIT itself failed.
+        """
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return self._write_once(statements, durable)
+            except (apsw.BusyError, apsw.LockedError):
+                if time.monotonic() > deadline:
+                    raise
+            except apsw.FullError:
+                if not self._free_reserve() and time.monotonic() > deadline:
+                    raise
+            time.sleep(random.uniform(0.01, 0.2))  # noqa: S311 - jitter, not a secret
+
+    def close(self) -> None:
+        """Close this thread's connections."""
+        for name in ("durable", "quick"):
+            if (connection := getattr(self._local, name, None)) is not None:
+                connection.close()
+                delattr(self._local, name)
+
+    def _write_once(self, statements: Callable[[apsw.Connection], T], durable: bool) -> T:
+        connection = self._connection(durable)
+        with self._turnstile():
+            connection.execute("begin immediate")
+            try:
+                value = statements(connection)
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("rollback")
+                raise
+            try:
+                connection.execute("commit")
+            except (apsw.BusyError, apsw.FullError):
+                if connection.in_transaction:
+                    connection.execute("rollback")
+                raise
+            except apsw.Error as error:
+                if connection.in_transaction:
+                    connection.execute("rollback")
+                raise CommitUncertain(str(error)) from error
+            return value
+
+    @contextlib.contextmanager
+    def _turnstile(self) -> Iterator[None]:
+        try:
+            gate = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError:  # a full disk: go on without fairness
+            yield
+            return
+        try:
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(gate)
+
+    def _connection(self, durable: bool) -> apsw.Connection:
+        name = "durable" if durable else "quick"
+        connection: apsw.Connection | None = getattr(self._local, name, None)
+        if connection is None:
+            if os.getpid() != self._pid:
+                raise RuntimeError("this Database was made before a fork; a connection must not cross it")
+            connection = connect(self.path, durable)
+            setattr(self._local, name, connection)
+        return connection
+
+    def _free_reserve(self) -> bool:
+        try:
+            self.path.with_suffix(".reserve").unlink()
+        except FileNotFoundError:
+            return False
+        log.error("the disk is full: freed the reserve of %d bytes beside the queue", RESERVE_BYTES)
+        return True
+
+
+def connect(path: Path, durable: bool = True, *, create: bool = False) -> apsw.Connection:
+    """A connection with our pragmas, WAL checked, rows as dicts."""
+    flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
+    connection = apsw.Connection(str(path), flags=flags)
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+    if create:
+        connection.execute("pragma auto_vacuum = incremental")
+    for pragma in PRAGMAS:
+        connection.execute(pragma)
+    mode = connection.pragma("journal_mode", "wal")
+    if mode != "wal":
+        raise RuntimeError(f"{path}: SQLite chose journal mode {mode}, not wal; DATA_DIR must be on a local disk")
+    connection.execute(f"pragma synchronous = {'full' if durable else 'normal'}")
+    connection.row_trace = _as_dict
+    return connection
+
+
+def _as_dict(cursor: apsw.Cursor, row: tuple[Any, ...]) -> Row:
+    return dict(zip((column[0] for column in cursor.get_description()), row, strict=True))

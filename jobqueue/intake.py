@@ -1,0 +1,154 @@
+"""A job as it arrives, from a claim, from /generate or from an operator: checked field by field, made into a `NewJob`.
+
+A claimed job that cannot be run is added as failed, so that its orchestrator is told why; /generate answers 422 instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from jobqueue.job import NewJob
+
+#: Inputs that are links to media, by engine; the same names are the files in the job's folder.
+LINKS = {"musetalk": ("video_url", "audio_url"), "fastwan": ("image_url",)}
+
+_ID = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._:-]{1,200}")
+
+Check = Callable[[Any], str | None]
+
+
+def shape(engine: str) -> str:
+    """The shape of the jobs that an engine serves: fastwan's own, else musetalk's (preview and engines of one's own)."""
+    return "fastwan" if engine == "fastwan" else "musetalk"
+
+
+def problems(payload: Mapping[str, Any], engine: str, *, local: bool = False) -> dict[str, str]:
+    """What is wrong with a job's fields, by field; empty if nothing is. local: file links are allowed too."""
+    other = "musetalk" if engine == "fastwan" else "fastwan"
+    if not any(payload.get(link) for link in LINKS[engine]) and any(payload.get(link) for link in LINKS[other]):
+        wanted, found = " and ".join(LINKS[engine]), " and ".join(link for link in LINKS[other] if payload.get(link))
+        return {LINKS[engine][0]: f"this worker serves {engine} jobs ({wanted}); this is a {other} job ({found})"}
+    checks = {"musetalk_job_id": _id, **dict.fromkeys(LINKS[engine], _file_or_link if local else _link), **_CHECKS[engine]}
+    found_wrong = {name: check(payload.get(name)) for name, check in checks.items()}
+    return {name: wrong for name, wrong in found_wrong.items() if wrong}
+
+
+def new_job(payload: Mapping[str, Any], engine: str, source: str, *, queue_job_id: str | None = None) -> NewJob:
+    """The job to add. If its fields are wrong it carries the error that it fails with."""
+    wrong = problems(payload, engine, local=source == "local")
+    error = None
+    if wrong:
+        error = {
+            "message": "; ".join(f"{name}: {text}" for name, text in wrong.items())[:2000],
+            "error_type": "media_error",
+            "retryable": False,
+            "stage": "validation",
+            "details": {"fields": wrong},
+        }
+    defaults = _defaults(engine, source)
+    names = (*LINKS[engine], *defaults, *(("negative_prompt", "prompt") if engine == "fastwan" else ()))
+    inputs = {name: value for name in names if (value := payload.get(name, defaults.get(name))) is not None}
+    params = payload.get("params") or {}
+    return NewJob(
+        id=str(payload.get("musetalk_job_id")),
+        source=source,
+        engine=engine,
+        inputs={} if wrong else inputs,
+        params=params if isinstance(params, dict) and not wrong else {},
+        buffer_job_id=_text(payload.get("buffer_job_id")),
+        queue_job_id=queue_job_id,
+        error=error,
+    )
+
+
+def _defaults(engine: str, source: str) -> dict[str, Any]:
+    if engine == "musetalk":
+        return {"aspect_ratio": "1:1", "resolution": "512x512"}
+    width, height = (720, 1280) if source in ("main", "buffer") else (480, 832)  # PROTOCOL §3, §4
+    return {"num_frames": 121, "width": width, "height": height, "steps": 4, "seed": 42, "guidance_scale": 1.0}
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _id(value: Any) -> str | None:
+    if isinstance(value, str) and _ID.fullmatch(value):
+        return None
+    return "must be 1 to 200 letters, digits, dots, colons, dashes or underscores"
+
+
+def _link(value: Any) -> str | None:
+    if not isinstance(value, str) or not value:
+        return "is missing; must be an http:// or https:// link"
+    if len(value) > 8192:
+        return f"is {len(value)} characters long; at most 8192"
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        return "is not a link"
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return "must be an http:// or https:// link"
+    return None
+
+
+def _file_or_link(value: Any) -> str | None:
+    return None if isinstance(value, str) and value.startswith("file:///") else _link(value)
+
+
+def _pattern(pattern: str, example: str) -> Check:
+    def check(value: Any) -> str | None:
+        if value is None or (isinstance(value, str) and re.fullmatch(pattern, value)):
+            return None
+        return f"must look like {example}"
+
+    return check
+
+
+def _number(kind: type, low: float, high: float) -> Check:
+    def check(value: Any) -> str | None:
+        kinds = (int,) if kind is int else (int, float)
+        if value is None or (isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high):
+            return None
+        return f"must be a {'whole ' if kind is int else ''}number from {low:g} to {high:g}"
+
+    return check
+
+
+def _prompt(value: Any) -> str | None:
+    if isinstance(value, str) and value.strip() and len(value) <= 10_000:
+        return None
+    return "is missing; must be a text of 1 to 10000 characters"
+
+
+def _words(value: Any) -> str | None:
+    return None if value is None or (isinstance(value, str) and len(value) <= 10_000) else "must be a text"
+
+
+def _params(value: Any) -> str | None:
+    if value is None or isinstance(value, dict):
+        return None if len(str(value)) <= 200_000 else "is too large"
+    return "must be an object, like {}"
+
+
+_CHECKS: dict[str, dict[str, Check]] = {
+    "musetalk": {
+        "aspect_ratio": _pattern(r"\d{1,3}:\d{1,3}", "1:1 or 9:16"),
+        "resolution": _pattern(r"\d{1,5}x\d{1,5}", "512x512"),
+        "params": _params,
+    },
+    "fastwan": {
+        "prompt": _prompt,
+        "negative_prompt": _words,
+        "num_frames": _number(int, 1, 1000),
+        "width": _number(int, 16, 4096),
+        "height": _number(int, 16, 4096),
+        "steps": _number(int, 1, 100),
+        "seed": _number(int, -(2**63), 2**63 - 1),
+        "guidance_scale": _number(float, 0, 100),
+        "params": _params,
+    },
+}

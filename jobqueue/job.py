@@ -1,0 +1,143 @@
+"""The one type that flows through: `Job`, a row of the queue, and the three stages it passes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from jobqueue.database import Row
+
+FINISHED = frozenset({"succeeded", "failed", "cancelled"})
+WORKING = frozenset({"fetching", "generating", "uploading"})
+WAITING = frozenset({"claimed", "ready", "generated"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A waiting state, a working state and the program that does the work.
+
+    default_step   the wire's word for where an error of unknown origin happened (PROTOCOL §4 `stage`)
+    most_attempts  starts after which an error of this worker's own ends the job
+    most_crashes   owners that may die in this stage before the job is taken to be the cause
+    """
+
+    name: str
+    program: str
+    waiting: str
+    working: str
+    done: str
+    default_step: str
+    most_attempts: int = 3
+    most_crashes: int = 3
+
+
+FETCH = Stage(
+    name="fetch",
+    program="poller",
+    waiting="claimed",
+    working="fetching",
+    done="ready",
+    default_step="download",
+    most_crashes=20,
+)
+GENERATE = Stage(
+    name="generate", program="inference", waiting="ready", working="generating", done="generated", default_step="inference"
+)
+UPLOAD = Stage(
+    name="upload",
+    program="uploader",
+    waiting="generated",
+    working="uploading",
+    done="succeeded",
+    default_step="upload",
+    most_crashes=20,
+)
+STAGES = (FETCH, GENERATE, UPLOAD)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One row. `inputs` and `params` never change; everything else is what the queue says at the moment of reading."""
+
+    #: The orchestrator's id and our primary key.
+    id: str
+    number: int
+    #: main, buffer, queue or local: who must be answered.
+    source: str
+    buffer_job_id: str | None
+    queue_job_id: str | None
+    #: musetalk or fastwan: the shape of the job.
+    engine: str
+    inputs: dict[str, Any]
+    params: dict[str, Any]
+    state: str
+    #: How often the job was accepted; a failed job that is claimed again begins a new round.
+    round: int
+    #: Starts of the present stage.
+    attempt: int
+    #: Owners that died in the present stage.
+    crashes: int
+    #: Program and process life that works on it; None when nobody does.
+    owner: str | None
+    phase: str | None
+    #: 0 to 1; never goes down within a round.
+    progress: float
+    frames_done: int | None
+    frames_total: int | None
+    #: Set when someone asked for the job to end.
+    cancel_reason: str | None
+    not_before: float
+    #: Boot clock, seconds: when the present stage was entered.
+    stage_since: float
+    #: What the stages found: stage_times, metrics, output_url …
+    result: dict[str, Any] = field(default_factory=dict)
+    #: message, error_type, retryable, stage, details; None unless failed.
+    error: dict[str, Any] | None = None
+    created_at: str
+    updated_at: str
+    started_at: str | None
+    finished_at: str | None
+
+    @property
+    def finished(self) -> bool:
+        return self.state in FINISHED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One change of state. A terminal one is also the report that somebody must acknowledge (`sent_at`)."""
+
+    id: int
+    job: str
+    round: int
+    state: str
+    attempt: int
+    owner: str | None
+    detail: str | None
+    at: str
+    tries: int
+    not_before: float
+    sent_at: str | None
+    answer: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewJob:
+    """A job as it arrives, checked by `jobqueue.intake`. `error`: why it cannot be run; it is added as failed then."""
+
+    id: str
+    source: str
+    engine: str
+    inputs: dict[str, Any]
+    params: dict[str, Any] = field(default_factory=dict)
+    buffer_job_id: str | None = None
+    queue_job_id: str | None = None
+    error: dict[str, Any] | None = None
+
+
+def job_from_row(row: Row) -> Job:
+    """The one place where a row becomes a Job."""
+    loaded = {name: json.loads(row[name]) for name in ("inputs", "params", "result")}
+    error = json.loads(row["error"]) if row["error"] else None
+    return Job(**{**row, **loaded, "error": error})

@@ -1,0 +1,276 @@
+"""Every move of a job. Only the owner moves a working row: each such update names owner and state, and `LostJob` is raised
+when it no longer holds, so that a process that was thought dead cannot write any more.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import apsw
+
+from errors import JobError, LostJob
+from jobqueue import clock
+from jobqueue import statements as sql
+from jobqueue.database import CommitUncertain, Database, Row
+from jobqueue.job import FINISHED, STAGES, Job, NewJob, Stage, job_from_row
+from jobqueue.wake import EVERYONE, LISTENERS, Bell
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the owner is asked to do, as the answer to its progress."""
+
+    cancel_reason: str | None
+    hold: bool
+
+
+class Queue:
+    """The queue of one worker. One a process; safe to use from its threads."""
+
+    def __init__(self, database: Database, program: str | None = None) -> None:
+        self.database = database
+        rows = database.read("select value from control where name = 'instance'")
+        self.bell = Bell(rows[0]["value"], program)
+
+    # ---- in ---------------------------------------------------------------------------------------------------------------
+
+    def add(self, new: NewJob, intent: str | None = None) -> tuple[Job, bool]:
+        """Add a job that arrived. Returns it and whether work begins because of this call.
+
+        Known and unfinished: it goes on, answered to whom it came from last. Succeeded: its report is sent again.
+        Failed or cancelled: a new round. `intent`: the claim intent that this settles, in the same commit.
+        """
+
+        def statements(connection: apsw.Connection) -> tuple[Job, bool]:
+            if intent is not None:
+                connection.execute("delete from claim_intent where key = ?", (intent,))
+            job, fresh = self._insert_or_join(connection, new)
+            return job, fresh
+
+        job, fresh = self._settled(lambda: self.database.write(statements))
+        self._announce(job)
+        return job, fresh
+
+    def retry(self, job_id: str) -> Job | None:
+        """A new round of a failed or cancelled job, by hand. None if it is not one."""
+        job = self.get(job_id)
+        if job is None or job.state not in ("failed", "cancelled"):
+            return None
+        rows = self._write(sql.NEW_ROUND, _round_values(job.id, job.source, job.buffer_job_id, job.queue_job_id))
+        self.bell.poke(*LISTENERS["claimed"])
+        return _first(rows)
+
+    # ---- the owner's moves ------------------------------------------------------------------------------------------------
+
+    def take(self, stage: Stage, owner: str) -> Job | None:
+        """The next job that waits for this stage, now owned by `owner`; None if there is none, or work is paused."""
+        ready = "select 1 from job where state = ? and finished_at is null and owner is null and not_before <= ? limit 1"
+        if not self.database.read(ready, stage.waiting, clock.now()):
+            return None
+        values = {"working": stage.working, "waiting": stage.waiting, "owner": owner, "at": clock.utc(), "now": clock.now()}
+        rows = self.database.write(lambda connection: list(connection.execute(sql.TAKE, values)))
+        if not rows:
+            return None
+        self.bell.poke(*LISTENERS["ready"])
+        return job_from_row(rows[0])
+
+    def progress(self, job: Job, phase: str, progress: float, done: int | None = None, total: int | None = None) -> Asked:
+        """Say how far the owner is. Raises LostJob if the row is no longer the owner's."""
+        values = {"phase": phase, "progress": min(max(progress, 0.0), 1.0), "frames_done": done, "frames_total": total}
+        values |= {"id": job.id, "state": job.state, "owner": job.owner, "at": clock.utc()}
+        rows = self.database.write(lambda connection: list(connection.execute(sql.PROGRESS, values)), durable=False)
+        if not rows:
+            raise LostJob(job.id)
+        return Asked(cancel_reason=rows[0]["cancel_reason"], hold=bool(rows[0]["hold"]))
+
+    def done(self, stage: Stage, job: Job, result: dict[str, Any]) -> Job:
+        """The stage is complete: on to the next, with `result` added to what earlier stages found. A cancel wins until the
+        object is stored. Raises LostJob."""
+        merged = {**job.result, **result}
+        merged["stage_times"] = {**job.result.get("stage_times", {}), **result.get("stage_times", {})}
+        progress, phase = (1.0, "completed") if stage.done == "succeeded" else (job.progress, job.phase)
+        return self._move(job, stage.done, result=merged, progress=progress, phase=phase, heed_cancel=stage.done != "succeeded")
+
+    def put_back(self, stage: Stage, job: Job, delay_s: float, error: JobError | None = None, unharmed: bool = False) -> Job:
+        """Back to waiting, to be taken again after delay_s seconds. unharmed: this start does not count. Raises LostJob."""
+        noted = {**job.result, "last_error": error.message} if error else job.result
+        not_before = clock.now() + delay_s if delay_s else 0
+        return self._move(job, stage.waiting, result=noted, not_before=not_before, unharmed=unharmed, heed_cancel=True)
+
+    def fail(self, job: Job, error: dict[str, Any]) -> Job:
+        """The end, with a structured error. Raises LostJob."""
+        return self._move(job, "failed", error=error, phase="failed")
+
+    def cancelled(self, job: Job, reason: str) -> Job:
+        """The end, because someone asked for it. Raises LostJob."""
+        return self._move(job, "cancelled", cancel_reason=reason)
+
+    # ---- others' wishes ---------------------------------------------------------------------------------------------------
+
+    def cancel(self, job_id: str, reason: str) -> bool:
+        """Ask for a job to end: at once where it waits, through its owner where it is worked on. False if it is over."""
+
+        values = {"id": job_id, "reason": reason, "at": clock.utc()}
+
+        def statements(connection: apsw.Connection) -> list[Row]:
+            rows = list(connection.execute(sql.REQUEST_CANCEL, values))
+            return list(connection.execute(sql.CANCEL_WAITING, values)) or rows
+
+        rows = self.database.write(statements)
+        self.bell.poke(*EVERYONE)
+        return bool(rows)
+
+    def recover(self, program: str, owner: str) -> list[Job]:
+        """Put back what dead lives of `program` held. Only the holder of the program's lock may call this."""
+        freed = []
+        for row in self.database.read("select * from job where owner is not null"):
+            job = job_from_row(row)
+            if job.owner == owner or (job.owner or "").split("/")[0] != program:
+                continue
+            stage = next(stage for stage in STAGES if stage.working == job.state)
+            freed.append(self._bury(stage, job))
+        return freed
+
+    # ---- to look ----------------------------------------------------------------------------------------------------------
+
+    def get(self, job_id: str) -> Job | None:
+        return _first(self.database.read("select * from job where id = ?", job_id))
+
+    def unfinished(self) -> list[Job]:
+        """Every job that is not over, oldest first."""
+        states = [state for stage in STAGES for state in (stage.waiting, stage.working)]
+        marks = ", ".join("?" * len(states))
+        rows = self.database.read(f"select * from job where state in ({marks}) order by number", *states)  # noqa: S608
+        return [job_from_row(row) for row in rows]
+
+    def newest(self, states: tuple[str, ...] = (), text: str = "", before: int | None = None, limit: int = 50) -> list[Job]:
+        """Jobs by their latest arrival, newest first. `before`: the `number` to go on from (keyset paging)."""
+        where, values = ["number < ?"], [before if before is not None else 2**62]
+        if states:
+            where.append(f"state in ({', '.join('?' * len(states))})")
+            values.extend(states)  # type: ignore[arg-type]
+        if text:
+            where.append("(instr(id, ?) or instr(coalesce(error, ''), ?))")
+            values.extend((text, text))  # type: ignore[arg-type]
+        query = f"select * from job where {' and '.join(where)} order by number desc limit ?"  # noqa: S608
+        return [job_from_row(row) for row in self.database.read(query, *values, limit)]
+
+    def counts(self) -> dict[str, int]:
+        """Jobs by state; a state nobody is in is absent."""
+        return {row["state"]: row["n"] for row in self.database.read("select state, count(*) as n from job group by state")}
+
+    # ---- inside -----------------------------------------------------------------------------------------------------------
+
+    def _move(
+        self,
+        job: Job,
+        new: str,
+        *,
+        result: dict[str, Any] | None = None,
+        error: dict[str, Any] | None = None,
+        not_before: float = 0,
+        progress: float = 0,
+        phase: str | None = None,
+        cancel_reason: str | None = None,
+        unharmed: bool = False,
+        heed_cancel: bool = False,
+    ) -> Job:
+        values = {"new": new, "old": job.state, "owner": job.owner, "id": job.id, "not_before": not_before, "now": clock.now()}
+        values |= {
+            "result": json.dumps(job.result if result is None else result),
+            "error": json.dumps(error) if error else None,
+        }
+        values |= {
+            "unharmed": unharmed,
+            "progress": progress,
+            "phase": phase,
+            "cancel_reason": cancel_reason,
+            "at": clock.utc(),
+        }
+        values |= {
+            "finished": new in FINISHED,
+            "fresh": new not in [stage.waiting for stage in STAGES if stage.working == job.state],
+        }
+
+        def statements(connection: apsw.Connection) -> list[Row]:
+            if heed_cancel:
+                asked = "select cancel_reason from job where id = ? and cancel_reason is not null"
+                if list(connection.execute(asked, (job.id,))):
+                    values.update(new="cancelled", finished=True, error=None, phase="failed")
+            return list(connection.execute(sql.MOVE, values))
+
+        try:
+            rows = self.database.write(statements)
+        except CommitUncertain:  # look, then decide
+            time.sleep(0.05)
+            rows = self.database.read("select * from job where id = ? and state = ? and owner is null", job.id, values["new"])
+            rows = rows or self.database.write(statements)
+        if not rows:
+            raise LostJob(job.id)
+        moved = job_from_row(rows[0])
+        self._announce(moved)
+        return moved
+
+    def _bury(self, stage: Stage, job: Job) -> Job:
+        """The owner died: put the job back, or end it if it has cost too many lives."""
+        dead = job.crashes + 1
+        if dead >= stage.most_crashes:
+            error = {
+                "message": f"{stage.program} died {dead} times while working on this job",
+                "error_type": "processing_error",
+                "retryable": True,
+                "stage": stage.default_step,
+                "details": {"crashes": dead},
+            }
+            return self.fail(job, error)
+        self._write(sql.COUNT_CRASH, {"id": job.id, "owner": job.owner})
+        return self.put_back(stage, job, 0)
+
+    def _insert_or_join(self, connection: apsw.Connection, new: NewJob) -> tuple[Job, bool]:
+        at = clock.utc()
+        state = "failed" if new.error else "claimed"
+        values: dict[str, Any] = {
+            "id": new.id,
+            "source": new.source,
+            "buffer_job_id": new.buffer_job_id,
+            "queue_job_id": new.queue_job_id,
+        }
+        insert = values | {"engine": new.engine, "inputs": json.dumps(new.inputs), "params": json.dumps(new.params)}
+        insert |= {"state": state, "now": clock.now(), "at": at, "finished_at": at if new.error else None}
+        insert |= {"error": json.dumps(new.error) if new.error else None}
+        rows = list(connection.execute(sql.ADD, insert))
+        if rows:
+            return job_from_row(rows[0]), not new.error
+        rows = list(connection.execute(sql.NEW_ROUND, _round_values(new.id, new.source, new.buffer_job_id, new.queue_job_id)))
+        if rows:
+            return job_from_row(rows[0]), True
+        job = job_from_row(next(iter(list(connection.execute(sql.JOIN, values)))))
+        if job.state == "succeeded" and new.source in ("main", "buffer"):
+            list(connection.execute(sql.REPORT_AGAIN, (job.id, job.round)))
+        return job, False
+
+    def _settled(self, write: Callable[[], tuple[Job, bool]]) -> tuple[Job, bool]:
+        try:
+            return write()
+        except CommitUncertain:  # adding twice is adding once
+            time.sleep(0.05)
+            return write()
+
+    def _write(self, sql: str, values: dict[str, Any]) -> list[Row]:
+        return self.database.write(lambda connection: list(connection.execute(sql, values)))
+
+    def _announce(self, job: Job) -> None:
+        self.bell.poke(*LISTENERS.get(job.state, ()))
+
+
+def _first(rows: list[Row]) -> Job | None:
+    return job_from_row(rows[0]) if rows else None
+
+
+def _round_values(job_id: str, source: str, buffer_job_id: str | None, queue_job_id: str | None) -> dict[str, Any]:
+    values = {"id": job_id, "source": source, "buffer_job_id": buffer_job_id, "queue_job_id": queue_job_id}
+    return values | {"now": clock.now(), "at": clock.utc()}

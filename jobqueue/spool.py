@@ -1,0 +1,52 @@
+"""Where a job's files are: one folder a job under DATA_DIR/jobs, named by a digest, since ids come from strangers.
+
+The poller makes and removes the folder; nobody removes it before the job's last event has been sent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+
+def folder(data_dir: Path, job_id: str) -> Path:
+    """The job's folder; it need not exist."""
+    return data_dir / "jobs" / hashlib.sha256(job_id.encode()).hexdigest()[:32]
+
+
+def input_file(data_dir: Path, job_id: str, field: str) -> Path:
+    """Where the file of an input like video_url is, once the job is ready."""
+    return folder(data_dir, job_id) / f"input-{field.removesuffix('_url')}"
+
+
+def output_file(data_dir: Path, job_id: str) -> Path:
+    """Where the finished video is, once the job is generated."""
+    return folder(data_dir, job_id) / "output.mp4"
+
+
+def attempt_file(data_dir: Path, job_id: str, owner: str) -> Path:
+    """Where one process life writes: named by it, because a killed process's child may write for a moment longer."""
+    return folder(data_dir, job_id) / f"output-{owner.replace('/', '-')}.tmp.mp4"
+
+
+def keep(written: Path, target: Path) -> None:
+    """Make a finished file durable under its name: fsync, rename, fsync of the folder."""
+    sync(written)
+    os.replace(written, target)
+    sync(target.parent)
+
+
+def sync(path: Path) -> None:
+    """fsync a file or a folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove(data_dir: Path, job_id: str) -> None:
+    """Remove the job's folder; it may be gone already."""
+    shutil.rmtree(folder(data_dir, job_id), ignore_errors=True)

@@ -1,0 +1,62 @@
+"""The SQL of `queue.py`, one statement a move; every one that an owner makes names owner and state (the fence)."""
+
+TAKE = """
+update job set state = :working, owner = :owner, attempt = attempt + 1, updated_at = :at,
+    started_at = case when :working = 'generating' then coalesce(started_at, :at) else started_at end
+where id = (
+    select id from job where state = :waiting and finished_at is null and owner is null and not_before <= :now
+        and not (:waiting = 'ready' and exists (select 1 from control where name in ('paused', 'unfit')))
+    order by number limit 1)
+returning *"""
+
+MOVE = """
+update job set state = :new, owner = null, not_before = :not_before, result = :result, error = :error, updated_at = :at,
+    attempt = case when :fresh then 0 else attempt - :unharmed end, crashes = case when :fresh then 0 else crashes end,
+    stage_since = case when :fresh then :now else stage_since end,
+    progress = max(progress, :progress), phase = :phase, finished_at = case when :finished then :at end,
+    cancel_reason = coalesce(:cancel_reason, cancel_reason)
+where id = :id and state = :old and owner = :owner
+returning *"""
+
+PROGRESS = """
+update job set phase = :phase, progress = max(progress, :progress), frames_done = :frames_done, frames_total = :frames_total,
+    updated_at = :at
+where id = :id and state = :state and owner = :owner
+returning cancel_reason, exists (select 1 from control where name = 'hold') as hold"""
+
+ADD = """
+insert into job (id, number, source, buffer_job_id, queue_job_id, engine, inputs, params, state, stage_since, error, created_at,
+    updated_at, finished_at)
+values (:id, (select coalesce(max(number), 0) + 1 from job), :source, :buffer_job_id, :queue_job_id, :engine, :inputs, :params,
+    :state, :now, :error, :at, :at, :finished_at)
+on conflict (id) do nothing
+returning *"""
+
+NEW_ROUND = """
+update job set state = 'claimed', round = round + 1, number = (select max(number) + 1 from job), attempt = 0, crashes = 0,
+    progress = 0, phase = null, frames_done = null, frames_total = null, cancel_reason = null, not_before = 0,
+    stage_since = :now, result = '{}', error = null, updated_at = :at, started_at = null, finished_at = null, source = :source,
+    buffer_job_id = :buffer_job_id, queue_job_id = :queue_job_id
+where id = :id and state in ('failed', 'cancelled')
+returning *"""
+
+JOIN = """
+update job set source = case when :source = 'queue' then source else :source end,
+    buffer_job_id = coalesce(:buffer_job_id, buffer_job_id), queue_job_id = coalesce(:queue_job_id, queue_job_id)
+where id = :id
+returning *"""
+
+REPORT_AGAIN = """
+update event set sent_at = null, not_before = 0, answer = 'asked for again'
+where job = ? and round = ? and state = 'succeeded'"""
+
+REQUEST_CANCEL = """
+update job set cancel_reason = coalesce(cancel_reason, :reason) where id = :id and finished_at is null
+returning *"""
+
+CANCEL_WAITING = """
+update job set state = 'cancelled', finished_at = :at, updated_at = :at, phase = 'failed'
+where id = :id and finished_at is null and owner is null
+returning *"""
+
+COUNT_CRASH = "update job set crashes = crashes + 1 where id = :id and owner = :owner"

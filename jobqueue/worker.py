@@ -1,0 +1,144 @@
+"""work(): the loop that all three stages share, and the only place where it is decided whether a job is tried again."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from errors import Cancelled, EngineFailed, InvalidInput, JobError, LostJob, OutOfMemory, Unavailable
+from jobqueue import clock
+from jobqueue.job import Job, Stage
+from jobqueue.queue import Queue
+
+log = logging.getLogger(__name__)
+
+#: A stage's own work: Raises JobError, Cancelled or LostJob; returns what to add to the job's result.
+Do = Callable[[Job, "Progress"], dict[str, Any]]
+
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 60.0
+#: How long the GPU waits for the orchestrator's word after the clock has jumped, in seconds.
+LONGEST_HOLD_S = 60.0
+#: How often progress goes to the queue, at the most, in seconds. It is also how soon a cancel is seen.
+PROGRESS_EVERY_S = 0.25
+
+
+class Stopped(Exception):
+    """The program is to end and this job cannot finish in time: it goes back unharmed."""
+
+
+class Progress:
+    """Given to a stage's work: `progress(phase, done, total, fraction)` says how far it is and hears what is asked.
+
+    Cheap enough for every frame. Raises Cancelled, LostJob, or Stopped when the program has been stopping for grace_s.
+    """
+
+    def __init__(self, queue: Queue, job: Job, stop: threading.Event, grace_s: float) -> None:
+        self._queue, self._job, self._stop, self._grace_s = queue, job, stop, grace_s
+        self._next = 0.0
+        self._stopping_since: float | None = None
+
+    def __call__(self, phase: str, fraction: float, done: int | None = None, total: int | None = None) -> None:
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + PROGRESS_EVERY_S
+        asked = self._queue.progress(self._job, phase, fraction, done, total)
+        if asked.hold and asked.cancel_reason is None:
+            asked = self._held(phase, fraction, done, total)
+        if asked.cancel_reason is not None:
+            raise Cancelled(asked.cancel_reason)
+        if self._stop.is_set():
+            self._stopping_since = self._stopping_since or now
+            if now - self._stopping_since > self._grace_s:
+                raise Stopped
+
+    def _held(self, phase: str, fraction: float, done: int | None, total: int | None) -> Any:
+        deadline = time.monotonic() + LONGEST_HOLD_S
+        log.info("waiting for the orchestrator's word on this job, because the clock jumped")
+        while True:
+            asked = self._queue.progress(self._job, phase, fraction, done, total)
+            if not asked.hold or asked.cancel_reason is not None or time.monotonic() > deadline or self._stop.wait(0.2):
+                return asked
+
+
+def work(
+    stage: Stage, do: Do, queue: Queue, owner: str, stop: threading.Event, *, timeout_s: float, grace_s: float = 5.0
+) -> None:
+    """Take jobs of a stage and do them, one after another, until `stop` is set.
+
+    timeout_s: how long a stage may take, its retries included; after it, errors of the outside end the job too.
+    """
+    while not stop.is_set():
+        mark = queue.bell.mark()
+        job = queue.take(stage, owner)
+        if job is None:
+            queue.bell.wait(mark)
+            continue
+        with structlog.contextvars.bound_contextvars(job=job.id, stage=stage.name, attempt=job.attempt):
+            try:
+                _one(stage, do, queue, job, Progress(queue, job, stop, grace_s), timeout_s)
+            except LostJob:
+                log.warning("the job is no longer ours; its work is dropped")
+
+
+def _one(stage: Stage, do: Do, queue: Queue, job: Job, progress: Progress, timeout_s: float) -> None:
+    try:
+        if job.cancel_reason is not None:
+            raise Cancelled(job.cancel_reason)
+        result = do(job, progress)
+    except Cancelled as reason:
+        queue.cancelled(job, str(reason))
+        log.info("cancelled: %s", reason)
+    except Stopped:
+        queue.put_back(stage, job, 0, unharmed=True)
+        log.info("put back: the program stops")
+    except LostJob:
+        raise
+    except JobError as error:
+        _fail_or_retry(stage, queue, job, error, timeout_s)
+    except MemoryError:
+        _fail_or_retry(stage, queue, job, OutOfMemory("the machine ran out of memory"), timeout_s)
+    except Exception as error:  # the one place that catches everything: a job never ends the process
+        unknown = EngineFailed(f"{type(error).__name__}: {error}", stack_trace=traceback.format_exc(limit=-20))
+        unknown.error_type = "unknown_error"
+        _fail_or_retry(stage, queue, job, unknown, timeout_s)
+    else:
+        moved = queue.done(stage, job, result)
+        log.info("%s after %.1f s", moved.state, clock.now() - job.stage_since)
+
+
+def _fail_or_retry(stage: Stage, queue: Queue, job: Job, error: JobError, timeout_s: float) -> None:
+    pause_s = _pause_s(job.attempt)
+    late = clock.now() + pause_s - job.stage_since > timeout_s
+    if isinstance(error, InvalidInput) or late or (not isinstance(error, Unavailable) and job.attempt >= stage.most_attempts):
+        queue.fail(job, as_json(error, stage.default_step))
+        log.error("failed: %s", error.message)
+    else:
+        queue.put_back(stage, job, pause_s, error)
+        log.warning("again in %.1f s: %s", pause_s, error.message)
+
+
+def as_json(error: JobError, default_step: str) -> dict[str, Any]:
+    """The structured error that a failed job keeps (PROTOCOL §4)."""
+    return {
+        "message": error.message,
+        "error_type": error.error_type,
+        "retryable": error.retryable,
+        "stage": error.stage or default_step,
+        "details": {name: value for name, value in error.details.items() if name != "stack_trace"},
+        "stack_trace": error.details.get("stack_trace"),
+    }
+
+
+def _pause_s(attempt: int) -> float:
+    """Exponential back-off with full jitter above a floor, so that a store that comes back is not stormed."""
+    ceiling = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(attempt - 1, 10))
+    return random.uniform(ceiling / 2, ceiling)  # noqa: S311 - jitter, not a secret

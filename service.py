@@ -1,0 +1,153 @@
+"""What every long-running program has in common: its settings, log, lock, queue; loops in threads; an orderly end.
+
+    service = start("poller")
+    sys.exit(run(service, {"claim": …, "report": …}))
+
+SIGTERM stops all loops; a loop that dies ends the process, and supervisord starts it anew. One process a program and data
+folder: a file lock, which the kernel frees at death, so that whoever holds it may put back what its dead self held.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import fcntl
+import logging
+import os
+import queue as stdlib_queue
+import resource
+import secrets
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+import settings as settings_module
+from jobqueue import faults
+from jobqueue.control import Control
+from jobqueue.database import Database
+from jobqueue.migrations import WrongDatabase, check_version
+from jobqueue.outbox import Outbox
+from jobqueue.queue import Queue
+from settings import Settings, SettingsError
+from telemetry import logs
+
+log = logging.getLogger(__name__)
+
+#: Exit codes: the settings or the folder are wrong (the user must act), and the program found itself running already.
+EXIT_SETTINGS = 2
+EXIT_RUNNING = 3
+
+Loop = Callable[[threading.Event], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """A program that has begun. `owner` is its name and this life's, as it stands in the rows it works on."""
+
+    program: str
+    owner: str
+    settings: Settings
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def open_queue(self) -> tuple[Queue, Control, Outbox]:
+        """The queue, for this process; call it after any fork."""
+        database = Database(self.settings.database)
+        return Queue(database, self.program), Control(database), Outbox(database)
+
+
+def start(program: str) -> Service:
+    """Begin a program. Ends the process with one line and code 2 if the settings or the data folder do not allow it."""
+    die_with_parent()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold secrets and other people's videos
+    faulthandler.enable()
+    try:
+        settings = settings_module.load()
+        check_version(settings.database)
+    except (SettingsError, WrongDatabase) as error:
+        refuse(str(error))
+    logs.set_up(program, settings.LOG_FORMAT, settings.data_dir / "logs", settings_module.secret_values(settings))
+    faults.arm(settings.KILL_AT, settings.data_dir)
+    if not lock(settings.data_dir, program):
+        log.error("another %s works on %s; this one ends", program, settings.data_dir)
+        sys.exit(EXIT_RUNNING)
+    return Service(program=program, owner=f"{program}/{secrets.token_hex(4)}", settings=settings)
+
+
+def run(service: Service, loops: Mapping[str, Loop], ring: Callable[[], None]) -> int:
+    """Run the loops, each in a thread, until SIGTERM or the death of one of them. `ring` wakes those that wait.
+
+    Returns the exit code: 0 after a signal, 1 after the death of a loop.
+    """
+    # A signal handler may do one reentrant thing: Event.set takes a lock that its own thread may hold, SimpleQueue does not.
+    signals: stdlib_queue.SimpleQueue[int] = stdlib_queue.SimpleQueue()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, frame: signals.put(received))
+    dead: list[str] = []
+    threads = [
+        threading.Thread(target=_run_loop, args=(name, loop, service.stop, dead), name=name) for name, loop in loops.items()
+    ]
+    for thread in threads:
+        thread.daemon = True
+        thread.start()
+    alive = liveness_file(service.settings.run_dir, service.program)
+    while not dead:
+        alive.touch()
+        try:
+            signals.get(timeout=1.0)
+            break
+        except stdlib_queue.Empty:
+            continue
+    service.stop.set()
+    ring()
+    for thread in threads:
+        while thread.is_alive():
+            alive.touch()
+            thread.join(0.5)
+    log.info("ended%s", f" because {dead[0]} died" if dead else "")
+    return 1 if dead else 0
+
+
+def liveness_file(run_dir: Path, program: str) -> Path:
+    """Touched every second by a program that lives; the guard looks at its age."""
+    return run_dir / f"alive-{program}"
+
+
+def lock(data_dir: Path, name: str) -> bool:
+    """Take the lock `name` of this data folder for the life of this process. False if another process has it."""
+    folder = data_dir / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return False
+    return True  # the handle stays open until the kernel closes it
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when the one that started it dies, even by SIGKILL."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def refuse(line: str) -> NoReturn:
+    """End the process with one line on standard error and exit code 2: the user must change something."""
+    sys.stderr.write(line + "\n")
+    sys.exit(EXIT_SETTINGS)
+
+
+def _run_loop(name: str, loop: Loop, stop: threading.Event, dead: list[str]) -> None:
+    try:
+        loop(stop)
+    except BaseException:  # whatever it was, the process must not go on without this loop
+        log.critical("%s died; the program ends and is started anew", name, exc_info=True)
+        dead.append(name)
+    else:
+        if not stop.is_set():
+            log.critical("%s returned although nobody stopped it", name)
+            dead.append(name)
