@@ -27,6 +27,17 @@ class JobError(Exception):
         self.stage = stage
         self.details = details
 
+    def as_json(self, default_stage: str) -> dict[str, Any]:
+        """The structured error that a failed job keeps (PROTOCOL §4)."""
+        return {
+            "message": self.message,
+            "error_type": self.error_type,
+            "retryable": self.retryable,
+            "stage": self.stage or default_stage,
+            "details": {name: value for name, value in self.details.items() if name != "stack_trace"},
+            "stack_trace": self.details.get("stack_trace"),
+        }
+
 
 class InvalidInput(JobError):
     """The sender's fault (dead link, corrupt or unsupported file, no face, too long): never retried."""

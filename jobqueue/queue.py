@@ -12,7 +12,7 @@ from typing import Any
 
 import apsw
 
-from errors import JobError, LostJob
+from errors import EngineFailed, JobError, LostJob
 from jobqueue import clock
 from jobqueue import statements as sql
 from jobqueue.database import CommitUncertain, Database, Row
@@ -124,15 +124,18 @@ class Queue:
         self.bell.poke(*EVERYONE)
         return bool(rows)
 
-    def recover(self, program: str, owner: str) -> list[Job]:
-        """Put back what dead lives of `program` held. Only the holder of the program's lock may call this."""
+    def recover(self, program: str, owner: str, timeout_s: float) -> list[Job]:
+        """Put back what dead lives of `program` held, or end it if the stage has had its timeout_s.
+
+        Only the holder of the program's lock may call this.
+        """
         freed = []
         for row in self.database.read("select * from job where owner is not null"):
             job = job_from_row(row)
             if job.owner == owner or (job.owner or "").split("/")[0] != program:
                 continue
             stage = next(stage for stage in STAGES if stage.working == job.state)
-            freed.append(self._bury(stage, job))
+            freed.append(self._bury(stage, job, timeout_s))
         return freed
 
     # ---- to look ----------------------------------------------------------------------------------------------------------
@@ -215,18 +218,15 @@ class Queue:
         self._announce(moved)
         return moved
 
-    def _bury(self, stage: Stage, job: Job) -> Job:
-        """The owner died: put the job back, or end it if it has cost too many lives."""
-        dead = job.crashes + 1
-        if dead >= stage.most_crashes:
-            error = {
-                "message": f"{stage.program} died {dead} times while working on this job",
-                "error_type": "processing_error",
-                "retryable": True,
-                "stage": stage.default_step,
-                "details": {"crashes": dead},
-            }
-            return self.fail(job, error)
+    def _bury(self, stage: Stage, job: Job, timeout_s: float) -> Job:
+        """The owner died: put the job back, or end it if it has cost too much time or too many lives."""
+        dead, spent_s = job.crashes + 1, clock.now() - job.stage_since
+        reason = f"{stage.program} died {dead} times while working on this job" if dead >= stage.most_crashes else None
+        if spent_s > timeout_s:
+            reason = f"{stage.name} took {spent_s:.0f} s, at most {timeout_s:.0f} s (JOB_TIMEOUT_SEC)"
+        if reason is not None:
+            error = EngineFailed(reason, stage=stage.default_step, crashes=dead)
+            return self.fail(job, error.as_json(stage.default_step))
         self._write(sql.COUNT_CRASH, {"id": job.id, "owner": job.owner})
         return self.put_back(stage, job, 0)
 

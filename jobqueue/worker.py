@@ -119,23 +119,11 @@ def _fail_or_retry(stage: Stage, queue: Queue, job: Job, error: JobError, timeou
     pause_s = _pause_s(job.attempt)
     late = clock.now() + pause_s - job.stage_since > timeout_s
     if isinstance(error, InvalidInput) or late or (not isinstance(error, Unavailable) and job.attempt >= stage.most_attempts):
-        queue.fail(job, as_json(error, stage.default_step))
+        queue.fail(job, error.as_json(stage.default_step))
         log.error("failed: %s", error.message)
     else:
         queue.put_back(stage, job, pause_s, error)
         log.warning("again in %.1f s: %s", pause_s, error.message)
-
-
-def as_json(error: JobError, default_step: str) -> dict[str, Any]:
-    """The structured error that a failed job keeps (PROTOCOL §4)."""
-    return {
-        "message": error.message,
-        "error_type": error.error_type,
-        "retryable": error.retryable,
-        "stage": error.stage or default_step,
-        "details": {name: value for name, value in error.details.items() if name != "stack_trace"},
-        "stack_trace": error.details.get("stack_trace"),
-    }
 
 
 def _pause_s(attempt: int) -> float:

@@ -1,0 +1,143 @@
+"""The GPU process: loads one engine, once, and puts jobs through it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from errors import EngineFailed
+from inference.engine import Engine
+from inference.generate import Generate
+from jobqueue.control import Control
+from jobqueue.job import GENERATE
+from jobqueue.queue import Queue
+from jobqueue.worker import work
+from service import Service, run, start
+from settings import Settings
+
+log = logging.getLogger(__name__)
+
+PUBLISH_EVERY_S = 5.0
+#: How long to wait before an engine that could not be loaded is tried again, in seconds.
+LOAD_AGAIN_S = 60.0
+
+
+class Inference:
+    """The program's state: which engine is loaded, or why none is."""
+
+    def __init__(self, service: Service, queue: Queue, control: Control) -> None:
+        self.service, self.queue, self.control = service, queue, control
+        self.said: dict[str, Any] = {"engine": None, "model_loaded": False, "device": None, "reason": "the engine is loading"}
+
+    def generate(self, stop: threading.Event) -> None:
+        """Load the engine, then take jobs until stopped."""
+        engine = self._load_until_it_works(stop)
+        if engine is None:
+            return
+        settings = self.service.settings
+        stage = Generate(engine=engine, data_dir=settings.data_dir, timeout_s=settings.JOB_TIMEOUT_SEC)
+        work(GENERATE, stage.do, self.queue, self.service.owner, stop, timeout_s=settings.JOB_TIMEOUT_SEC, grace_s=20)
+
+    def publish(self, stop: threading.Event) -> None:
+        """Say every few seconds how the engine is; the other programs judge by it whether a job would start."""
+        while True:
+            self.control.publish("inference", self.said)
+            if stop.wait(PUBLISH_EVERY_S):
+                return
+
+    def _load_until_it_works(self, stop: threading.Event) -> Engine | None:
+        while not stop.is_set():
+            try:
+                engine = self._load()
+            except EngineFailed as error:
+                log.error("%s", error.message)
+                self._say(model_loaded=False, reason=error.message)
+                self.control.put_up("unfit", error.message, "inference")
+                stop.wait(LOAD_AGAIN_S)
+                continue
+            flag = self.control.flag("unfit")
+            if flag and flag["by"] == "inference":
+                self.control.take_down("unfit")
+            return engine
+        return None
+
+    def _load(self) -> Engine:
+        settings = self.service.settings
+        name, note = choose(settings)
+        device = _device()
+        engine: Engine = importlib.import_module(_module(name)).Engine()
+        self._say(engine=engine.name, device=device, reason=f"{engine.name} is loading")
+        began = time.monotonic()
+        engine.load(settings.models_dir, device)
+        engine.warm_up()
+        if note:
+            log.warning("%s", note)
+        log.info("engine %s is loaded on %s after %.1f s", engine.name, device, time.monotonic() - began)
+        self._say(model_loaded=True, reason=None, note=note)
+        return engine
+
+    def _say(self, **words: Any) -> None:
+        self.said = {**self.said, **words}
+        self.control.publish("inference", self.said)
+        self.queue.bell.poke("poller", "api")
+
+
+def choose(settings: Settings) -> tuple[str, str | None]:
+    """Which engine to load, and what to tell the operator about it.
+
+    Without weights, a machine that stands alone runs the preview engine; a worker of a fleet never does unless told to.
+    Raises EngineFailed when there is nothing it may run.
+    """
+    name = settings.ENGINE
+    lacking = _lacking(name, settings.models_dir)
+    if lacking is None:
+        return name, None
+    if settings.orchestrator_url is None and name == "musetalk":
+        return "preview", f"{lacking}; the preview engine runs instead: the mouth only follows the loudness of the speech"
+    raise EngineFailed(f"{lacking}; or set ENGINE=preview to try the worker without weights")
+
+
+def _lacking(name: str, models_dir: Path) -> str | None:
+    """What keeps the engine from being loaded, or None."""
+    try:
+        found = importlib.util.find_spec(_module(name))
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        return f"ENGINE={name}: this version of the worker has no such engine"
+    missing = getattr(importlib.import_module(_module(name)).Engine, "missing", None)
+    files = missing(models_dir) if missing else []
+    if files:
+        return f"the weights of {name} are missing in {models_dir} ({files[0]}); fetch them with: worker models pull {name}"
+    return None
+
+
+def _module(name: str) -> str:
+    return name if "." in name else f"inference.engines.{name}"
+
+
+def _device() -> str:
+    """cuda:0 where torch is installed and sees a card, else cpu."""
+    if importlib.util.find_spec("torch") is None:
+        return "cpu"
+    torch = importlib.import_module("torch")
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
+def main() -> int:
+    service = start("inference")
+    queue, control, _ = service.open_queue()
+    for job in queue.recover("inference", service.owner, service.settings.JOB_TIMEOUT_SEC):
+        log.warning("found job %s unfinished by a dead inference; it is %s now", job.id, job.state)
+    program = Inference(service, queue, control)
+    return run(service, {"generate": program.generate, "publish": program.publish}, queue.bell.ring)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""Stage 2: one job through the engine, under a deadline. Files in, one file out; no network.
+
+A job that is stuck cannot be ended by a thread of Python (C code may hold the interpreter), so the process ends itself:
+`faulthandler` prints every stack and exits when nothing has moved for STALL_S or the job's time is over; supervisord starts
+it anew and the queue counts the death.
+"""
+
+from __future__ import annotations
+
+import errno
+import faulthandler
+import hashlib
+import resource
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import media.probe
+from errors import EngineFailed, JobError, Unavailable
+from inference.engine import Engine, Inputs, Metrics
+from jobqueue import clock, faults, intake, spool
+from jobqueue.job import Job
+from jobqueue.worker import Progress
+
+#: A job that has not moved for this long is stuck, in seconds.
+STALL_S = 300.0
+
+#: Where in the job's progress each phase of an engine begins and how much of it there is (PROTOCOL §3).
+PHASES = {"preparing": (0.10, 0.10), "inferring": (0.20, 0.70), "encoding": (0.90, 0.0)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generate:
+    """What the stage needs: give `Generate(...).do` to `jobqueue.worker.work`."""
+
+    engine: Engine
+    data_dir: Path
+    timeout_s: float
+
+    def do(self, job: Job, progress: Progress) -> dict[str, Any]:
+        """Make the job's output file. Raises JobError, Cancelled, LostJob."""
+        written = spool.attempt_file(self.data_dir, job.id, job.owner or "nobody")
+        self._remove_leftovers(job)
+        faults.point("generate.before_engine")
+        began = time.monotonic()
+        deadline = began + max(1.0, self.timeout_s - (clock.now() - job.stage_since))
+        try:
+            metrics = self._run(job, written, progress, deadline)
+            _check(written, metrics)
+            faults.point("generate.after_write")
+            spool.keep(written, spool.output_file(self.data_dir, job.id))
+            faults.point("generate.after_rename")
+        except OSError as error:
+            raise _disk_error(error) from error
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            written.unlink(missing_ok=True)
+        return self._result(job, metrics, time.monotonic() - began)
+
+    def _run(self, job: Job, written: Path, progress: Progress, deadline: float) -> Metrics:
+        def report(phase: str, done: int, total: int) -> None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise EngineFailed(f"the job took longer than {self.timeout_s:.0f} s (JOB_TIMEOUT_SEC)")
+            faulthandler.dump_traceback_later(min(STALL_S, left + 5), exit=True)
+            start, share = PHASES[phase]
+            progress(phase, start + share * done / max(total, 1), done, total)
+
+        report("preparing", 0, 1)
+        prepared = self.engine.prepare(self._inputs(job), job.params, report)
+        return self.engine.generate(prepared, written, report)
+
+    def _inputs(self, job: Job) -> Inputs:
+        files = {}
+        for field in intake.LINKS[job.engine]:
+            path = spool.input_file(self.data_dir, job.id, field)
+            if not path.is_file():
+                raise EngineFailed(f"{field}: the downloaded file is gone from this machine")
+            files[field.removesuffix("_url")] = path
+        return Inputs(fields=job.inputs, **files)
+
+    def _remove_leftovers(self, job: Job) -> None:
+        for old in spool.folder(self.data_dir, job.id).glob("output-*.tmp.mp4"):
+            old.unlink(missing_ok=True)
+
+    def _result(self, job: Job, metrics: Metrics, wall_s: float) -> dict[str, Any]:
+        output = spool.output_file(self.data_dir, job.id)
+        with output.open("rb") as file:
+            sha1 = hashlib.file_digest(file, lambda: hashlib.sha1(usedforsecurity=False)).hexdigest()
+        numbers = {
+            "engine": self.engine.name,
+            "frames": metrics.frames,
+            "fps": round(metrics.fps, 3),
+            "width": metrics.width,
+            "height": metrics.height,
+            "duration_sec": round(metrics.duration_sec, 3),
+            "GENERATION_TIME_SEC": round(metrics.stage_times.get("inference", wall_s), 3),
+            "SCRIPT_WALL_TIME_SEC": round(wall_s, 3),
+            "PEAK_VRAM_MIB": metrics.peak_vram_mib,
+            "peak_vram_gb": None if metrics.peak_vram_mib is None else round(metrics.peak_vram_mib / 1024, 2),
+            "PEAK_RAM_KB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+            **metrics.extra,
+        }
+        times = {name: round(seconds, 3) for name, seconds in metrics.stage_times.items()}
+        return {"stage_times": times, "metrics": numbers, "size_bytes": output.stat().st_size, "sha1": sha1}
+
+
+def _check(written: Path, metrics: Metrics) -> None:
+    """The file must be what the engine says it wrote: a video of that size that decodes at both ends."""
+    try:
+        found = media.probe.probe(written)
+    except JobError as error:
+        raise EngineFailed(f"the engine wrote a broken video: {error.message}", stage="postprocessing") from error
+    if found.kind != "video" or (found.width, found.height) != (metrics.width, metrics.height):
+        raise EngineFailed(
+            f"the engine wrote a {found.kind} of {found.width}x{found.height}, not a video of {metrics.width}x{metrics.height}",
+            stage="postprocessing",
+        )
+
+
+def _disk_error(error: OSError) -> JobError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Unavailable("the disk is full; the job is tried again when there is room", stage="postprocessing")
+    return EngineFailed(f"{type(error).__name__}: {error.strerror or error}")
