@@ -1,0 +1,89 @@
+"""`python -m orchestrator`: the reference orchestrator as a program, until SIGTERM.
+
+The key may come from INTERNAL_API_KEY, so that it need not stand in the list of processes.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import socket
+import time
+from pathlib import Path
+
+import click
+
+import service
+import serving
+import settings
+from orchestrator import database
+from orchestrator.app import create_app
+from orchestrator.jobs import Rules
+from telemetry import logs
+
+log = logging.getLogger(__name__)
+
+THREADS = 8
+#: How long a port may still be held by our dead predecessor, in seconds.
+PORT_PATIENCE_S = 3.0
+
+
+@click.command(help="A reference orchestrator: owns jobs and hands them to workers, as PROTOCOL.md says.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8090, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--data", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of its database.")
+@click.option("--api-key", help="What clients must send as X-Internal-API-Key.  [default: $INTERNAL_API_KEY]")
+@click.option(
+    "--silence-s", default=30.0, show_default=True, type=click.FloatRange(0.1, 86_400), help="Seconds without a sign."
+)
+@click.option("--most-requeues", default=4, show_default=True, type=click.IntRange(0, 1000), help="Then the job has failed.")
+@click.option("--log-format", default="text", show_default=True, type=click.Choice(["text", "json"]))
+def main(host: str, port: int, data: Path, api_key: str | None, silence_s: float, most_requeues: int, log_format: str) -> None:
+    service.die_with_parent()
+    key = api_key or _key_from_settings()
+    logs.set_up("orchestrator", log_format, None, [key])
+    file = data.absolute() / "orchestrator.db"
+    try:
+        if not service.lock(data.absolute(), "orchestrator"):
+            service.refuse(f"--data {data}: another orchestrator works there; end it or choose another folder")
+        database.prepare(file)
+    except database.WrongFile as error:
+        service.refuse(str(error))
+    except OSError as error:
+        service.refuse(f"--data {data}: {error.strerror}; it must be a folder that this program may write")
+    _check_port(host, port)
+    log.info("listening on %s port %d, jobs in %s, silence is %g s", host, port, file, silence_s)
+    rules = Rules(silence_s=silence_s, most_requeues=most_requeues)
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    serving.serve(functools.partial(create_app, file, key, rules), [address], threads=THREADS)
+
+
+def _key_from_settings() -> str:
+    try:
+        key = settings.load().INTERNAL_API_KEY
+    except settings.SettingsError as error:
+        service.refuse(str(error))
+    if not key:
+        service.refuse("INTERNAL_API_KEY: is missing; set it, or give --api-key")
+    return key
+
+
+def _check_port(host: str, port: int) -> None:
+    """End with one line if the port is taken; our dead predecessor may hold it a moment longer."""
+    deadline = time.monotonic() + PORT_PATIENCE_S
+    while True:
+        try:
+            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((host, port))
+            return
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                service.refuse(f"--port {port}: cannot listen on {host}: {error.strerror}; choose a free port of this machine")
+        time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""The Flask application: the key at the door, errors as JSON, and the two sides of the house.
+
+`operators` is for whoever has jobs to be done, `workers` for the workers (PROTOCOL §3).
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from pathlib import Path
+from typing import Any
+
+from flask import Flask, request
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import HTTPException
+
+from jobqueue.database import CommitUncertain, Database
+from orchestrator import database as sql
+from orchestrator import operators, workers
+from orchestrator.context import Orchestrator
+from orchestrator.fields import InvalidBody
+from orchestrator.jobs import Conflict, Rules
+from orchestrator.silence import Silence
+
+log = logging.getLogger(__name__)
+
+#: More than any body of the contract needs.
+MOST_BODY_BYTES = 1024 * 1024
+
+
+def create_app(path: Path, api_key: str, rules: Rules) -> Flask:
+    """The application on a database file that `database.prepare` has made ready; call it after any fork."""
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MOST_BODY_BYTES
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    database = Database(path)
+    silence = Silence(database, rules)
+    app.extensions["orchestrator"] = Orchestrator(database=database, rules=rules, silence=silence)
+    app.before_request(lambda: _check_key(api_key))
+    app.register_blueprint(operators.pages)
+    app.register_blueprint(workers.pages)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(InvalidBody, _invalid_body)
+    app.register_error_handler(Conflict, lambda error: ({"detail": str(error)}, 409))
+    for kind in (sql.DatabaseError, CommitUncertain):
+        app.register_error_handler(kind, _database_error)
+    app.register_error_handler(Exception, _our_error)
+    silence.start()
+    return app
+
+
+def _check_key(api_key: str) -> ResponseReturnValue | None:
+    if request.path == "/health":
+        return None
+    given = request.headers.get("X-Internal-API-Key", "")
+    if hmac.compare_digest(given.encode(), api_key.encode()):
+        return None
+    return {"detail": "X-Internal-API-Key is missing or is not the key of this orchestrator"}, 401
+
+
+def _http_error(error: HTTPException) -> ResponseReturnValue:
+    return {"detail": error.description or error.name}, error.code or 500
+
+
+def _invalid_body(error: InvalidBody) -> ResponseReturnValue:
+    answer: dict[str, Any] = {"detail": f"the request is not valid: {error}", "fields": error.fields}
+    return answer, 422
+
+
+def _database_error(error: Exception) -> ResponseReturnValue:
+    log.error("the database does not answer: %s", error)
+    return {"detail": "the database does not answer; try again later"}, 503
+
+
+def _our_error(error: Exception) -> ResponseReturnValue:
+    log.error("%s %s went wrong", request.method, request.path, exc_info=error)
+    return {"detail": "the orchestrator is at fault; its log says more"}, 500

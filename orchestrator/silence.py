@@ -1,0 +1,59 @@
+"""Listens for silence: jobs whose worker gives no sign of having them are taken back.
+
+Looked at every second or so by a thread, and before every claim, so that a job never waits for the thread. Time in which
+we could hear nobody (our own process stopped, the machine asleep) does not count against a worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from jobqueue import clock
+from jobqueue.database import Database
+from orchestrator import database as sql
+from orchestrator import jobs
+
+log = logging.getLogger(__name__)
+
+
+class Silence:
+    def __init__(self, database: Database, rules: jobs.Rules) -> None:
+        self._database, self._rules = database, rules
+        self._looked_at = clock.now()
+        self._lock = threading.Lock()
+
+    def look(self) -> None:
+        """Take back what has been silent too long. Raises the database's errors."""
+        with self._lock:
+            now = clock.now()
+            gap_s = now - self._looked_at
+            if gap_s > self._rules.silence_s / 2:
+                self._database.write(lambda at: sql.shift_clocks(at, gap_s))
+                log.warning("heard nobody for %.1f s, because this process did not run; that time does not count", gap_s)
+            self._looked_at = now
+            if sql.any_unvouched(self._database, now - self._rules.silence_s):
+                jobs.take_back(self._database, now - self._rules.silence_s, self._rules)
+
+    def start(self) -> None:
+        """Look regularly, in a thread that ends with the process."""
+        threading.Thread(target=self._run, name="silence", daemon=True).start()
+
+    def _run(self) -> None:
+        pause_s = min(1.0, self._rules.silence_s / 8)
+        next_cleaning = 0.0
+        while True:
+            time.sleep(pause_s)
+            if self._try(self.look) and clock.now() > next_cleaning:
+                next_cleaning = clock.now() + 60
+                self._try(lambda: self._database.write(sql.drop_old_keys, durable=False))
+
+    def _try(self, act: Callable[[], None]) -> bool:
+        try:
+            act()
+        except sql.DatabaseError as error:
+            log.error("the database does not answer: %s", error)
+            return False
+        return True
