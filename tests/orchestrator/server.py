@@ -1,0 +1,182 @@
+"""The orchestrator as a process of its own, and plain requests to it: nothing of our client is used here."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+
+ROOT = Path(__file__).parents[2]
+KEY = "a-key-for-the-tests"
+TALKING_HEAD = {"engine": "musetalk", "video_url": "https://files.example/face.mp4", "audio_url": "https://files.example/a.wav"}
+SYSTEM_INFO = {
+    "cpu_cores_physical": 4,
+    "cpu_cores_logical": 8,
+    "cpu_model": "a processor",
+    "ram_total_gb": 32.0,
+    "ram_available_gb": 20.5,
+    "disk_total_gb": 100,
+    "disk_free_gb": 50,
+    "download_speed_mbps": None,
+}
+BEAT = {
+    "status": "idle",
+    "current_job_id": None,
+    "provider": "local",
+    "gpu_class": "a card",
+    "worker_type": "main",
+    "system_info": SYSTEM_INFO,
+}
+BUFFER_BEAT = {"status": "idle", "gpu_class": "a card", "capacity": 1, "error": None}
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running orchestrator, and what the people and workers of these tests say to it."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> requests.Response:
+        sent = {"X-Internal-API-Key": KEY, **{name.replace("_", "-"): value for name, value in headers.items()}}
+        return requests.request(method, self.url + path, json=body, headers=sent, timeout=20)
+
+    def get(self, path: str) -> Any:
+        return answer(self.ask("GET", path))
+
+    def post(self, path: str, body: Any = None, **headers: str) -> requests.Response:
+        return self.ask("POST", path, body, **headers)
+
+    def submit(self, **changes: Any) -> str:
+        """A talking-head job, or another with `engine` and its inputs; its id."""
+        body = changes if "engine" in changes else {**TALKING_HEAD, **changes}
+        return str(answer(self.post("/jobs", body), 201)["musetalk_job_id"])
+
+    def claim(self, worker: str = "w1", **headers: str) -> Any:
+        body = {"worker_id": worker, "worker_type": "main", "gpu_class": "a card"}
+        return answer(self.post("/internal/main/jobs/claim", body, **headers))["job"]
+
+    def claim_buffer(self, worker: str = "b1") -> Any:
+        return answer(self.post("/internal/buffer/jobs/claim", {"worker_id": worker}))["job"]
+
+    def beat(self, worker: str = "w1", **additions: Any) -> Any:
+        return answer(self.post(f"/internal/main/workers/{worker}/heartbeat", {**BEAT, **additions}))
+
+    def report(self, job_id: str, worker: str = "w1", path: str = "jobs", **changes: Any) -> requests.Response:
+        return self.post(f"/internal/{path}/{job_id}/progress", {**progress(worker), **changes})
+
+    def succeed(self, job_id: str, worker: str = "w1", **changes: Any) -> requests.Response:
+        return self.report(job_id, worker, **{**SUCCEEDED, **changes})
+
+    def fail(self, job_id: str, worker: str = "w1", error: str = "no face") -> requests.Response:
+        return self.report(job_id, worker, status="failed", progress=0.5, phase="failed", error=error)
+
+    def state(self, job_id: str) -> str:
+        return str(self.get(f"/jobs/{job_id}")["state"])
+
+    def history(self, job_id: str) -> list[str]:
+        return [event["state"] for event in self.get(f"/jobs/{job_id}")["history"]]
+
+    def verdicts(self, job_id: str) -> list[str]:
+        return [report["verdict"] for report in self.get(f"/jobs/{job_id}")["reports"]]
+
+
+SUCCEEDED = {
+    "status": "succeeded",
+    "progress": 1.0,
+    "phase": "completed",
+    "output_url": "https://store.example/avatar/outputs/x.mp4",
+    "metrics": {"frames": 75, "fps": 25, "stage_times": {"inference": 3.5}},
+}
+
+
+def progress(worker: str) -> dict[str, Any]:
+    return {
+        "status": "running",
+        "progress": 0.3,
+        "phase": "inferring",
+        "worker_id": worker,
+        "metrics": {"frames_done": 30, "frames_total": 100},
+        "error": None,
+        "config_label": "default",
+        "batch_size": 8,
+    }
+
+
+def answer(response: requests.Response, status: int = 200) -> Any:
+    assert response.status_code == status, response.text
+    return response.json()
+
+
+def until(true: Callable[[], Any], deadline_s: float = 20.0) -> Any:
+    """Wait for a condition; its value."""
+    end = time.monotonic() + deadline_s
+    while not (value := true()):
+        assert time.monotonic() < end, f"did not become true within {deadline_s} s"
+        time.sleep(0.05)
+    return value
+
+
+@contextmanager
+def running(data: Path, *options: str) -> Iterator[Server]:
+    """An orchestrator on a free port, ended with SIGTERM; its exit code must be 0 unless the test has killed it."""
+    server = _started(data, options)
+    try:
+        yield server
+    finally:
+        was_alive = server.process.poll() is None
+        server.process.terminate()
+        code = server.process.wait(20)
+    assert code == 0 or not was_alive
+
+
+def _started(data: Path, options: tuple[str, ...]) -> Server:
+    for _ in range(3):  # a port that was free may be taken by the time it is used
+        port = free_port()
+        process = start(data, port, *options)
+        server = Server(process, f"http://127.0.0.1:{port}")
+        until(functools.partial(_is_up_or_dead, server))
+        if process.poll() is None:
+            return server
+    raise AssertionError(f"the orchestrator did not start, exit code {process.returncode}")
+
+
+def _is_up_or_dead(server: Server) -> bool:
+    return server.process.poll() is not None or answers(server)
+
+
+def start(data: Path, port: int, *options: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "orchestrator", "--port", str(port), "--data", str(data), "--api-key", KEY, *options]
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+
+
+def answers(server: Server) -> bool:
+    try:
+        return requests.get(server.url + "/health", timeout=5).ok
+    except requests.ConnectionError:
+        return False
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def freeze(server: Server) -> None:
+    os.killpg(server.process.pid, signal.SIGSTOP)
+
+
+def thaw(server: Server) -> None:
+    os.killpg(server.process.pid, signal.SIGCONT)
