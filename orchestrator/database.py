@@ -174,7 +174,7 @@ def requeue(at: Transaction, job_id: str, detail: str) -> None:
 
 # ---- silence -----------------------------------------------------------------------------------------------------------
 
-UNVOUCHED = "select * from job where state in ('claimed', 'running') and vouched_at <= ? order by vouched_at"
+UNVOUCHED = "select * from job where state in ('claimed', 'running') and vouched_at <= ? order by number"
 
 
 def any_unvouched(database: Database, since: float) -> bool:

@@ -48,7 +48,6 @@ create table job (
 ) strict;
 
 create index job_queued on job ((buffer_job_id is not null), number) where state = 'queued';
-create index job_out on job (vouched_at) where state in ('claimed', 'running');
 create index job_worker on job (worker) where state in ('claimed', 'running');
 create index job_state on job (state, number);
 
