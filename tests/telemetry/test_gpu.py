@@ -1,0 +1,160 @@
+"""`telemetry.gpu` against a made-up driver library, in a process of its own, as the worker's programs run it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from settings import child_environment
+from tests.fakes import nvml
+
+#: Answers each line of its input (the arguments of `readings` as JSON) with a line of readings.
+CHILD = """
+import json, sys
+from telemetry import gpu
+assert "pynvml" not in sys.modules
+for line in sys.stdin:
+    print(json.dumps(gpu.readings(**json.loads(line))), flush=True)
+"""
+
+
+class Machine:
+    """A process that reads the GPUs, and the state of those GPUs."""
+
+    def __init__(self, environment: dict[str, str], state: Path) -> None:
+        self.state = state
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=child_environment(**environment),
+        )  # fmt: skip
+
+    def set(self, values: Mapping[str, object]) -> None:
+        nvml.write_state(self.state, values)
+
+    def read(self, **arguments: Any) -> list[dict[str, Any]]:
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(json.dumps(arguments) + "\n")
+        self.process.stdin.flush()
+        answer: list[dict[str, Any]] = json.loads(self.process.stdout.readline())
+        return answer
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if nvml.compiler() is None:
+        pytest.skip("needs a C compiler")
+    return nvml.build(tmp_path_factory.mktemp("nvml"))
+
+
+@pytest.fixture
+def machine(library: Path, tmp_path: Path) -> Iterator[Machine]:
+    state = tmp_path / "gpu"
+    nvml.write_state(state, {})
+    machine = Machine(nvml.environment(library, state), state)
+    yield machine
+    machine.process.kill()
+    machine.process.communicate()
+
+
+def test_a_card_is_read_in_the_units_of_the_protocol(machine: Machine) -> None:
+    machine.set({"0.name": "NVIDIA L4", "utilization_gpu": 88, "utilization_memory": 12, "memory_used_mib": 9000, "cuda": 12040,
+                 "power_mw": 71234, "power_limit_mw": 72000, "clock_sm_mhz": 2040, "clock_memory_mhz": 6251, "fan_percent": 30,
+                 "pcie_tx_kbps": 5, "pcie_rx_kbps": 7, "throttle": "0x64", "ecc_errors_uncorrected": 2,
+                 "processes": "41:8600,42:-"})  # fmt: skip
+    assert machine.read() == [{
+        "index": 0, "uuid": "GPU-00000000-aaaa-bbbb-cccc-000000000000", "name": "NVIDIA L4", "driver": "580.159.03",
+        "cuda": "12.4", "utilization_gpu": 88, "utilization_memory": 12, "memory_total_mib": 12288, "memory_used_mib": 9000,
+        "temperature_c": 41, "power_w": 71.2, "power_limit_w": 72.0, "clock_sm_mhz": 2040, "clock_memory_mhz": 6251,
+        "fan_percent": 30, "pcie_tx_kbps": 5, "pcie_rx_kbps": 7,
+        "throttle_reasons": ["power cap", "software heat limit", "hardware heat limit"], "ecc_errors_uncorrected": 2,
+        "processes": [{"pid": 41, "memory_used_mib": 8600}, {"pid": 42, "memory_used_mib": None}],
+    }]  # fmt: skip
+
+
+def test_what_a_card_does_not_offer_is_none_and_not_zero(machine: Machine) -> None:
+    functions = ["FanSpeed", "TotalEccErrors", "UtilizationRates", "PowerUsage", "PcieThroughput", "Temperature", "ClockInfo"]
+    functions += ["MemoryInfo", "MemoryInfo_v2", "ComputeRunningProcesses_v3", "GraphicsRunningProcesses_v3"]
+    functions += ["CurrentClocksEventReasons", "CurrentClocksThrottleReasons", "EnforcedPowerLimit", "PowerManagementLimit"]
+    machine.set({"unsupported": ",".join("nvmlDeviceGet" + name for name in functions)})
+    (card,) = machine.read()
+    assert card.pop("name") == "NVIDIA GeForce RTX 3060"
+    assert {key for key, value in card.items() if value is not None} == {"index", "uuid", "driver", "cuda"}
+
+
+def test_an_older_driver_is_asked_in_the_older_way(machine: Machine) -> None:
+    newer = ("MemoryInfo_v2", "CurrentClocksEventReasons", "EnforcedPowerLimit")
+    machine.set({"unsupported": ",".join("nvmlDeviceGet" + name for name in newer), "memory_used_mib": 1000, "throttle": 1})
+    (card,) = machine.read()
+    assert (card["memory_used_mib"], card["throttle_reasons"], card["power_limit_w"]) == (1300, ["idle"], 170.0)
+
+
+def test_a_change_is_seen_at_the_next_look(machine: Machine) -> None:
+    assert machine.read()[0]["temperature_c"] == 41
+    machine.set({"temperature_c": 83})
+    assert machine.read()[0]["temperature_c"] == 83
+
+
+@pytest.mark.parametrize(
+    ("only", "indexes"), [("all", [0, 1, 2]), ("1", [1]), ("0,2", [0, 2]), ("GPU-00000002", [2]), ("7", [])]
+)
+def test_only_the_wanted_cards_are_read(machine: Machine, only: str, indexes: list[int]) -> None:
+    machine.set({"count": 3})
+    assert [card["index"] for card in machine.read(only=only)] == indexes
+
+
+def test_a_lost_card_keeps_its_name_and_has_no_readings(machine: Machine) -> None:
+    machine.set({"count": 2, "1.name": "NVIDIA L4"})
+    before = machine.read()[1]
+    machine.set({"count": 2, "1.error": nvml.GPU_IS_LOST})
+    first, second = machine.read()
+    assert first["temperature_c"] == 41
+    assert "lost" not in first
+    assert second == dict.fromkeys(before) | {key: before[key] for key in ("index", "uuid", "name", "driver", "cuda")} | {
+        "lost": True
+    }
+
+
+def test_a_card_that_is_no_longer_listed_is_lost(machine: Machine) -> None:
+    machine.set({"count": 2})
+    machine.read()
+    machine.set({"count": 1})
+    assert [(card["index"], card.get("lost")) for card in machine.read()] == [(0, None), (1, True)]
+
+
+def test_a_lost_card_that_comes_back_is_read_again(machine: Machine) -> None:
+    machine.read()
+    machine.set({"error": nvml.GPU_IS_LOST})
+    assert machine.read()[0]["lost"]
+    machine.set({})
+    assert machine.read()[0]["temperature_c"] == 41
+
+
+def test_without_a_driver_there_is_no_card_until_there_is_one(machine: Machine) -> None:
+    machine.set({"init_error": nvml.DRIVER_NOT_LOADED})
+    assert machine.read() == []
+    machine.set({})
+    assert len(machine.read()) == 1
+
+
+def test_a_driver_that_hangs_costs_the_caller_a_moment_and_keeps_the_name(machine: Machine) -> None:
+    machine.read()
+    machine.set({"delay_ms": 60_000})
+    for _ in range(2):
+        (card,) = machine.read(timeout_s=0.3)
+        assert card["name"] == "NVIDIA GeForce RTX 3060"
+        assert card["temperature_c"] is None
+
+
+def test_without_the_library_there_is_no_card(tmp_path: Path) -> None:
+    if Path("/proc/driver/nvidia/version").exists():
+        pytest.skip("this machine has a driver")
+    machine = Machine({}, tmp_path / "gpu")
+    assert machine.read() == []
+    machine.process.communicate("")
