@@ -32,6 +32,10 @@ from pydantic import (
 )
 
 
+#: The worker's own version, as it says it in heartbeats and /health; the same as in pyproject.toml.
+VERSION = "0.1.0"
+
+
 class SettingsError(Exception):
     """One line: the variable, its value (unless secret) and what it may be."""
 

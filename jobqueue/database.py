@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Row = dict[str, Any]
 
+#: Whatever SQLite can raise, for those who do not open its door.
+DatabaseError = apsw.Error
+
 BUSY_TIMEOUT_MS = 10_000
 #: How long a write is tried again while the database is busy or the disk is full, in seconds.
 PATIENCE_S = 30.0

@@ -5,6 +5,7 @@ A claimed job that cannot be run is added as failed, so that its orchestrator is
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -129,9 +130,18 @@ def _words(value: Any) -> str | None:
 
 
 def _params(value: Any) -> str | None:
-    if value is None or isinstance(value, dict):
-        return None if len(str(value)) <= 200_000 else "is too large"
-    return "must be an object, like {}"
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        return "must be an object, like {}"
+    if _is_deep(value, 32):
+        return "is nested too deeply; at most 32 levels"
+    return None if len(json.dumps(value)) <= 200_000 else "is too large; at most 200000 characters as JSON"
+
+
+def _is_deep(value: Any, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels < 0 or any(_is_deep(part, levels - 1) for part in inner)
 
 
 _CHECKS: dict[str, dict[str, Check]] = {

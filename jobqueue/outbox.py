@@ -50,6 +50,14 @@ class Outbox:
         """Every change of state of a job, oldest first."""
         return [Event(**row) for row in self.database.read("select * from event where job = ? order by id", job_id)]
 
+    def ended(self, after: int | None) -> tuple[int, list[tuple[str, str]]]:
+        """Engine and state of each end of a job since the event `after` (None: nothing yet), and the newest event's id."""
+        newest = self.database.read("select coalesce(max(id), 0) as id from event")[0]["id"]
+        sql = """select job.engine, event.state from event join job on job.id = event.job
+            where event.id > ? and event.id <= ? and event.state in ('succeeded', 'failed', 'cancelled')"""
+        rows = [] if after is None else self.database.read(sql, after, newest)
+        return newest, [(row["engine"], row["state"]) for row in rows]
+
     def removable(self, finished_before: str, limit: int = 200) -> list[Job]:
         """Jobs that ended before a time (UTC text) and whose end is acknowledged, oldest first."""
         sql = """select * from job where finished_at is not null and finished_at < ? and not exists (
