@@ -1,0 +1,118 @@
+"""Whether this worker lives, is fit, and would start a job now: /health and /ready, answered whatever the rest does."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from jobqueue.control import Control
+from jobqueue.database import DatabaseError
+from jobqueue.queue import Queue
+
+log = logging.getLogger(__name__)
+
+#: Unfinished jobs from /generate above which another one is refused.
+MOST_QUEUED = 16
+#: A program that has not said anything for so long is taken for dead, in seconds.
+STALE_S = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """The worker at one moment. `inference` is that program's newest word, empty if it is dead or has not spoken."""
+
+    flags: dict[str, dict[str, Any]]
+    published: dict[str, dict[str, Any]]
+    counts: dict[str, int]
+    at: float
+
+    @property
+    def inference(self) -> dict[str, Any]:
+        return fresh(self.published, "inference")
+
+    @property
+    def jobs_waiting(self) -> int:
+        """Jobs that the GPU has not begun."""
+        return sum(self.counts.get(state, 0) for state in ("claimed", "fetching", "ready"))
+
+
+class Probes:
+    """Keeps what was seen last, so that /health has an answer while the queue cannot be read."""
+
+    def __init__(self, queue: Queue, control: Control, *, engine: str, mode: str, version: str) -> None:
+        self._queue, self._control = queue, control
+        self.engine, self.mode, self.version = engine, mode, version
+        self._last = Seen(flags={}, published={}, counts={}, at=time.monotonic())
+
+    def look(self) -> Seen:
+        """The worker now. Raises DatabaseError."""
+        flags, published = self._control.flags(), self._control.published()
+        seen = Seen(flags=flags, published=published, counts=self._queue.counts(), at=time.monotonic())
+        self._last = seen
+        return seen
+
+    def health(self) -> tuple[dict[str, Any], int]:
+        """Body and status of /health: 503 only once the worker has judged itself unfit."""
+        note = None
+        try:
+            seen = self.look()
+        except DatabaseError as error:
+            seen = self._last
+            note = f"the queue cannot be read ({error}); as seen {time.monotonic() - seen.at:.0f} s ago"
+            log.warning("/health: %s", note)
+        body = {
+            "status": "ok",
+            "model_loaded": bool(seen.inference.get("model_loaded")),
+            "engine": self.engine,
+            "mode": self.mode,
+            "version": self.version,
+            "paused": "paused" in seen.flags,
+            "draining": "draining" in seen.flags,
+            "jobs_waiting": seen.jobs_waiting,
+            **({"note": note} if note else {}),
+        }
+        if "unfit" in seen.flags:
+            reason = seen.flags["unfit"].get("reason") or "the worker judged itself unfit"
+            return {**body, "status": "unhealthy", "reason": reason}, 503
+        return body, 200
+
+    def ready(self) -> tuple[dict[str, Any], int]:
+        """Body and status of /ready: 200 when a job that is sent now would start."""
+        try:
+            seen = self.look()
+            reason = refusal(seen.flags) or not_loaded(seen) or full(self._queue)
+        except DatabaseError as error:
+            reason = f"the queue cannot be read: {error}"
+        return ({"ready": False, "reason": reason}, 503) if reason else ({"ready": True}, 200)
+
+
+def fresh(published: dict[str, dict[str, Any]], program: str) -> dict[str, Any]:
+    """A program's newest word, or nothing if it is too old to be true."""
+    said = published.get(program, {})
+    return said if said and said["age_s"] < STALE_S else {}
+
+
+def refusal(flags: dict[str, dict[str, Any]]) -> str | None:
+    """Why no new job is taken, by the flags; None if one is."""
+    for name in ("unfit", "draining", "paused"):
+        if name in flags:
+            reason = flags[name].get("reason")
+            return f"the worker is {name}" + (f": {reason}" if reason else "")
+    return None
+
+
+def not_loaded(seen: Seen) -> str | None:
+    """Why a job would not start now although it would be taken; None if it would."""
+    if not seen.inference:
+        return "inference is not running yet"
+    if not seen.inference.get("model_loaded"):
+        return seen.inference.get("reason") or "the model is loading"
+    return None
+
+
+def full(queue: Queue) -> str | None:
+    """Why there is no room for another job through /generate; None if there is."""
+    queued = sum(job.source == "queue" for job in queue.unfinished())
+    return f"the queue is full: {queued} jobs are waiting, at most {MOST_QUEUED}" if queued >= MOST_QUEUED else None

@@ -1,0 +1,49 @@
+"""The videos of the local store, over HTTP: whole, in part, or only their head. Nothing outside the folder can be reached."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from flask import Response, send_file
+from werkzeug.exceptions import NotFound, ServiceUnavailable
+
+#: Answers that may be under way at once; a player that pauses keeps its thread until it is dropped.
+MOST_READERS = 4
+_TYPES = {".mp4": "video/mp4", ".json": "application/json"}
+
+
+class Outputs:
+    """The folder, and how many read from it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._places = threading.BoundedSemaphore(MOST_READERS)
+
+    def send(self, name: str, environ: dict[str, Any]) -> Response:
+        """A file of the store. Raises NotFound, or ServiceUnavailable if too many are being sent."""
+        path = _inside(self._folder, name)
+        if path is None:
+            raise NotFound
+        if not self._places.acquire(blocking=False):
+            raise ServiceUnavailable(f"{MOST_READERS} videos are being sent already", retry_after=2)
+        try:
+            response = send_file(path, mimetype=_TYPES[path.suffix], conditional=True, max_age=0)
+        except BaseException:
+            self._places.release()
+            raise
+        response.direct_passthrough = False  # else nobody calls us when it has been sent
+        response.call_on_close(self._places.release)
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+
+def _inside(folder: Path, name: str) -> Path | None:
+    """The file, if it is a plain one of the store and no link leads out of the folder."""
+    try:
+        path = (folder / name).resolve(strict=True)
+        known = path.is_relative_to(folder.resolve()) and path.is_file() and path.suffix in _TYPES
+    except (OSError, ValueError, RuntimeError):  # not there; a NUL in the name; links in a circle
+        return None
+    return path if known and not any(part.startswith(".") for part in path.relative_to(folder.resolve()).parts) else None
