@@ -56,7 +56,6 @@ create table job (
     check ((state = 'succeeded') <= (json_extract(result, '$.output_url') is not null))
 ) strict;
 
-create index job_waiting on job (state, number) where finished_at is null and owner is null;
 create index job_working on job (owner) where owner is not null;
 create index job_finished on job (finished_at) where finished_at is not null;
 create index job_number on job (state, number);

@@ -1,0 +1,28 @@
+"""The statements that run all day use their indexes: the work of a look must not grow with history."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobqueue import outbox, statements
+from jobqueue.queue import Queue
+
+HOT = {
+    "take": (statements.TAKE, "job_number"),
+    "due": (outbox._DUE, "event_unsent"),
+    "working": ("select * from job where owner is not null", "job_working"),
+    "page": ("select * from job where state in ('failed') and number < 9 order by number desc limit 5", "job_number"),
+    "history": ("select * from event where job = 'a' order by id", "event_job"),
+}
+
+
+@pytest.mark.parametrize("name", HOT)
+def test_hot_statements_use_their_index(queue: Queue, name: str) -> None:
+    sql, index = HOT[name]
+    names = dict.fromkeys(("working", "owner", "at", "waiting", "now"), "ready")
+    values = ("0",) * sql.count("?")
+    explain = "explain query plan " + sql
+    rows = queue.database.read(explain, **names) if ":" in sql else queue.database.read(explain, *values)
+    plan = " / ".join(row["detail"] for row in rows)
+    assert index in plan, plan
+    assert "SCAN job" not in plan.replace("SCAN job USING INDEX", ""), plan
