@@ -99,6 +99,9 @@ def _cards(gpus: list[dict[str, Any]]) -> Iterable[Metric]:
         family = GaugeMetricFamily(name, documentation, labels=["gpu", "uuid", "name"])
         for gpu in gpus:
             if gpu.get(reading) is not None:
-                family.add_metric([str(gpu.get(key, "")) for key in ("index", "uuid", "name")], gpu[reading] * unit)
+                family.add_metric(
+                    [str(gpu[key]) if gpu.get(key) is not None else "" for key in ("index", "uuid", "name")],
+                    gpu[reading] * unit,
+                )
         if family.samples:
             yield family
