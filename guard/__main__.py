@@ -1,0 +1,63 @@
+"""`python -m guard`: supervisord's event listener. Every five seconds: is a program stuck, memory gone, a drain complete?
+
+The protocol is on standard input and output; the log therefore goes to standard error. It ends with its input, so that it
+never outlives supervisord.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import supervision
+from guard import drain, memory, stuck, verdict
+from jobqueue.database import Database
+from telemetry import logs
+
+
+def main() -> None:
+    options = _parse()
+    protocol = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    logs.set_up("guard", options.log_format, options.data / "logs", [])
+    database = Database(options.data / "jobs.db")
+    watch, pressure = stuck.Watch(options.run), memory.Pressure()
+    for _ in _events(sys.stdin.buffer, protocol):
+        try:
+            programs = supervision.programs(options.run)
+        except supervision.NotRunning:
+            continue  # it is too busy, or frozen: nothing can be judged now
+        watch.look(programs)
+        pressure.look(programs)
+        if drain.complete(database):
+            verdict.leave(options.run, verdict.Verdict(code=0, reason="drained: all jobs are done and reported"))
+            os.kill(os.getppid(), signal.SIGTERM)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m guard", description="supervisord's event listener.")
+    parser.add_argument("--data", type=Path, required=True, help="DATA_DIR")
+    parser.add_argument("--run", type=Path, required=True, help="the folder of sockets and liveness files")
+    parser.add_argument("--log-format", choices=["text", "json"], default="text")
+    return parser.parse_args()
+
+
+def _events(source: BinaryIO, answers: BinaryIO) -> Iterator[str]:
+    """The names of supervisord's events; each is acknowledged once the caller asks for the next."""
+    while True:
+        answers.write(b"READY\n")
+        header = dict(pair.split(":", 1) for pair in source.readline().decode().split())
+        if not header:
+            return
+        source.read(int(header["len"]))
+        yield header["eventname"]
+        answers.write(b"RESULT 2\nOK")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Asks supervisord, over its socket in the run folder, what the programs are doing; the only place that speaks to it."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import xmlrpc.client
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+#: supervisord answers in a millisecond, unless it is stopped or its output is blocked.
+TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A program as supervisord sees it. pid: None when it does not run."""
+
+    name: str
+    #: STARTING RUNNING BACKOFF STOPPING STOPPED EXITED FATAL UNKNOWN
+    state: str
+    pid: int | None
+    up_s: float
+
+
+class NotRunning(Exception):
+    """No supervisord answers at this socket."""
+
+
+def socket_file(run_dir: Path) -> Path:
+    return run_dir / "supervisor.sock"
+
+
+def programs(run_dir: Path) -> list[Program]:
+    """All programs. Raises NotRunning."""
+    try:
+        with xmlrpc.client.ServerProxy("http://supervisor", transport=_Transport(socket_file(run_dir))) as server:
+            answer: Any = server.supervisor.getAllProcessInfo()
+    except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
+        raise NotRunning(str(error)) from error
+    return [
+        Program(
+            name=entry["name"],
+            state=entry["statename"],
+            pid=entry["pid"] or None,
+            up_s=max(0.0, entry["now"] - entry["start"]) if entry["pid"] else 0.0,
+        )
+        for entry in answer
+    ]
+
+
+class _Transport(xmlrpc.client.Transport):
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:
+        return _Connection(self._path)
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("supervisor", timeout=TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
