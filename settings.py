@@ -191,6 +191,8 @@ class Settings(BaseModel):
     #: Days that finished jobs are kept for the page.
     KEEP_DAYS: Annotated[float, Field(gt=0)] = 7
 
+    #: The user that the programs run as when the container is started by root. Empty: root itself.
+    WORKER_USER: str | None = None
     #: Which cards to use: all, or indexes or UUIDs separated by commas.
     GPUS: Annotated[str, AfterValidator(_gpus)] = "all"
     #: text or json.
