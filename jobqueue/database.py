@@ -50,6 +50,10 @@ class CommitUncertain(Exception):
     """COMMIT raised: the change may be there or not. Look, then decide."""
 
 
+#: What `read` and `write` raise when the file or its disk is at fault, for loops that go on when it is well again.
+ERRORS: tuple[type[Exception], ...] = (apsw.Error, CommitUncertain)
+
+
 def check_library(version: str | None = None) -> None:
     """Raise RuntimeError if the SQLite library in this process can corrupt a WAL database."""
     text = version or apsw.sqlite_lib_version()
