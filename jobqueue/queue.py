@@ -67,12 +67,15 @@ class Queue:
     # ---- the owner's moves ------------------------------------------------------------------------------------------------
 
     def take(self, stage: Stage, owner: str) -> Job | None:
-        """The next job that waits for this stage, now owned by `owner`; None if there is none, or work is paused."""
+        """The next job that waits for this stage, now owned by `owner`; None if there is none, or work is paused.
+
+        Not synced to disk: a power cut that loses a take has also ended its owner, and the job would be put back anyway.
+        """
         ready = "select 1 from job where state = ? and finished_at is null and owner is null and not_before <= ? limit 1"
         if not self.database.read(ready, stage.waiting, clock.now()):
             return None
         values = {"working": stage.working, "waiting": stage.waiting, "owner": owner, "at": clock.utc(), "now": clock.now()}
-        rows = self.database.write(lambda connection: list(connection.execute(sql.TAKE, values)))
+        rows = self.database.write(lambda connection: list(connection.execute(sql.TAKE, values)), durable=False)
         if not rows:
             return None
         self.bell.poke(*LISTENERS["ready"])
