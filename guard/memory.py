@@ -1,4 +1,4 @@
-"""Ends the biggest program before the kernel has to choose one: the kernel might choose the poller, and with it the heartbeat."""
+"""Ends the biggest program before the kernel has to choose one: it might choose the poller, and with it the heartbeat."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m guard.pid1`: the container's first process. Runs supervisord, sees to it that nothing is left, and says why it ended.
+"""`python -m guard.pid1`: the first process. Runs supervisord, sees to it that nothing is left, and says why it ended.
 
 Its exit code is 0 after SIGTERM, SIGINT or a drain, 70 if a program could not be kept running; the reason is the last line.
 It stays light: settings are read by `worker up`, which hands over what is needed as arguments.

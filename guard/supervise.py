@@ -40,6 +40,9 @@ def supervise(configuration: Path, run_dir: Path, output: Output) -> None:
     options.close_httpservers()
 
 
+_ENDS = (events.ProcessStateExitedEvent, events.ProcessStateBackoffEvent, events.ProcessStateStoppedEvent)
+
+
 class _Options(ServerOptions):  # type: ignore[misc]
     """Remembers how each process ended; supervisord keeps the code but not the signal."""
 
@@ -72,7 +75,7 @@ class _Supervisor(Supervisor):  # type: ignore[misc]
 
     def _on_state(self, event: Any) -> None:
         process, program = event.process, event.process.config.name
-        if isinstance(event, events.ProcessStateExitedEvent | events.ProcessStateBackoffEvent | events.ProcessStateStoppedEvent):
+        if isinstance(event, _ENDS):
             if process.pid:
                 _kill_group(process.pid)
             self._output.ended(program)

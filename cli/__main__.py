@@ -1,0 +1,25 @@
+"""`worker …`: the command line. Each command stands in a file of its own kind; see the README for what they do together."""
+
+from __future__ import annotations
+
+import click
+
+from cli import demo, look, operate, testing, up
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def main() -> None:
+    """A GPU worker that makes videos. Settings come from the environment; docs/settings.md lists them.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 4 not found, 5 refused.
+    """
+
+
+for command in (
+    *(up.up, demo.demo, testing.test, look.status, look.jobs, operate.pause, operate.resume, operate.drain),
+    *(operate.retry, operate.cancel, operate.submit, look.logs),
+):
+    main.add_command(command)
+
+if __name__ == "__main__":
+    main(prog_name="worker")

@@ -1,0 +1,91 @@
+"""How a command answers: text for people or JSON, and exit codes with a meaning. No colours, so nothing to turn off."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+import settings as settings_module
+from jobqueue.control import Control
+from jobqueue.database import Database
+from jobqueue.migrations import WrongDatabase, check_version
+from jobqueue.outbox import Outbox
+from jobqueue.queue import Queue
+from operations import Operator
+from settings import Settings, SettingsError
+
+#: Exit codes, beside 0 (done) and 2 (wrong usage or settings).
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_NOT_FOUND = 4
+EXIT_REFUSED = 5
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Failure(click.ClickException):
+    """One line on standard error, and an exit code."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc] - click means it as a default
+
+    def show(self, file: Any = None) -> None:
+        click.echo(self.message, err=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """The worker of this DATA_DIR, whether it runs or not."""
+
+    settings: Settings
+    operator: Operator
+
+
+def with_json(command: F) -> F:
+    """Give a command the option --json."""
+    return click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for programs.")(command)
+
+
+def say(text: str, data: Any, as_json: bool) -> None:
+    """The command's answer on standard output."""
+    click.echo(json.dumps(data, ensure_ascii=False, default=str) if as_json else text)
+
+
+def load_settings(**changes: str | None) -> Settings:
+    """The settings of the environment, with some variables changed; ends the command if they cannot be used."""
+    try:
+        return settings_module.load(settings_module.child_environment(**changes))
+    except SettingsError as error:
+        raise Failure(str(error), EXIT_USAGE) from None
+
+
+def open_worker() -> Worker:
+    """The queue of DATA_DIR, to look at and to act on; it works while no program runs."""
+    settings = load_settings()
+    try:
+        check_version(settings.database)
+    except WrongDatabase as error:
+        raise Failure(str(error), EXIT_FAILED) from None
+    database = Database(settings.database)
+    return Worker(
+        settings=settings,
+        operator=Operator(actor=f"cli:{_user()}", queue=Queue(database), control=Control(database), outbox=Outbox(database)),
+    )
+
+
+def not_found(job_id: str) -> NoReturn:
+    raise Failure(f"{job_id}: there is no such job", EXIT_NOT_FOUND)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name, as containers have
+        return str(os.getuid())

@@ -1,0 +1,151 @@
+"""What must be true before any program starts. Each refusal is one line that names the variable and what it may be."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import importlib.util
+import os
+import pwd
+import shutil
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from cli.answer import EXIT_USAGE, Failure
+from jobqueue import migrations
+from jobqueue.control import Control
+from jobqueue.database import Database
+from settings import Settings
+
+#: A socket's path may have 107 bytes; supervisord adds a dot and its process id while it makes it.
+LONGEST_RUN_DIR = 75
+SHM = "/dev/shm"  # noqa: S108 - the container's shared memory itself is meant
+SMALLEST_SHM_BYTES = 1 << 30
+
+
+def become_user(settings: Settings) -> None:
+    """If root starts the container for another user: give that user the data folder, and become that user."""
+    if settings.WORKER_USER is None or os.getuid() != 0:
+        return
+    try:
+        user = pwd.getpwnam(settings.WORKER_USER)
+    except KeyError:
+        raise _refusal(f"WORKER_USER={settings.WORKER_USER}: must be the name of a user of this system") from None
+    _check_folder(settings)
+    if settings.data_dir.stat().st_uid != user.pw_uid:
+        for path in (settings.data_dir, *settings.data_dir.rglob("*")):
+            os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
+    os.initgroups(user.pw_name, user.pw_gid)
+    os.setgid(user.pw_gid)
+    os.setuid(user.pw_uid)
+
+
+def make_ready(settings: Settings) -> list[str]:
+    """Check everything and make the folders and the queue ready. Returns warnings. Raises Failure with one line."""
+    _check_folder(settings)
+    _make_run_dir(settings.run_dir)
+    with _only_worker(settings.data_dir):
+        _check_ports(settings)
+        _check_engine(settings.ENGINE)
+        try:
+            migrations.prepare(settings.database)
+        except migrations.WrongDatabase as error:
+            raise _refusal(f"DATA_DIR={settings.DATA_DIR}: {error}") from None
+        Control(Database(settings.database)).take_down("draining")  # the drain that ended the last life
+    return _warnings(settings)
+
+
+def _refusal(line: str) -> Failure:
+    return Failure(line, EXIT_USAGE)
+
+
+def _check_folder(settings: Settings) -> None:
+    probe = settings.data_dir / f".writable-{os.getpid()}"
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise _refusal(
+            f"DATA_DIR={settings.DATA_DIR}: cannot be written ({error.strerror}); must be a folder of a local disk that "
+            f"user {os.getuid()} may write"
+        ) from None
+
+
+def _make_run_dir(run_dir: Path) -> None:
+    if len(str(run_dir)) > LONGEST_RUN_DIR:
+        raise _refusal(f"TMPDIR={run_dir.parent}: is too long for sockets; must have at most {LONGEST_RUN_DIR - 20} characters")
+    try:
+        run_dir.mkdir(mode=0o700, exist_ok=True)
+        found = run_dir.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            raise PermissionError(errno.EPERM, f"{run_dir} belongs to another user")
+        run_dir.chmod(0o700)
+    except OSError as error:
+        raise _refusal(f"TMPDIR={run_dir.parent}: {error.strerror}; user {os.getuid()} must be able to write there") from None
+    for left in run_dir.glob("alive-*"):
+        left.unlink()
+
+
+@contextlib.contextmanager
+def _only_worker(data_dir: Path) -> Iterator[None]:
+    """Hold the lock that a running worker holds, for the time of the checks; `guard.pid1` takes it for good."""
+    (data_dir / "locks").mkdir(exist_ok=True)
+    with (data_dir / "locks" / "worker").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            line = f"DATA_DIR={data_dir}: another worker runs on this folder; stop it, or choose another folder"
+            raise _refusal(line) from None
+        yield
+
+
+def _check_ports(settings: Settings) -> None:
+    _check_port("HTTP_PORT", settings.HTTP_PORT, "0.0.0.0")  # noqa: S104 - the probes must be reachable from outside
+    if settings.admin_enabled:
+        if settings.ADMIN_PORT == settings.HTTP_PORT:
+            raise _refusal(f"ADMIN_PORT={settings.ADMIN_PORT}: is HTTP_PORT's number too; must be another port")
+        _check_port("ADMIN_PORT", settings.ADMIN_PORT, settings.ADMIN_HOST)
+
+
+def _check_port(name: str, port: int, host: str) -> None:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except OSError:
+        raise _refusal(f"ADMIN_HOST={host}: must be an address of this machine, like 127.0.0.1") from None
+    with socket.socket(family, kind) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+            probe.listen(1)
+        except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise _refusal(f"ADMIN_HOST={host}: must be an address of this machine, like 127.0.0.1") from None
+            why = "is in use by another program" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
+            raise _refusal(f"{name}={port}: {why}; must be a free port from 1 to 65535") from None
+
+
+def _check_engine(engine: str) -> None:
+    """An engine of one's own must be importable; what ours still need (weights) inference says itself."""
+    if "." not in engine:
+        return
+    try:
+        found = importlib.util.find_spec(engine)
+    except ImportError:
+        found = None
+    if found is None:
+        raise _refusal(f"ENGINE={engine}: there is no such module; must be one on PYTHONPATH, or musetalk, fastwan, preview")
+
+
+def _warnings(settings: Settings) -> list[str]:
+    found = []
+    with contextlib.suppress(OSError):
+        shm = shutil.disk_usage(SHM).total
+        if shm < SMALLEST_SHM_BYTES:
+            found.append(f"{SHM} has only {shm >> 20} MB; engines that share memory may want --shm-size=1g")
+    if settings.USE_OPTIMIZED_INFERENCE is not None:
+        found.append("USE_OPTIMIZED_INFERENCE is ignored; inference is always optimized")
+    return found

@@ -1,0 +1,157 @@
+"""The commands that only look: status, jobs. They read the queue and ask supervisord; no program of the worker need run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+import supervision
+from cli.answer import Worker, not_found, open_worker, say, with_json
+from cli.logs import logs
+from jobqueue.job import FINISHED, STAGES, Event, Job
+from settings import Settings
+
+__all__ = ["jobs", "logs", "status"]
+
+STATES = (*(state for stage in STAGES for state in (stage.waiting, stage.working)), *sorted(FINISHED))
+#: How old a program's last word may be before it is not taken for the present any more, in seconds.
+STALE_S = 30.0
+
+
+@click.command()
+@with_json
+def status(as_json: bool) -> None:
+    """One screen: does it run, what does it do, is all well."""
+    worker = open_worker()
+    try:
+        programs = supervision.programs(worker.settings.run_dir)
+    except supervision.NotRunning:
+        programs = []
+    queue, control = worker.operator.queue, worker.operator.control
+    data = {
+        "worker_id": worker.settings.worker_id,
+        "running": bool(programs),
+        "mode": worker.settings.mode,
+        "flags": control.flags(),
+        "programs": [asdict(program) for program in programs if program.state != "STOPPED"],
+        "jobs": queue.counts(),
+        "waiting_reports": worker.operator.outbox.waiting(),
+        "unfinished": [_summary(job) for job in queue.unfinished()[:10]],
+        "last": [_summary(job) for job in queue.newest(tuple(FINISHED), limit=5)],
+        "said": control.published(),
+    }
+    say(_screen(data, worker.settings), data, as_json)
+
+
+@click.command()
+@click.argument("job_id", metavar="[JOB]", required=False)
+@click.option("--state", type=click.Choice(STATES), multiple=True, help="Only jobs in this state; may be repeated.")
+@click.option("-n", "limit", default=20, show_default=True, type=click.IntRange(1, 1000), help="How many at the most.")
+@with_json
+def jobs(job_id: str | None, state: tuple[str, ...], limit: int, as_json: bool) -> None:
+    """The newest jobs, or one job with its history."""
+    worker = open_worker()
+    if job_id is not None:
+        _one(worker, job_id, as_json)
+        return
+    found = worker.operator.queue.newest(state, limit=limit)
+    say("\n".join(map(_line, found)) or "no jobs", [_summary(job) for job in found], as_json)
+
+
+def _one(worker: Worker, job_id: str, as_json: bool) -> None:
+    job = worker.operator.queue.get(job_id) or not_found(job_id)
+    history = worker.operator.outbox.history(job_id)
+    say(_detail(job, history), {**asdict(job), "history": [asdict(event) for event in history]}, as_json)
+
+
+def _summary(job: Job) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "state": job.state,
+        "source": job.source,
+        "engine": job.engine,
+        "progress": round(job.progress, 4),
+        "phase": job.phase,
+        "attempt": job.attempt,
+        "error": (job.error or {}).get("message"),
+        "output_url": job.result.get("output_url"),
+        "created_at": job.created_at,
+        "finished_at": job.finished_at,
+    }
+
+
+def _line(job: Job) -> str:
+    return _summary_line(_summary(job))
+
+
+def _summary_line(job: dict[str, Any]) -> str:
+    how = job["error"] or job["output_url"] or (f"{job['progress']:.0%} {job['phase'] or ''}" if not job["finished_at"] else "")
+    return f"{job['id']:<32} {job['state']:<10} {job['created_at']}  {how}".rstrip()
+
+
+def _detail(job: Job, history: list[Event]) -> str:
+    summary = _summary(job) | {"round": job.round, "inputs": job.inputs, "params": job.params, "result": job.result}
+    lines = [f"{name:<12} {value}" for name, value in summary.items() if value not in (None, {}, "")]
+    if job.error:
+        lines += [f"  {name:<10} {value}" for name, value in job.error.items() if name != "stack_trace" and value]
+    lines.append("history")
+    lines += [f"  {event.at}  {event.state:<10} {_event_words(event)}".rstrip() for event in history]
+    return "\n".join(lines)
+
+
+def _event_words(event: Event) -> str:
+    words = [f"attempt {event.attempt}" if event.attempt > 1 else "", f"by {event.owner}" if event.owner else ""]
+    if event.state in FINISHED:
+        words.append(f"report: {event.answer or 'waits'}" if event.tries or event.sent_at else "report waits")
+    return ", ".join(word for word in words if word)
+
+
+def _screen(data: dict[str, Any], settings: Settings) -> str:
+    page = f", page on {settings.ADMIN_HOST}:{settings.ADMIN_PORT}" if settings.admin_enabled else ""
+    lines = [
+        f"{data['worker_id']}  {_state(data)}  {data['mode']} mode, ENGINE={settings.ENGINE}",
+        f"http on port {settings.HTTP_PORT}{page}",
+    ]
+    lines += [f"  {p['name']:<13} {p['state'].lower():<9} {_span(p['up_s'])}" for p in data["programs"]]
+    lines += [line for program, said in sorted(data["said"].items()) for line in _said_lines(program, said)]
+    counts = ", ".join(f"{count} {state}" for state, count in data["jobs"].items()) or "none"
+    lines.append(f"jobs: {counts}; reports that wait: {data['waiting_reports']}")
+    lines += ["  " + _summary_line(job) for job in (*data["unfinished"], *data["last"])]
+    return "\n".join(lines)
+
+
+def _state(data: dict[str, Any]) -> str:
+    flags = "".join(f", {name} ({flag['reason'] or 'no reason given'})" for name, flag in data["flags"].items())
+    return ("running" if data["running"] else "not running") + flags
+
+
+def _said_lines(program: str, said: dict[str, Any]) -> list[str]:
+    """What a program last said about itself and the outside, a line a subject."""
+    if said["age_s"] > STALE_S:
+        return [f"{program} has said nothing for {_span(said['age_s'])}"]
+    if program == "inference":
+        loaded = "loaded" if said.get("model_loaded") else f"not loaded: {said.get('reason')}"
+        return [f"engine {said.get('engine')} on {said.get('device')}, {loaded}"]
+    if program == "uploader":
+        return [f"store {said.get('store')} " + ("ok" if said.get("ok") else f"down: {said.get('error')}")]
+    lines = [_gpu_line(gpu) for gpu in said.get("gpus") or []]
+    if (link := said.get("orchestrator")) is not None:
+        lines.append("orchestrator " + (f"ok, {link.get('latency_ms')} ms" if link.get("ok") else f"down: {link.get('error')}"))
+    return lines
+
+
+def _gpu_line(gpu: dict[str, Any]) -> str:
+    readings = {name: value for name, value in gpu.items() if value is not None and not isinstance(value, dict)}
+    return "GPU " + ", ".join(f"{name} {value}" for name, value in readings.items())
+
+
+def _span(seconds: float) -> str:
+    """A span of time in its two largest units."""
+    minutes, hours, days = int(seconds // 60), int(seconds // 3600), int(seconds // 86400)
+    if days:
+        return f"{days} d {hours % 24} h"
+    if hours:
+        return f"{hours} h {minutes % 60} min"
+    return f"{minutes} min {int(seconds % 60)} s" if minutes else f"{int(seconds)} s"

@@ -1,0 +1,40 @@
+"""`worker test`: the project's own tests; the `worker` script has installed what they need."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from cli.answer import say
+from cli.up import CHECKOUT
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.option("--json", "as_json", is_flag=True, help="Print the counts in JSON after the tests.")
+def test(arguments: tuple[str, ...], as_json: bool) -> NoReturn:
+    """Run the tests. ARGUMENTS go to pytest: a file, -k WORD, -m slow, …"""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        command = [sys.executable, "-m", "pytest", *arguments, *([f"--junitxml={report}"] if as_json else [])]
+        code = subprocess.run(command, cwd=CHECKOUT, check=False, stdout=sys.stderr if as_json else None).returncode
+        if as_json:
+            say("", _counts(report) | {"code": code}, True)
+    sys.exit(code)
+
+
+def _counts(report: Path) -> dict[str, int]:
+    if not report.exists():
+        return {}
+    suites = ElementTree.parse(report).getroot().iter("testsuite")  # noqa: S314 - pytest wrote it just now
+    names = ("tests", "failures", "errors", "skipped")
+    total = dict.fromkeys(names, 0)
+    for suite in suites:
+        total = {name: total[name] + int(suite.get(name, 0)) for name in names}
+    return total

@@ -1,0 +1,59 @@
+"""`worker up`: checks, then becomes the container's first process. The image's entry point."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from cli import checks
+from cli.answer import load_settings
+from settings import Settings, child_environment
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Log in JSON, as LOG_FORMAT=json does.")
+def up(as_json: bool) -> NoReturn:
+    """Run the worker in the foreground, from the environment, until SIGTERM or Ctrl-C.
+
+    Ends with 0 when it was stopped or drained, 2 when something must be set differently, 70 when a program could not be
+    started; the reason is the last line.
+    """
+    changes = {"LOG_FORMAT": "json"} if as_json else {}
+    settings = load_settings(**changes)
+    checks.become_user(settings)
+    for warning in checks.make_ready(settings):
+        click.echo(f"warning: {warning}", err=True)
+    sys.stdout.flush()
+    os.execve(sys.executable, command(settings), environment(settings, **changes))  # noqa: S606 - our own interpreter
+
+
+def command(settings: Settings) -> list[str]:
+    """What to execute: the first process, with what it needs of the settings."""
+    folders = ["--data", str(settings.data_dir), "--run", str(settings.run_dir)]
+    configuration = str(CHECKOUT / "supervisord.conf")
+    return [sys.executable, "-m", "guard.pid1", "-c", configuration, *folders, "--log-format", settings.LOG_FORMAT]
+
+
+def environment(settings: Settings, **changes: str | None) -> dict[str, str]:
+    """The programs' environment: ours, and what supervisord.conf asks for. `changes` come from the demo."""
+    path = child_environment().get("PYTHONPATH", "").split(os.pathsep)
+    ours: dict[str, str | None] = {
+        "DATA_DIR": str(settings.data_dir),
+        "PYTHONPATH": os.pathsep.join([str(CHECKOUT), *(part for part in path if part and part != str(CHECKOUT))]),
+        "PYTHONSAFEPATH": "1",  # a file called queue.py in the user's folder must not become ours
+        "PYTHONUNBUFFERED": "1",
+        "WORKER_PYTHON": sys.executable,
+        "WORKER_RUN_DIR": str(settings.run_dir),
+        "WORKER_LOG_FORMAT": settings.LOG_FORMAT,
+        "WORKER_ADMIN": str(settings.admin_enabled).lower(),
+        "WORKER_ORCHESTRATOR": "false",
+        "WORKER_ORCHESTRATOR_PORT": "8090",
+        "WORKER_ORCHESTRATOR_DATA": str(settings.data_dir / "orchestrator"),
+    }
+    return child_environment(**(ours | changes))
