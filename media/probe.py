@@ -1,0 +1,210 @@
+"""Finds out what a file is by decoding both of its ends, before the file counts as fetched.
+
+`python -m media.probe --as video|audio|image [--max-duration S] FILE` prints one JSON object and always ends with code 0:
+`{"ok": true, "kind": …}` or `{"ok": false, "error": …, "details": {…}}`. As a process of its own it gives hostile input
+bounded memory and time and nothing of ours to break; a process that ends otherwise was killed by the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from errors import InvalidInput
+from media import boxes, confine, source, turn
+
+log = logging.getLogger(__name__)
+
+#: What the process may use: address space in bytes, and seconds of CPU.
+MEMORY_BYTES = 4 << 30
+CPU_S = 60
+
+#: How much earlier than promised a stream may end before the file counts as cut off: seconds, and share of the duration.
+SHORT_S = 1.0
+SHORT_SHARE = 0.1
+
+#: Formats whose header is to be believed: others estimate the duration from the bit rate, or cut it by an edit list.
+KNOW_THEIR_LENGTH = ("avi", "wav", "flac")
+
+#: Chooses a stream of an open container.
+Pick = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """What a file is. kind: "video", "image" or "audio"; sizes are those of the upright picture."""
+
+    kind: str
+    container: str
+    duration_s: float | None = None
+    width: int | None = None
+    height: int | None = None
+    rate: Fraction | None = None  # pictures a second, on average
+    frames: int | None = None
+    has_audio: bool = False
+    sample_rate_hz: int | None = None
+    channels: int | None = None
+    audio_duration_s: float | None = None
+
+
+def probe(path: Path) -> Probe:
+    """What the file is, its first and last pictures and samples decoded. Raises InvalidInput if it is not whole media."""
+    with source.open_input(path) as container:
+        name = container.format.name
+        boxes.check_whole(path, name)
+        found = Probe(kind="audio", container=name.split(",")[0])
+        pictures, sound = source.video_stream(container), source.audio_stream(container)
+        if pictures is not None:
+            source.check_decodable(pictures)
+    if pictures is None and sound is None:
+        raise InvalidInput(f"there is neither a picture nor sound in this {found.container} file")
+    if pictures is None:
+        return _with_sound(found, path)
+    if name.endswith("_pipe"):
+        return _image(found, path)
+    found = _with_pictures(found, path)
+    return found if sound is None else _with_own_sound(found, path)
+
+
+def check(found: Probe, wanted: str, max_duration_s: float | None) -> None:
+    """Raises InvalidInput if the file is not what the job needs: a "video" may be an image, "audio" may be a video's."""
+    if wanted == "video" and found.kind == "audio":
+        raise InvalidInput(f"this is sound only ({found.container}), not a video")
+    if wanted == "image" and found.kind != "image":
+        raise InvalidInput(f"this is {_kind(found)}, not an image")
+    if wanted == "audio" and not found.has_audio:
+        raise InvalidInput(f"this is {_kind(found)} without sound, not speech")
+    length_s = found.audio_duration_s if wanted == "audio" else found.duration_s
+    if max_duration_s is not None and length_s is not None and length_s > max_duration_s:
+        raise InvalidInput(f"{wanted}: {length_s:.1f} s, at most {max_duration_s:g} s", duration_s=length_s)
+
+
+def _kind(found: Probe) -> str:
+    return {"video": "a video", "image": "an image", "audio": "sound"}[found.kind]
+
+
+def _image(found: Probe, path: Path) -> Probe:
+    from media import still  # OpenCV takes long to load; most files are no images
+
+    height, width = still.read(path).shape[:2]
+    return replace(found, kind="image", width=width, height=height, frames=1)
+
+
+def _with_pictures(found: Probe, path: Path) -> Probe:
+    with source.open_input(path) as container:
+        stream = source.video_stream(container)
+        stream.codec_context.thread_count = 1
+        first = next(source.decode(container, stream), None)
+        if first is None:
+            raise InvalidInput("the video has no frame that can be decoded (0 frames)")
+        source.check_size(first.width, first.height)
+        width, height = turn.of(first).size(first.width, first.height)
+        rate = stream.average_rate or stream.guessed_rate
+        frames = stream.frames or None
+        promised_s = _promised_s(container, stream)
+    length_s = _length(path, source.video_stream, first, promised_s, found.container)
+    length_s = max(length_s, float(1 / rate) if rate else 0.0)
+    return replace(found, kind="video", width=width, height=height, rate=rate, frames=frames, duration_s=round(length_s, 6))
+
+
+def _with_sound(found: Probe, path: Path) -> Probe:
+    with source.open_input(path) as container:
+        stream = source.audio_stream(container)
+        source.check_decodable(stream)
+        first = next(source.decode(container, stream), None)
+        if first is None:
+            raise InvalidInput("the sound has no samples that can be decoded")
+        promised_s = _promised_s(container, stream)
+    length_s = round(_length(path, source.audio_stream, first, promised_s, found.container), 6)
+    return replace(
+        found,
+        has_audio=True,
+        duration_s=found.duration_s or length_s,
+        audio_duration_s=length_s,
+        sample_rate_hz=first.sample_rate,
+        channels=first.layout.nb_channels,
+    )
+
+
+def _with_own_sound(found: Probe, path: Path) -> Probe:
+    """A video's sound is rarely needed: damage to it makes the video silent, not invalid."""
+    try:
+        return _with_sound(found, path)
+    except InvalidInput as error:
+        log.warning("the sound of the video cannot be used: %s", error.message)
+        return found
+
+
+def _length(path: Path, pick: Pick, first: Any, promised_s: float | None, container_name: str) -> float:
+    """Decode the stream's end; its length in seconds. Raises InvalidInput if the data ends before the promised duration."""
+    began = first.time or 0.0
+    ends_s = _last_time(path, pick, began + promised_s - 2.0) if promised_s and promised_s > 4.0 else None
+    if ends_s is None:
+        ends_s = _last_time(path, pick, None)
+    if ends_s is None:
+        raise InvalidInput("the file cannot be decoded to its end: it is cut off or damaged")
+    length_s = ends_s - began
+    if promised_s and container_name in KNOW_THEIR_LENGTH and promised_s - length_s > max(SHORT_S, SHORT_SHARE * promised_s):
+        raise InvalidInput(f"the file is cut off: its data ends after {length_s:.1f} s of {promised_s:.1f} s")
+    return length_s
+
+
+def _promised_s(container: Any, stream: Any) -> float | None:
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base)
+    return None if container.duration is None else container.duration / 1_000_000
+
+
+def _last_time(path: Path, pick: Pick, from_s: float | None) -> float | None:
+    """When the last frame is over, by the stream's clock, found by decoding from about from_s on; None: found none."""
+    ends_s = None
+    with source.open_input(path) as container:
+        stream = pick(container)
+        stream.codec_context.thread_count = 1
+        if from_s is not None and not source.seek(container, stream, from_s):
+            return None
+        for frame in source.decode(container, stream):
+            if frame.time is not None:
+                ends_s = max(ends_s or 0.0, frame.time + _length_s(frame))
+    return ends_s
+
+
+def _length_s(frame: Any) -> float:
+    if hasattr(frame, "samples"):
+        return float(frame.samples) / float(frame.sample_rate)
+    return float(frame.duration * frame.time_base) if frame.duration else 0.0
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m media.probe", description="Say what a media file is, as one JSON object.")
+    parser.add_argument("--as", dest="wanted", choices=("video", "audio", "image"), required=True, help="what it has to be")
+    parser.add_argument("--max-duration", type=float, metavar="S", help="the longest that is allowed, in seconds")
+    parser.add_argument("file", type=Path)
+    options = parser.parse_args(arguments)
+    confine.this_process(memory_bytes=MEMORY_BYTES, cpu_s=CPU_S)
+    print(json.dumps(answer(options.file, options.wanted, options.max_duration)))
+
+
+def answer(path: Path, wanted: str, max_duration_s: float | None) -> dict[str, Any]:
+    """What the command prints."""
+    try:
+        found = probe(path)
+        check(found, wanted, max_duration_s)
+    except InvalidInput as error:
+        return {"ok": False, "error": error.message, "details": error.details}
+    except MemoryError:
+        return {"ok": False, "error": "the file needs more memory to decode than is allowed", "details": {}}
+    except OSError as error:
+        return {"ok": False, "error": f"the file cannot be read: {error.strerror}", "details": {}}
+    return {"ok": True, **asdict(found), "rate": None if found.rate is None else str(found.rate)}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,181 @@
+"""Opens files from strangers and decodes them: the one place where FFmpeg's errors about input become ours.
+
+Only the formats below are opened, so that a playlist or a script that names other files or hosts is never followed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+from av.error import FFmpegError, InvalidDataError
+
+from errors import InvalidInput
+
+log = logging.getLogger(__name__)
+
+#: FFmpeg's names of the formats that may be opened.
+FORMATS = (
+    "mov,matroska,avi,flv,mpegts,mpeg,asf,ogg,gif,wav,w64,mp3,flac,aac,ac3,eac3,amr,aiff,au,caf,"
+    "jpeg_pipe,png_pipe,webp_pipe,bmp_pipe,tiff_pipe"
+)
+
+#: How the images start that are opened by what they are.
+IMAGE_STARTS = {
+    b"\xff\xd8\xff": "jpeg_pipe",
+    b"\x89PNG\r\n": "png_pipe",
+    b"BM": "bmp_pipe",
+    b"II*\0": "tiff_pipe",
+    b"MM\0*": "tiff_pipe",
+}
+
+#: FORMATS, as a user reads it.
+ALLOWED = "video as MP4, MOV, MKV, WebM, AVI; sound as WAV, MP3, M4A, FLAC, OGG; images as JPEG, PNG, WebP, BMP, TIFF"
+
+#: A picture may have this many pixels (8192 x 8192) and no side longer than this.
+MAX_PIXELS = 8192 * 8192
+MAX_SIDE_PX = 16384
+
+#: Packets of a stream that may be damaged: this many, and this share of all. Players skip them as well.
+DAMAGED_PACKETS = 8
+DAMAGED_SHARE = 0.02
+
+
+def open_input(path: Path) -> Any:
+    """The file as an `av` input container; use it as a context. Raises InvalidInput if it is no media that we read."""
+    if path.stat().st_size == 0:
+        raise InvalidInput("the file is empty (0 bytes)")
+    try:
+        return av.open(
+            f"file:{path}",
+            format=_image_format(path),
+            metadata_errors="replace",
+            options={"format_whitelist": FORMATS, "protocol_whitelist": "file"},
+        )
+    except (FFmpegError, ValueError) as error:
+        if isinstance(error, OSError | MemoryError):
+            raise
+        raise InvalidInput(f"{look_at(path)}; allowed: {ALLOWED}") from error
+
+
+def _image_format(path: Path) -> str | None:
+    """The format of an image by its first bytes: by its name FFmpeg would take it for a numbered series."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "webp_pipe"
+    return next((name for start, name in IMAGE_STARTS.items() if head.startswith(start)), None)
+
+
+def look_at(path: Path) -> str:
+    """What a file that is no media seems to be, as the start of a sentence."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")) or b"<html" in text[:1024]:
+        return "this is an HTML page, not media (does the link need a log-in, or point to a page about the file?)"
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
+        return "the MP4 file is cut off or damaged: its index (moov atom) is missing or cannot be read"
+    if text.startswith((b"{", b"[")):
+        return "this is JSON text, not media"
+    if text.startswith(b"<?xml"):
+        return "this is an XML document, not media"
+    if text.startswith(b"#extm3u"):
+        return "this is a playlist, not media; send the file itself"
+    if head.startswith((b"PK\x03\x04", b"%PDF", b"\x1f\x8b", b"Rar!", b"7z\xbc\xaf")):
+        return "this is a document or an archive, not media"
+    if b"\0" not in head and _is_text(head):
+        return "this is text, not media"
+    return "the file is of no known media format, or damaged from its start"
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        head[: max(0, len(head) - 3)].decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def video_stream(container: Any) -> Any:
+    """The first stream of pictures, or None; the cover of a piece of music is none."""
+    cover = av.stream.Disposition.attached_pic
+    return next((stream for stream in container.streams.video if not stream.disposition & cover), None)
+
+
+def audio_stream(container: Any) -> Any:
+    """The first stream of sound, or None."""
+    return next(iter(container.streams.audio), None)
+
+
+def check_decodable(stream: Any) -> None:
+    """Raises InvalidInput if no decoder is there for the stream, or its picture is absurdly large or small."""
+    codec = stream.codec_context
+    if codec is None:
+        raise InvalidInput(f"the {stream.type} is in a format that cannot be decoded here; allowed: {ALLOWED}")
+    if stream.type == "video":
+        check_size(codec.width, codec.height)
+
+
+def check_size(width: int, height: int) -> None:
+    """Raises InvalidInput if no picture of that size is accepted."""
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
+        raise InvalidInput(f"the picture is {width}x{height} pixels, at most {MAX_PIXELS // 1_000_000} megapixels are allowed")
+    if min(width, height) < 16:
+        raise InvalidInput(f"the picture is {width}x{height} pixels, at least 16x16 are needed")
+
+
+def seek(container: Any, stream: Any, to_s: float) -> bool:
+    """Go to the last place at or before to_s (seconds of the stream's clock) to decode from; whether the format could."""
+    try:
+        container.seek(int(to_s / stream.time_base), stream=stream)
+    except FFmpegError as error:
+        log.debug("cannot seek in %s: %s", container.format.name, error)
+        return False
+    return True
+
+
+def decode(container: Any, stream: Any) -> Iterator[Any]:
+    """The stream's decoded frames from where the container stands, in order of presentation.
+
+    A few damaged packets are skipped with a warning, as players do. Raises InvalidInput if there are too many of them.
+    """
+    packets = damaged = 0
+    for packet in _packets(container, stream):
+        packets += 1
+        try:
+            decoded = packet.decode()
+        except InvalidDataError as error:
+            damaged += 1
+            if damaged > max(DAMAGED_PACKETS, DAMAGED_SHARE * packets):
+                raise InvalidInput(
+                    f"the {stream.type} is damaged: {damaged} of its first {packets} packets are broken"
+                ) from error
+            continue
+        except FFmpegError as error:
+            if isinstance(error, OSError | MemoryError):
+                raise
+            raise InvalidInput(f"the {stream.type} cannot be decoded: {error.strerror}") from error
+        yield from decoded
+    if damaged:
+        log.warning("skipped %d damaged packets of %d in the %s", damaged, packets, stream.type)
+
+
+def _packets(container: Any, stream: Any) -> Iterator[Any]:
+    """The stream's packets, ended by the empty one that flushes the decoder, also where the data breaks off."""
+    try:
+        for packet in container.demux(stream):
+            if packet.size or packet.dts is None:
+                yield packet
+    except (InvalidDataError, EOFError) as error:
+        log.warning("the %s breaks off: %s", stream.type, error)
+        yield _flush(stream)
+
+
+def _flush(stream: Any) -> Any:
+    packet = av.Packet()
+    packet.stream = stream
+    return packet

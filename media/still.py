@@ -1,0 +1,37 @@
+"""Reads still images: the sender's JPEG or PNG as the picture that a person sees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from errors import InvalidInput
+
+#: (height, width, 3) uint8 RGB.
+Picture = NDArray[np.uint8]
+
+
+def read(path: Path) -> Picture:
+    """The image upright (its EXIF orientation applied), 8 bits a channel, transparency laid on white.
+
+    Raises InvalidInput if it cannot be decoded. Its size must have been checked before, see `source.check_size`.
+    """
+    data = np.fromfile(path, dtype=np.uint8)
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+        whole = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise InvalidInput(f"the image cannot be decoded: {error.err}") from error
+    if image is None or whole is None:
+        raise InvalidInput("the image is damaged or cut off: it cannot be decoded")
+    if whole.ndim == 3 and whole.shape[2] == 4 and whole.shape[:2] == image.shape[:2]:
+        return _on_white(np.asarray(image, dtype=np.uint8), whole[:, :, 3])
+    return np.asarray(image, dtype=np.uint8)
+
+
+def _on_white(image: Picture, alpha: NDArray[np.integer]) -> Picture:
+    share = (alpha.astype(np.float32) / np.iinfo(alpha.dtype).max)[:, :, np.newaxis]
+    return np.asarray(np.rint(image * share + 255 * (1 - share)), dtype=np.uint8)
