@@ -34,7 +34,7 @@ class Failure(click.ClickException):
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
-        self.exit_code = exit_code  # type: ignore[misc] - click means it as a default
+        self.exit_code = exit_code  # type: ignore[misc]  # click means it as a default
 
     def show(self, file: Any = None) -> None:
         click.echo(self.message, err=True)

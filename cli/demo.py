@@ -9,6 +9,7 @@ import secrets
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -204,7 +205,7 @@ def _finished(running: Demo, job_id: str, quiet: bool) -> Job:
 @contextlib.contextmanager
 def _progress_shown(quiet: bool) -> Iterator[Callable[[float, str], None]]:
     """A bar on a terminal, else a line for each step."""
-    stream = click.get_text_stream("stderr")
+    stream = sys.stderr
     if stream.isatty() and not quiet:
         with click.progressbar(length=100, file=stream, show_eta=False, item_show_func=_phase) as bar:
             yield lambda fraction, phase: bar.update(max(0, round(fraction * 100) - bar.pos), phase)

@@ -12,6 +12,8 @@ import json
 import logging
 import os
 import re
+import time
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -19,6 +21,9 @@ import structlog
 log = logging.getLogger(__name__)
 
 LONGEST_LINE_BYTES = 64 * 1024
+MOST_STRANGE_LINES = 200
+#: When lines that are not log lines are taken to be complete, in seconds.
+SETTLED_S = 0.2
 
 #: What telemetry.logs writes in text: time, program, level, the event.
 _TEXT_LINE = re.compile(r"\d{4}-\d\d-\d\dT\S+ \S+ +(?:debug|info|WARN|ERROR) +(?P<event>.*)")
@@ -28,12 +33,13 @@ class Output:
     """Whole lines out of pieces, by program and channel."""
 
     def __init__(self, log_format: str) -> None:
-        self._log_format = log_format
+        self._event = _json_event if log_format == "json" else _text_event
         self._unfinished: dict[tuple[str, str], bytes] = {}
+        self._strange: dict[str, _Strange] = {}
         self._last: dict[str, str] = {}
 
     def piece(self, program: str, channel: str, data: bytes) -> None:
-        """Take what a program printed; whole lines go out at once."""
+        """Take what a program printed; whole log lines go out at once."""
         *lines, rest = (self._unfinished.get((program, channel), b"") + data).split(b"\n")
         if len(rest) > LONGEST_LINE_BYTES:
             lines, rest = [*lines, rest], b""
@@ -42,8 +48,14 @@ class Output:
 
     def ended(self, program: str) -> None:
         """The program is gone: what it had begun to print is a line too."""
-        rests = [self._unfinished.pop((program, channel), b"") for channel in ("stdout", "stderr")]
-        self._lines(program, rests)
+        self._lines(program, [self._unfinished.pop((program, channel), b"") for channel in ("stdout", "stderr")])
+        self._flush(program)
+
+    def settle(self) -> None:
+        """Let out what is not a log line and has not been added to for a moment."""
+        now_s = time.monotonic()
+        for program in [name for name, strange in self._strange.items() if now_s - strange.since_s > SETTLED_S]:
+            self._flush(program)
 
     def last_line(self, program: str) -> str | None:
         """The text of the last line that the program printed, without time and level."""
@@ -51,16 +63,33 @@ class Output:
 
     def _lines(self, program: str, lines: list[bytes]) -> None:
         for line in lines:
-            text = line.decode("utf-8", "replace").rstrip("\r")
-            if not text.strip():
+            text = line.decode("utf-8", "replace").rstrip()
+            if not text:
                 continue
-            event = _json_event(text) if self._log_format == "json" else _text_event(text)
+            event = self._event(text)
             self._last[program] = text.strip() if event is None else event
-            if event is None:
-                with structlog.contextvars.bound_contextvars(program=program):
-                    log.warning("%s", text)
-            else:
+            if event is not None:
+                self._flush(program)
                 _write(text + "\n")
+                continue
+            strange = self._strange.setdefault(program, _Strange(since_s=time.monotonic()))
+            strange.lines.append(text)
+            if len(strange.lines) >= MOST_STRANGE_LINES:
+                self._flush(program)
+
+    def _flush(self, program: str) -> None:
+        strange = self._strange.pop(program, None)
+        if strange is not None:
+            with structlog.contextvars.bound_contextvars(program=program):
+                log.warning("%s", " | ".join(strange.lines))
+
+
+@dataclass(kw_only=True)
+class _Strange:
+    """Lines that are not log lines and follow each other: a traceback, which comes in pieces, is one event."""
+
+    since_s: float
+    lines: list[str] = field(default_factory=list)
 
 
 def _json_event(text: str) -> str | None:

@@ -70,6 +70,10 @@ class _Supervisor(Supervisor):  # type: ignore[misc]
         doorbell.ring()
         super().runforever()
 
+    def tick(self, now: float | None = None) -> None:
+        super().tick(now)
+        self._output.settle()  # at the end of each turn
+
     def _on_output(self, event: Any) -> None:
         self._output.piece(event.process.config.name, event.channel, event.data)
 

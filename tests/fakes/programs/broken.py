@@ -1,0 +1,3 @@
+"""Cannot start."""
+
+raise RuntimeError("the model is of the wrong shape")
