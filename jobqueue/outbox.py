@@ -65,6 +65,13 @@ class Outbox:
             order by finished_at limit ?"""
         return [job_from_row(row) for row in self.database.read(sql, finished_before, limit)]
 
+    def known(self) -> list[tuple[str, bool]]:
+        """The id of every job, and whether it is over and its end acknowledged; the ones that ended first come first."""
+        sql = """select id, finished_at is not null and not exists (
+            select 1 from event where event.job = job.id and sent_at is null and state in ('succeeded', 'failed', 'cancelled')
+            ) as settled from job order by finished_at"""
+        return [(row["id"], bool(row["settled"])) for row in self.database.read(sql)]
+
     def forget(self, job_ids: list[str]) -> None:
         """Remove rows of jobs, with their history, and give the space back."""
         marks = ", ".join("?" * len(job_ids))

@@ -1,0 +1,108 @@
+"""`python -m poller`: brings work in, sends news out; the only process that knows the orchestrator."""
+
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+
+from jobqueue import intake
+from jobqueue.control import Control
+from jobqueue.outbox import Outbox
+from jobqueue.queue import Queue
+from poller import fetch
+from poller.ask import Ask
+from poller.claim import Claiming, Rhythm
+from poller.download import Limits
+from poller.heartbeat import Heartbeat
+from poller.identity import Identity, News
+from poller.janitor import GB, Janitor
+from poller.look import Look
+from poller.orchestrator import Orchestrator
+from poller.report import Reporting
+from service import Loop, Service, run, start
+from settings import VERSION, Settings
+
+FETCH_THREADS = 2
+
+
+def main() -> int:
+    """Run the poller until SIGTERM. Returns the exit code."""
+    service = start("poller")
+    queue, control, outbox = service.open_queue()
+    queue.recover("poller", service.owner, service.settings.JOB_TIMEOUT_SEC)
+    control.take_down("hold")  # of a life that ended while it asked
+    return run(service, loops(service, queue, control, outbox), queue.bell.ring)
+
+
+def loops(service: Service, queue: Queue, control: Control, outbox: Outbox) -> dict[str, Loop]:
+    """The loops that these settings call for, by name."""
+    settings, news, identity = service.settings, News(), identity_of(service.settings)
+    look = Look(queue, control, identity, news, settings.HEARTBEAT_INTERVAL_SEC)
+    reporting = Reporting(queue, outbox, _orchestrator(settings), identity, news)
+    keep = timedelta(days=settings.KEEP_DAYS)
+    found: dict[str, Loop] = {
+        "look": look.loop,
+        "report": reporting.loop,
+        "janitor": Janitor(queue, outbox, settings.data_dir, settings.DATA_LIMIT_GB * GB, keep).loop,
+    }
+    for number in range(1, FETCH_THREADS + 1):
+        found[f"fetch {number}"] = fetch.loop(queue, _inputs(settings), news, f"{service.owner}.{number}")
+    # Each loop has an orchestrator of its own: a call that hangs for one is nothing to the others.
+    heartbeat, claims = _orchestrator(settings), _orchestrator(settings)
+    if heartbeat is not None:
+        found["ask"] = Ask(queue, control, reporting).loop
+        found["heartbeat"] = Heartbeat(queue, heartbeat, look, identity, news, settings.HEARTBEAT_INTERVAL_SEC).loop
+    if claims is not None and settings.mode != "queue":
+        found["claim"] = Claiming(queue, control, claims, identity, _rhythm(settings), news).loop
+    return found
+
+
+def identity_of(settings: Settings) -> Identity:
+    """Who these settings say we are."""
+    return Identity(
+        worker_id=settings.worker_id,
+        worker_type=settings.WORKER_TYPE or "main",
+        mode=settings.mode,
+        provider=settings.provider,
+        engine=settings.ENGINE,
+        shape=intake.shape(settings.ENGINE),
+        version=VERSION,
+        data_dir=settings.data_dir,
+        gpus=settings.GPUS,
+        gpu_class=settings.GPU_CLASS_NAME,
+        capacity=settings.BUFFER_CAPACITY,
+        config_label=settings.CONFIG_LABEL,
+        batch_size=int(settings.BATCH_SIZE) if settings.BATCH_SIZE.isdigit() else None,
+    )
+
+
+def _orchestrator(settings: Settings) -> Orchestrator | None:
+    url = settings.orchestrator_url
+    return None if url is None else Orchestrator(url, settings.INTERNAL_API_KEY)
+
+
+def _inputs(settings: Settings) -> fetch.Inputs:
+    limits = Limits(
+        max_bytes=int(settings.MAX_INPUT_MB * 1e6),
+        tries=settings.DOWNLOAD_RETRIES,
+        total_s=settings.JOB_TIMEOUT_SEC,
+        allow_private=settings.ALLOW_PRIVATE_URLS,
+    )
+    return fetch.Inputs(
+        data_dir=settings.data_dir,
+        limits=limits,
+        max_duration_s=settings.MAX_DURATION_SEC,
+        timeout_s=settings.JOB_TIMEOUT_SEC,
+    )
+
+
+def _rhythm(settings: Settings) -> Rhythm:
+    return Rhythm(
+        poll_interval_s=settings.poll_interval_s,
+        prefetch_jobs=settings.PREFETCH_JOBS,
+        prefetch_lead_s=settings.PREFETCH_LEAD_SEC,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""The claim loop: asks the orchestrator for a job while there is room, at once when the GPU has just become free.
+
+A claim is begun on disk before it is asked for, and its key goes with the request: an answer that was lost, or that we died
+over, is asked for again with the same key instead of leaving a job claimed by nobody.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from jobqueue import clock, faults, intake
+from jobqueue.control import Control
+from jobqueue.database import ERRORS
+from jobqueue.job import NewJob
+from jobqueue.queue import Queue
+from jobqueue.wake import SAFETY_POLL_S
+from poller import pause
+from poller.identity import Identity, News
+from poller.orchestrator import Orchestrator
+from poller.room import no_room
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rhythm:
+    """When to claim: seconds between two polls, and how far ahead (see `poller.room`)."""
+
+    poll_interval_s: float
+    prefetch_jobs: int
+    prefetch_lead_s: float
+
+
+class Claiming:
+    """The loop's memory: when the next claim is due, and what was last said about it."""
+
+    def __init__(
+        self, queue: Queue, control: Control, orchestrator: Orchestrator, identity: Identity, rhythm: Rhythm, news: News
+    ) -> None:
+        self._queue, self._control, self._orchestrator = queue, control, orchestrator
+        self._identity, self._rhythm, self._news = identity, rhythm, news
+        self._next = 0.0  # boot clock, s
+        self._failures = 0
+        self._said = ""
+        self._had_room = False
+
+    def loop(self, stop: threading.Event) -> None:
+        """Claim until `stop` is set."""
+        while not stop.is_set():
+            mark = self._queue.bell.mark()
+            try:
+                wait_s = self.step()
+            except ERRORS as error:
+                wait_s = self._failed(f"the queue: {error}")
+            if wait_s > 0 and not stop.is_set():
+                self._queue.bell.wait(mark, min(wait_s, SAFETY_POLL_S))
+
+    def step(self) -> float:
+        """Claim if there is room and it is time. Returns the seconds until the next look is of use; 0: look again now."""
+        why_not = self._no_room()
+        self._news.claim = {**self._news.claim, "room": why_not}
+        if why_not is not None:
+            self._had_room = False
+            return SAFETY_POLL_S
+        if not self._had_room and not self._failures:
+            self._next = 0.0  # the GPU has just become free
+        self._had_room = True
+        if self._next > clock.now():
+            return self._next - clock.now()
+        wait_s = self._claim()
+        self._next = clock.now() + wait_s
+        return wait_s
+
+    def _no_room(self) -> str | None:
+        return no_room(
+            unfinished=self._queue.unfinished(),
+            flags=self._control.flags(),
+            inference=self._control.published().get("inference"),
+            capacity=self._identity.capacity if self._identity.mode == "buffer" else 1,
+            prefetch_jobs=self._rhythm.prefetch_jobs,
+            prefetch_lead_s=self._rhythm.prefetch_lead_s,
+            now=datetime.now(UTC),
+        )
+
+    def _claim(self) -> float:
+        key = self._control.begin_claim()
+        faults.point("claim.before_post")
+        answer = self._orchestrator.claim(self._identity.mode, claim_body(self._identity, self._news.gpu_class), key)
+        faults.point("claim.after_answer")
+        if answer.kind != "ok":
+            return self._failed(answer.text)
+        payload = answer.body.get("job")
+        if payload is None and (answer.body.get("error") or "job" not in answer.body):
+            return self._failed(f"it says {str(answer.body.get('error') or answer.body)[:100]!r}")
+        if payload is None:
+            self._control.end_claim(key)
+            self._worked("no job")
+            return self._rhythm.poll_interval_s
+        new = arrived(payload, self._identity)
+        if new is None:
+            self._control.end_claim(key)
+            return self._failed("it sent a job without a usable id, which nobody can be told about")
+        job, fresh = self._queue.add(new, intent=key)
+        faults.point("claim.after_commit")
+        self._worked(f"job {job.id[:200]}")
+        log.info("claimed %.200s%s, round %d", job.id, "" if fresh else f" again (it is {job.state})", job.round)
+        return 0.0
+
+    def _worked(self, result: str) -> None:
+        if self._failures:
+            log.info("claims are answered again")
+        self._failures, self._said = 0, ""
+        self._news.claim = {**self._news.claim, "at": clock.utc(), "result": result}
+
+    def _failed(self, text: str) -> float:
+        """Note that there is no job now; logged once a change. Returns how long to wait."""
+        self._failures += 1
+        if text != self._said:
+            log.warning("no job could be claimed: %s", text)
+            self._said = text
+        self._news.claim = {**self._news.claim, "at": clock.utc(), "result": text}
+        return max(pause.before_try(self._failures), min(self._rhythm.poll_interval_s, pause.LONGEST_S))
+
+
+def claim_body(identity: Identity, gpu_class: str) -> dict[str, Any]:
+    """What a claim says (PROTOCOL §3)."""
+    if identity.mode == "buffer":
+        return {"worker_id": identity.worker_id}
+    return {"worker_id": identity.worker_id, "worker_type": identity.worker_type, "gpu_class": gpu_class}
+
+
+def arrived(payload: Any, identity: Identity) -> NewJob | None:
+    """The job that an orchestrator sent, to be added; None if there is no id by which it could be answered.
+
+    A job that cannot be run, for whatever reason, is added as failed, so that the orchestrator is told why.
+    """
+    if not isinstance(payload, dict):
+        return None
+    new = intake.new_job(payload, identity.shape, identity.mode)
+    if not _usable(payload.get("buffer_job_id")):
+        new = replace(new, buffer_job_id=None)
+    if not _usable(payload.get("musetalk_job_id")):
+        if new.buffer_job_id is None or identity.mode != "buffer":
+            return None
+        new = replace(new, id=f"buffer:{new.buffer_job_id}")
+    return new
+
+
+def _usable(job_id: Any) -> bool:
+    """Whether an id, however wrong, can be kept and sent back. (JSON can hold half a character.)"""
+    if isinstance(job_id, bool) or not isinstance(job_id, str | int) or job_id == "":
+        return False
+    try:
+        str(job_id).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

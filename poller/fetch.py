@@ -1,0 +1,174 @@
+"""Stage 1: brings a job's inputs to its folder, whole, and finds out whether they really are media.
+
+A file is there under its own name only when it is whole, so what an earlier life has brought is used again.
+The decoder meets strangers' bytes in a process of its own: if it dies of them, the job fails and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from errors import InvalidInput, Unavailable
+from jobqueue import faults, intake, spool
+from jobqueue.job import FETCH, Job
+from jobqueue.queue import Queue
+from jobqueue.worker import Progress, work
+from operations import incoming
+from poller.download import Downloaded, Limits, download
+from poller.identity import News
+
+log = logging.getLogger(__name__)
+
+#: What each input must be, in the probe's words.
+_KINDS = {"video_url": "video", "audio_url": "audio", "image_url": "image"}
+#: How long a probe may take, in seconds: decoding both ends of a file takes a few.
+PROBE_TIMEOUT_S = 120.0
+#: Downloads smaller than this say nothing about the speed of the line.
+_LEAST_MEASURED_BYTES = 256 * 1024
+_PROGRESS = 0.05
+#: Where `python -m media.probe` is found.
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What inputs may be. timeout_s: how long this stage may take for one job, its retries included."""
+
+    data_dir: Path
+    limits: Limits
+    max_duration_s: float
+    timeout_s: float
+
+
+def loop(queue: Queue, inputs: Inputs, news: News, owner: str) -> Callable[[threading.Event], None]:
+    """A loop that fetches one job after another as `owner`."""
+
+    def run(stop: threading.Event) -> None:
+        work(FETCH, lambda job, progress: fetch(job, progress, inputs, news), queue, owner, stop, timeout_s=inputs.timeout_s)
+
+    return run
+
+
+def fetch(job: Job, progress: Progress, inputs: Inputs, news: News) -> dict[str, Any]:
+    """Bring and check every input of one job. Returns what to add to its result. Raises JobError, Cancelled."""
+    faults.point("fetch.before_download")
+    folder = spool.folder(inputs.data_dir, job.id)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(f"the job's folder could not be made: {(error.strerror or str(error)).lower()}") from error
+    began = time.monotonic()
+    fields = [field for field in intake.LINKS[job.engine] if job.inputs.get(field)]
+    for field in fields:
+        _bring(job, field, progress, inputs, news)
+    faults.point("fetch.after_rename")
+    brought = time.monotonic()
+    probed = {field: _probed(job, field, progress, inputs) for field in fields}
+    times = {"download": round(brought - began, 3), "validation": round(time.monotonic() - brought, 3)}
+    faults.point("fetch.before_commit")
+    return {"stage_times": times, "inputs_probed": probed}
+
+
+# ---- bringing ---------------------------------------------------------------------------------------------------------------
+
+
+def _bring(job: Job, field: str, progress: Progress, inputs: Inputs, news: News) -> None:
+    url, target = job.inputs[field], spool.input_file(inputs.data_dir, job.id, field)
+    if target.exists():
+        return  # brought by an earlier life or attempt
+    if url.startswith("file:"):
+        _take_over(job, field, url, target, inputs.data_dir)
+        return
+    got = download(
+        url,
+        target,
+        inputs.limits,
+        field=field,
+        on_bytes=lambda done, total: progress("downloading", _PROGRESS),
+        cancelled=lambda: False,  # what `progress` raises ends the download
+    )
+    _measure(got, news)
+    log.info("fetched %s, %d bytes in %.1f s", field, got.size_bytes, got.seconds)
+
+
+def _take_over(job: Job, field: str, url: str, target: Path, data_dir: Path) -> None:
+    """A file that an operator handed in: from the one folder where such files wait, and from nowhere else."""
+    allowed = incoming(data_dir).resolve()
+    source = Path(unquote(urlsplit(url).path)).resolve()
+    if job.source != "local" or not source.is_relative_to(allowed):
+        raise InvalidInput(f"{field}: must be an http:// or https:// link", stage="download")
+    if not source.is_file():
+        raise InvalidInput(f"{field}: the file that was handed in is no longer there; submit it again", stage="download")
+    written = target.with_name(target.name + ".part")
+    try:
+        written.unlink(missing_ok=True)
+        try:
+            os.link(source, written)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(source, written)
+        spool.keep(written, target)
+    except OSError as error:
+        raise Unavailable(f"{field}: could not be kept on disk: {(error.strerror or str(error)).lower()}") from error
+
+
+def _measure(got: Downloaded, news: News) -> None:
+    """Keep a moving average of the speed of downloads."""
+    if got.received_bytes < _LEAST_MEASURED_BYTES:
+        return
+    before = news.download_speed_mbps
+    news.download_speed_mbps = got.speed_mbps if before is None else 0.7 * before + 0.3 * got.speed_mbps
+
+
+# ---- checking ---------------------------------------------------------------------------------------------------------------
+
+
+def _probed(job: Job, field: str, progress: Progress, inputs: Inputs) -> dict[str, Any]:
+    """What the file is. Raises InvalidInput if it is not what the field asks for, or its decoder dies of it."""
+    target = spool.input_file(inputs.data_dir, job.id, field)
+    command = [sys.executable, "-m", "media.probe", "--as", _KINDS[field], "--max-duration", f"{inputs.max_duration_s:g}"]
+    found = run_probe([*command, str(target)], lambda: progress("downloading", _PROGRESS))
+    if found is None:
+        target.unlink(missing_ok=True)
+        raise InvalidInput(f"{field}: the file could not be read: the decoder died of it", stage="validation")
+    if not found.get("ok"):
+        target.unlink(missing_ok=True)
+        details = {name: value for name, value in (found.get("details") or {}).items() if name not in ("message", "stage")}
+        raise InvalidInput(f"{field}: {found.get('error') or 'is not media'}", stage="validation", **details)
+    return {name: value for name, value in found.items() if name != "ok"}
+
+
+def run_probe(command: list[str], tick: Callable[[], None], timeout_s: float = PROBE_TIMEOUT_S) -> dict[str, Any] | None:
+    """The JSON that a probe prints; None if it died, took too long, or printed something else. `tick` may raise."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) as probe:
+        deadline = time.monotonic() + timeout_s
+        try:
+            while True:
+                try:
+                    printed, complaint = probe.communicate(timeout=0.25)
+                    break
+                except subprocess.TimeoutExpired:
+                    tick()
+                    if time.monotonic() > deadline:
+                        log.warning("the probe took longer than %.0f s", timeout_s)
+                        return None
+        finally:
+            probe.kill()
+    try:
+        found = json.loads(printed)
+    except ValueError:
+        log.warning("the probe ended with %d: %s", probe.returncode, complaint.decode(errors="replace")[-500:])
+        return None
+    return found if isinstance(found, dict) else None

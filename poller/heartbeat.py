@@ -1,0 +1,153 @@
+"""The heartbeat loop: tells the orchestrator every few seconds that we live, whatever the rest of the worker does.
+
+Nothing in this loop can block: what it tells was read elsewhere (`poller.look`), and each beat goes out in a thread of its own,
+so that an orchestrator or a name server that hangs delays no later beat.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+from jobqueue import clock
+from jobqueue.database import ERRORS
+from jobqueue.job import Job
+from jobqueue.queue import Queue
+from poller.heed import heed
+from poller.identity import Identity, News
+from poller.look import Look, View
+from poller.orchestrator import Answer, Orchestrator
+
+log = logging.getLogger(__name__)
+
+#: Beats that may be under way at once; the next one is left out when they all hang.
+MOST_BEATS = 3
+#: How long the first beat waits for the first look, in seconds.
+FIRST_LOOK_S = 2.0
+
+#: A job that is before the GPU or on it makes the worker busy; one that is only being stored does not.
+_BUSY_STATES = ("generating", "claimed", "fetching", "ready")
+
+
+class Heartbeat:
+    """The loop's memory: whether additions are welcome, and how the last beat went."""
+
+    def __init__(
+        self, queue: Queue, orchestrator: Orchestrator, look: Look, identity: Identity, news: News, interval_s: float
+    ) -> None:
+        self._queue, self._orchestrator, self._look = queue, orchestrator, look
+        self._identity, self._news, self._interval_s = identity, news, interval_s
+        self._began = clock.now()
+        self._bare = False
+        self._free = threading.Semaphore(MOST_BEATS)
+        self._newest = 0
+
+    def loop(self, stop: threading.Event) -> None:
+        """Beat until `stop` is set."""
+        deadline = clock.now() + min(FIRST_LOOK_S, self._interval_s)
+        while not self._look.view.seen and clock.now() < deadline and not stop.wait(0.05):
+            pass
+        number, due = 0, clock.now()
+        while not stop.is_set():
+            number += 1
+            if self._free.acquire(blocking=False):
+                threading.Thread(target=self._beat, args=(number,), name="beat", daemon=True).start()
+            else:
+                log.warning("a heartbeat was left out: the last %d are still not answered", MOST_BEATS)
+            due = max(due + self._interval_s, clock.now())  # after a pause of the whole container: at once
+            stop.wait(max(0.0, due - clock.now()))
+
+    def _beat(self, number: int) -> None:
+        try:
+            view, began = self._look.view, clock.now()
+            answer = self._send(view)
+            if number > self._newest:
+                self._newest = number
+                self._note(answer, clock.now() - began)
+            if answer.body.get("cancel") or answer.body.get("cancel_job_ids"):
+                self._heed(answer, view)
+        finally:
+            self._free.release()
+
+    def _send(self, view: View) -> Answer:
+        mode, worker_id = self._identity.mode, self._identity.worker_id
+        mode = "main" if mode == "queue" else mode
+        bare = bare_body(self._identity, view, self._news.gpu_class)
+        if self._bare:
+            return self._orchestrator.heartbeat(mode, worker_id, bare)
+        full = bare | additions(self._identity, view, clock.now() - self._began)
+        answer = self._orchestrator.heartbeat(mode, worker_id, full)
+        if answer.status in (400, 422):
+            log.warning("the orchestrator refuses additions to the heartbeat; it gets bare ones from now on: %s", answer.text)
+            self._bare = True
+            answer = self._orchestrator.heartbeat(mode, worker_id, bare)
+        return answer
+
+    def _note(self, answer: Answer, latency_s: float) -> None:
+        ok = answer.kind == "ok"
+        before = self._news.orchestrator
+        if not ok and before.get("error") != answer.text:
+            log.warning("the heartbeat failed: %s", answer.text)
+        if ok and not before.get("ok"):
+            log.info("the orchestrator answers heartbeats")
+        self._news.orchestrator = {
+            "ok": ok,
+            "at": clock.utc(),
+            "latency_ms": round(latency_s * 1000, 1),
+            "error": None if ok else answer.text,
+        }
+
+    def _heed(self, answer: Answer, view: View) -> None:
+        try:
+            heed(self._queue, answer.body, current_job(view), view.unfinished)
+        except ERRORS as error:
+            log.warning("a cancel could not be written down: %s", error)  # the next answer says it again
+        finally:
+            self._queue.database.close()  # this thread's connection
+
+
+def current_job(view: View) -> Job | None:
+    """The job on the GPU, else the one that is nearest to it."""
+    for state in ("generating", "ready", "fetching", "claimed"):
+        for job in view.unfinished:
+            if job.state == state:
+                return job
+    return None
+
+
+def bare_body(identity: Identity, view: View, gpu_class: str) -> dict[str, Any]:
+    """What every orchestrator understands (PROTOCOL §3)."""
+    closed = any(flag in view.flags for flag in ("paused", "draining", "unfit"))
+    busy = closed or not view.seen or any(job.state in _BUSY_STATES for job in view.unfinished)
+    status = "busy" if busy else "idle"
+    if identity.mode == "buffer":
+        error = view.flags["unfit"].get("reason", "unfit") if "unfit" in view.flags else None
+        return {"status": status, "gpu_class": gpu_class, "capacity": identity.capacity, "error": error}
+    job = current_job(view)
+    return {
+        "status": status,
+        "current_job_id": job.id if job else None,
+        "provider": identity.provider,
+        "gpu_class": gpu_class,
+        "worker_type": identity.worker_type,
+        "system_info": view.system_info,
+    }
+
+
+def additions(identity: Identity, view: View, uptime_s: float) -> dict[str, Any]:
+    """What is optional to the receiver."""
+    return {
+        "gpus": view.gpus,
+        "version": identity.version,
+        "engine": view.inference.get("engine") or identity.engine,
+        "mode": identity.mode,
+        "paused": "paused" in view.flags,
+        "draining": "draining" in view.flags,
+        "healthy": "unfit" not in view.flags,
+        "jobs_waiting": sum(job.state in ("claimed", "fetching", "ready") for job in view.unfinished),
+        "jobs_done": view.counts.get("succeeded", 0),
+        "jobs_failed": view.counts.get("failed", 0),
+        "uptime_sec": round(uptime_s, 1),
+        "job_ids": [job.id for job in view.unfinished],
+    }

@@ -1,0 +1,171 @@
+"""The janitor loop: keeps the data folder under its limit and removes what nobody needs any more.
+
+A job's files go only after its last event has been acknowledged. The database file itself is never opened here: sizes come
+from directory entries.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from jobqueue import faults, spool
+from jobqueue.database import ERRORS
+from jobqueue.outbox import Outbox
+from jobqueue.queue import Queue
+from operations import incoming
+
+log = logging.getLogger(__name__)
+
+#: Seconds until the first round, and between two.
+FIRST_S, EVERY_S = 10.0, 60.0
+#: A folder that belongs to no job is left alone for this long (s): its job may be just about to be added.
+ORPHAN_S = 3600.0
+#: A file that was handed in and that no unfinished job names is left alone for this long (s).
+INCOMING_S = 86400.0
+#: A killed process's child may write for a moment longer (s).
+LEFTOVER_S = 60.0
+#: After which the next round tries again.
+TROUBLE: tuple[type[Exception], ...] = (*ERRORS, OSError)
+#: Rows removed in one commit.
+BATCH = 200
+GB = 1e9
+
+
+class Janitor:
+    """The loop, and what it may keep."""
+
+    def __init__(self, queue: Queue, outbox: Outbox, data_dir: Path, limit_bytes: float, keep: timedelta) -> None:
+        self._queue, self._outbox, self._data_dir = queue, outbox, data_dir
+        self._limit_bytes, self._keep = limit_bytes, keep
+
+    def loop(self, stop: threading.Event) -> None:
+        """Clean once a minute until `stop` is set."""
+        wait_s = FIRST_S
+        while not stop.wait(wait_s):
+            wait_s = EVERY_S
+            try:
+                self.clean()
+            except TROUBLE as error:
+                log.warning("the data folder could not be cleaned: %s", error)
+
+    def clean(self) -> None:
+        """One round."""
+        self._forget_old()
+        settled, open_ = self._known()
+        self._remove_leftovers(settled)
+        self._remove_orphans({*settled, *open_})
+        self._remove_incoming()
+        self._make_room(settled, open_)
+
+    def _forget_old(self) -> None:
+        """Rows and files of jobs that are older than what is kept."""
+        before = (datetime.now(UTC) - self._keep).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        while jobs := self._outbox.removable(before, BATCH):
+            faults.point("janitor.before_remove")
+            for job in jobs:
+                self._remove_folder(job.id)
+            self._outbox.forget([job.id for job in jobs])
+            log.info("forgot %d jobs that ended before %s", len(jobs), before)
+
+    def _known(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Ids by the names of their folders: of jobs that are over and acknowledged, oldest first, and of all others."""
+        settled: dict[str, str] = {}
+        open_: dict[str, str] = {}
+        for job_id, is_settled in self._outbox.known():
+            (settled if is_settled else open_)[spool.folder(self._data_dir, job_id).name] = job_id
+        return settled, open_
+
+    def _remove_folder(self, job_id: str) -> None:
+        job = self._queue.get(job_id)
+        if job is None or job.finished:  # a new round may just have begun
+            spool.remove(self._data_dir, job_id)
+
+    def _remove_leftovers(self, settled: dict[str, str]) -> None:
+        """Unfinished downloads and outputs of jobs that are over."""
+        for folder in _entries(self._data_dir / "jobs"):
+            if folder.name not in settled:
+                continue
+            for file in _entries(Path(folder.path)):
+                if (".part" in file.name or ".tmp" in file.name) and _age_s(file) > LEFTOVER_S:
+                    Path(file.path).unlink(missing_ok=True)
+
+    def _remove_orphans(self, known: set[str]) -> None:
+        """Folders in jobs/ that belong to no row."""
+        for entry in _entries(self._data_dir / "jobs"):
+            if entry.name not in known and _age_s(entry) > ORPHAN_S:
+                shutil.rmtree(entry.path, ignore_errors=True)
+                log.info("removed the folder %s, which belongs to no job", entry.name)
+
+    def _remove_incoming(self) -> None:
+        """Files that were handed in and that no unfinished job will ask for any more."""
+        wanted = {str(link) for job in self._queue.unfinished() for link in job.inputs.values()}
+        for entry in _entries(incoming(self._data_dir)):
+            if _age_s(entry) > INCOMING_S and Path(entry.path).absolute().as_uri() not in wanted:
+                Path(entry.path).unlink(missing_ok=True)
+
+    def _make_room(self, settled: dict[str, str], open_: dict[str, str]) -> None:
+        """Bring the folder under its limit: folders of jobs that are over, then stored outputs, each the oldest first."""
+        over_bytes = size_bytes(self._data_dir) - self._limit_bytes
+        if over_bytes <= 0:
+            return
+        removed = 0
+        for name, job_id in settled.items():
+            folder_bytes = size_bytes(self._data_dir / "jobs" / name)
+            if over_bytes > 0 and folder_bytes > 0:
+                faults.point("janitor.before_remove")
+                self._remove_folder(job_id)
+                over_bytes, removed = over_bytes - folder_bytes, removed + 1
+        unreported = {job_id.rsplit("/", 1)[-1] for job_id in open_.values()}
+        stored = [file for file in _files(self._data_dir / "outputs") if Path(file.path).stem not in unreported]
+        for file in sorted(stored, key=_age_s, reverse=True):
+            if over_bytes > 0:
+                faults.point("janitor.before_remove")
+                over_bytes, removed = over_bytes - _size_bytes(file), removed + 1
+                Path(file.path).unlink(missing_ok=True)
+        log.info("the data folder was over its limit: removed %d old folders and files", removed)
+        if over_bytes > 0:
+            log.warning("the data folder is still %.2f GB over DATA_LIMIT_GB: unfinished work needs it", over_bytes / GB)
+
+
+def size_bytes(folder: Path) -> int:
+    """What a folder holds, from its directory entries: no file is opened, which would drop the database's locks."""
+    return sum(_size_bytes(file) for file in _files(folder))
+
+
+def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
+    for entry in _entries(folder):
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files(Path(entry.path))
+        else:
+            yield entry
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _size_bytes(entry: os.DirEntry[str]) -> int:
+    """What a file takes on the disk; 0 if it has gone."""
+    try:
+        return entry.stat(follow_symlinks=False).st_blocks * 512
+    except OSError:
+        return 0
+
+
+def _age_s(entry: os.DirEntry[str]) -> float:
+    """Seconds since a file or folder was changed; 0 if it has gone."""
+    try:
+        return time.time() - entry.stat(follow_symlinks=False).st_mtime
+    except OSError:
+        return 0.0

@@ -1,0 +1,172 @@
+"""The orchestrator's client: its URLs and its JSON (PROTOCOL §3), nobody else's business.
+
+Every call ends in time, whatever the other side does: names that are not looked up, a server that accepts and says nothing,
+or one that sends a byte a second. So each call runs in a thread of its own that is left behind when the time is up.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from urllib.parse import quote
+
+import requests
+
+log = logging.getLogger(__name__)
+
+#: How long a call may take in all, in seconds: well under the 30 s after which a silent worker is given up.
+TIMEOUT_S = 10.0
+#: The most of an answer that is read, in bytes.
+LARGEST_ANSWER_BYTES = 1024 * 1024
+#: Calls left behind that may live on at the same time; above that a call fails at once.
+MOST_LEFT_BEHIND = 24
+
+#: Where running jobs of each engine are reported.
+_PROGRESS_PATHS = {"musetalk": "/internal/jobs/{}/progress", "fastwan": "/internal/videogen/jobs/{}/progress"}
+
+Kind = Literal["ok", "gone", "refused", "down"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What came of a call.
+
+    kind    ok: any 2xx. gone: 404, 409, 410: it does not want to hear of this any more. refused: another 4xx.
+            down: no answer, a 5xx, a redirect, or something that is not what was asked for.
+    status  the HTTP status, None without an answer
+    body    the JSON object of an ok answer; empty if it held none
+    text    one short line for logs and pages: what went wrong, or "200"
+    """
+
+    kind: Kind
+    status: int | None = None
+    body: dict[str, Any] = field(default_factory=dict)
+    text: str = ""
+
+
+class Orchestrator:
+    """Connections to one orchestrator, kept open. Safe to use from several threads."""
+
+    def __init__(self, base_url: str, api_key: str | None, timeout_s: float = TIMEOUT_S) -> None:
+        self._base_url, self._api_key, self._timeout_s = base_url.rstrip("/"), api_key, timeout_s
+        self._session = self._new_session()
+        self._left_behind: list[threading.Thread] = []
+
+    def claim(self, mode: str, body: dict[str, Any], key: str) -> Answer:
+        """Ask for a job. The same `key` again asks for the answer that was lost. An ok answer is a JSON object for certain."""
+        return self._post(f"/internal/{mode}/jobs/claim", body, key=key, must_be_json=True)
+
+    def heartbeat(self, mode: str, worker_id: str, body: dict[str, Any]) -> Answer:
+        return self._post(f"/internal/{mode}/workers/{_segment(worker_id)}/heartbeat", body)
+
+    def progress(self, engine: str, job_id: str, body: dict[str, Any]) -> Answer:
+        return self._post(_PROGRESS_PATHS[engine].format(_segment(job_id)), body)
+
+    def buffer_status(self, buffer_job_id: str, body: dict[str, Any]) -> Answer:
+        return self._post(f"/internal/buffer/jobs/{_segment(buffer_job_id)}/status", body)
+
+    def _post(self, path: str, body: dict[str, Any], key: str | None = None, must_be_json: bool = False) -> Answer:
+        self._left_behind = [thread for thread in self._left_behind if thread.is_alive()]
+        if len(self._left_behind) >= MOST_LEFT_BEHIND:
+            return Answer(kind="down", text=f"{len(self._left_behind)} earlier calls still hang")
+        answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        session, deadline = self._session, time.monotonic() + self._timeout_s
+        request = self._request(path, body, key)
+        arguments = (answers, session, request, deadline, self._timeout_s, must_be_json)
+        call = threading.Thread(target=_send_and_put, args=arguments, name="call", daemon=True)
+        call.start()
+        try:
+            return answers.get(timeout=self._timeout_s)
+        except queue.Empty:
+            self._left_behind.append(call)
+            self._session = self._new_session()  # the old one's connections may all be in the hands of hanging calls
+            return Answer(kind="down", text=f"no answer within {self._timeout_s:g} s")
+
+    def _request(self, path: str, body: dict[str, Any], key: str | None) -> requests.PreparedRequest:
+        prepared = requests.Request("POST", self._base_url + "/", data=json.dumps(body).encode()).prepare()
+        prepared.url = self._base_url + path  # as it is: requests would unquote the %2E of an id that is ".."
+        prepared.headers["Content-Type"] = prepared.headers["Accept"] = "application/json"
+        if self._api_key:
+            prepared.headers["X-Internal-API-Key"] = self._api_key
+        if key:
+            prepared.headers["Idempotency-Key"] = key
+        return prepared
+
+    def _new_session(self) -> requests.Session:
+        session = requests.Session()
+        session.mount("http://", requests.adapters.HTTPAdapter(max_retries=0, pool_maxsize=8))
+        session.mount("https://", requests.adapters.HTTPAdapter(max_retries=0, pool_maxsize=8))
+        return session
+
+
+def _segment(name: str) -> str:
+    """One segment of a path: slashes, dots and all else that could lead elsewhere are encoded."""
+    return quote(name, safe="") if name.strip(".") else name.replace(".", "%2E")
+
+
+def _send_and_put(answers: queue.SimpleQueue[Answer], *arguments: Any) -> None:
+    answers.put(_send(*arguments))
+
+
+def _send(
+    session: requests.Session, request: requests.PreparedRequest, deadline: float, timeout_s: float, must_be_json: bool
+) -> Answer:
+    try:
+        environment = session.merge_environment_settings(str(request.url), {}, True, None, None)
+        with session.send(request, timeout=timeout_s, allow_redirects=False, **environment) as response:
+            content = _read(response, deadline)
+            return _answer(response.status_code, content, response.headers.get("Location"), must_be_json)
+    except (requests.RequestException, OSError, ValueError) as error:
+        return Answer(kind="down", text=_cause(error))
+
+
+def _read(response: requests.Response, deadline: float) -> bytes:
+    """The body, up to the limit. A connection whose rest was not read is closed by the caller's `with`."""
+    content = b""
+    for chunk in response.iter_content(16 * 1024):
+        content += chunk
+        if len(content) > LARGEST_ANSWER_BYTES:
+            raise ValueError(f"the answer is larger than {LARGEST_ANSWER_BYTES} bytes")
+        if time.monotonic() > deadline:
+            raise TimeoutError("the answer came too slowly")
+    return content
+
+
+def _answer(status: int, content: bytes, location: str | None, must_be_json: bool) -> Answer:
+    if 200 <= status < 300:
+        body = _object(content)
+        if body is None and must_be_json:
+            return Answer(kind="down", status=status, text=f"HTTP {status}, but not a JSON object: {_excerpt(content)}")
+        return Answer(kind="ok", status=status, body=body or {}, text=str(status))
+    if 300 <= status < 400:
+        return Answer(kind="down", status=status, text=f"HTTP {status}: it redirects to {(location or 'nowhere')[:100]}")
+    kind: Kind = "gone" if status in (404, 409, 410) else "refused" if 400 <= status < 500 else "down"
+    return Answer(kind=kind, status=status, text=f"HTTP {status}: {_excerpt(content)}")
+
+
+def _object(content: bytes) -> dict[str, Any] | None:
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def _excerpt(content: bytes) -> str:
+    """The beginning of an error page, on one line."""
+    return " ".join(content[:400].decode(errors="replace").split())[:160] or "no text"
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason, without the URL that requests repeats in every message."""
+    if isinstance(error, requests.Timeout | TimeoutError):
+        return "no answer in time"
+    root = error
+    while (inner := root.__cause__ or root.__context__) is not None:
+        root = inner
+    return f"{type(root).__name__}: {getattr(root, 'strerror', None) or root}"[:200]

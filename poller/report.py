@@ -1,0 +1,203 @@
+"""The report loop: tells the orchestrator how jobs go, and how they ended until it says that it knows.
+
+An end is never lost: it lies in the outbox, on disk, until it is acknowledged. A running report may be lost, the newest wins.
+All reports go out from one thread, one after another, so that no running one can follow the end of its job.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jobqueue import clock, faults
+from jobqueue.database import ERRORS
+from jobqueue.job import Event, Job
+from jobqueue.outbox import Outbox
+from jobqueue.queue import Queue
+from poller import pause, words
+from poller.heed import heed
+from poller.identity import Identity, News
+from poller.orchestrator import Answer, Orchestrator
+
+log = logging.getLogger(__name__)
+
+#: A running job is reported again after this much progress or time (s) since it was last; unchanged, after LONGEST_S.
+STEP, SHORTEST_S, LONGEST_S = 0.05, 2.0, 10.0
+#: How often jobs are looked at, in seconds: while there are some, and while there are none (the bell tells of new ones).
+BUSY_S, IDLE_S = 0.5, 1.0
+#: Reports in a row of one kind, before the other kind has its turn.
+MOST_IN_A_ROW = 8
+#: A path that no server needs to take: it refuses such an id for good.
+LONGEST_ID = 4000
+#: How long after SIGTERM ends of jobs are still sent, in seconds.
+FLUSH_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Said:
+    """The last running report of a job."""
+
+    progress: float
+    phase: str
+    frames_done: int | None
+    at: float  # boot clock, s
+
+
+class Reporting:
+    """The loop's memory: what was said of running jobs, and which half of an end was acknowledged already."""
+
+    def __init__(self, queue: Queue, outbox: Outbox, orchestrator: Orchestrator | None, identity: Identity, news: News) -> None:
+        self._queue, self._outbox, self._orchestrator = queue, outbox, orchestrator
+        self._identity, self._news = identity, news
+        self._said: dict[tuple[str, int], _Said] = {}
+        self._unwanted: set[tuple[str, int]] = set()  # running reports of these are answered "gone"
+        self._half_told: set[tuple[int, str]] = set()
+        self._failing = ""
+        self._talking = threading.Lock()  # `poller.ask` tells of running jobs too
+
+    def loop(self, stop: threading.Event) -> None:
+        """Report until `stop` is set, then flush what can be."""
+        while not stop.is_set():
+            mark = self._queue.bell.mark()
+            try:
+                wait_s = self.step()
+            except ERRORS as error:
+                log.warning("the queue could not be read: %s", error)
+                wait_s = IDLE_S
+            if wait_s > 0 and not stop.is_set():
+                self._queue.bell.wait(mark, wait_s)
+        deadline = clock.now() + FLUSH_S
+        while clock.now() < deadline and self._tell_ends():
+            pass
+
+    def step(self) -> float:
+        """Send what is due. Returns how long to wait before the next look, in seconds."""
+        more = self._tell_ends()
+        unfinished = self._queue.unfinished()
+        self._forget(unfinished)
+        reached = self._tell_running(unfinished)
+        if more and reached:
+            return 0.0
+        return BUSY_S if unfinished else IDLE_S
+
+    # ---- ends -------------------------------------------------------------------------------------------------------------
+
+    def _tell_ends(self) -> bool:
+        """Send ends that are due. Returns whether it is worth while to go on at once: all were taken, and there were some."""
+        for count in range(MOST_IN_A_ROW):
+            due = self._outbox.due(limit=1)  # read anew each time: a job may have come again meanwhile
+            if not due:
+                return False
+            if not self._tell_end(*due[0]):
+                return False
+            log.debug("told the end of %d jobs in a row", count + 1)
+        return True
+
+    def _tell_end(self, event: Event, job: Job) -> bool:
+        """Send one end to all who must know. False if it must be sent again."""
+        listeners = self._listeners(job)
+        if not listeners:
+            self._outbox.sent(event, "nobody to tell")
+            return True
+        faults.point("report.before_post")
+        texts, missing = [], False
+        with self._talking:
+            for name, tell in listeners:
+                if (event.id, name) in self._half_told:
+                    continue
+                answer = tell()
+                texts.append(f"{name}: {answer.text}")
+                if settled(answer, job):
+                    self._half_told.add((event.id, name))
+                else:
+                    missing = True
+        if missing:
+            self._again(event, job, "; ".join(texts))
+            return False
+        faults.point("report.after_answer")
+        self._outbox.sent(event, "; ".join(texts))
+        faults.point("report.after_commit")
+        self._half_told -= {(event.id, name) for name, _ in listeners}
+        self._failing = ""
+        log.info("the end of job %.200s is acknowledged: %s (%s)", job.id, job.state, "; ".join(texts))
+        return True
+
+    def _again(self, event: Event, job: Job, text: str) -> None:
+        delay_s = pause.before_try(event.tries + 1)
+        self._outbox.again(event, text, delay_s)
+        if text != self._failing:
+            log.warning("the end of job %.200s (%s) was not taken, and is kept until it is: %s", job.id, job.state, text)
+            self._failing = text
+
+    def _listeners(self, job: Job) -> list[tuple[str, Callable[[], Answer]]]:
+        """Whom the end of a job must reach."""
+        orchestrator = self._orchestrator
+        if orchestrator is None or job.source == "local":
+            return []
+        gpu_class = self._news.gpu_class
+        found: list[tuple[str, Callable[[], Answer]]] = []
+        buffer_job_id = job.buffer_job_id
+        if job.source == "buffer" and buffer_job_id is not None:
+            found.append(("status", lambda: orchestrator.buffer_status(buffer_job_id, words.buffer_ended(job, gpu_class))))
+        body = words.ended(job, self._identity, gpu_class)
+        return [*found, ("progress", lambda: orchestrator.progress(job.engine, job.id, body))]
+
+    # ---- running jobs -----------------------------------------------------------------------------------------------------
+
+    def _tell_running(self, unfinished: list[Job]) -> bool:
+        """Send the newest progress where it is due. Returns whether the orchestrator could be reached, as far as is known."""
+        if self._orchestrator is None:
+            return True
+        due = [job for job in unfinished if job.source != "local" and self._is_due(job)]
+        due.sort(key=lambda job: self._said[_key(job)].at if _key(job) in self._said else 0.0)
+        return all(self.tell_running(job.id).kind != "down" for job in due[:MOST_IN_A_ROW])
+
+    def tell_running(self, job_id: str) -> Answer:
+        """Send one running report, heed the answer, and remember what was said. A job that has ended meanwhile is left out."""
+        with self._talking:
+            job = self._queue.get(job_id)
+            if job is None or job.finished or self._orchestrator is None:
+                return Answer(kind="ok", text="nothing to tell")
+            body = words.running(job, self._identity)
+            before = self._said.get(_key(job))
+            if before is not None:
+                body["progress"] = max(body["progress"], before.progress)
+            answer = self._orchestrator.progress(job.engine, job.id, body)
+            self._said[_key(job)] = _Said(
+                progress=body["progress"], phase=body["phase"], frames_done=job.frames_done, at=clock.now()
+            )
+            if answer.kind == "gone":
+                self._unwanted.add(_key(job))
+        heed(self._queue, answer.body, job, [job])
+        return answer
+
+    def _is_due(self, job: Job) -> bool:
+        if _key(job) in self._unwanted:
+            return False
+        before = self._said.get(_key(job))
+        if before is None:
+            return True
+        body = words.running(job, self._identity)
+        passed_s = clock.now() - before.at
+        if body["progress"] - before.progress >= STEP or body["phase"] != before.phase:
+            return True
+        changed = body["progress"] > before.progress or job.frames_done != before.frames_done
+        return passed_s >= (SHORTEST_S if changed else LONGEST_S)
+
+    def _forget(self, unfinished: list[Job]) -> None:
+        keys = {_key(job) for job in unfinished}
+        with self._talking:
+            self._said = {key: said for key, said in self._said.items() if key in keys}
+            self._unwanted &= keys
+
+
+def settled(answer: Answer, job: Job) -> bool:
+    """Whether an end need not be sent again: taken, no longer wanted, or of an id that no server will ever take."""
+    absurd = len(job.id) > LONGEST_ID or len(job.buffer_job_id or "") > LONGEST_ID
+    return answer.kind in ("ok", "gone") or (absurd and (answer.kind == "refused" or answer.status == 414))
+
+
+def _key(job: Job) -> tuple[str, int]:
+    return job.id, job.round

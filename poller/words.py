@@ -1,0 +1,101 @@
+"""What is said about a job: the bodies of progress reports and of its end, to the letter of PROTOCOL §3."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jobqueue.job import Job
+from poller.identity import Identity
+
+PHASES = ("downloading", "preparing", "inferring", "encoding", "uploading")
+#: The phase and the least progress that a state stands for, until the one who works on it says more.
+_STATES = {
+    "claimed": ("downloading", 0.05),
+    "fetching": ("downloading", 0.05),
+    "ready": ("preparing", 0.10),
+    "generating": ("preparing", 0.10),
+    "generated": ("uploading", 0.95),
+    "uploading": ("uploading", 0.95),
+}
+#: A running job is never quite done.
+_MOST = 0.99
+
+_MEASURED = ("GENERATION_TIME_SEC", "SCRIPT_WALL_TIME_SEC", "PEAK_VRAM_MIB", "PEAK_RAM_KB", "frames", "fps", "engine")
+_STAGES = ("download", "validation", "preprocessing", "inference", "postprocessing", "upload")
+
+
+def running(job: Job, identity: Identity) -> dict[str, Any]:
+    """A progress report of an unfinished job."""
+    phase, least = _STATES[job.state]
+    if job.state == "generating" and job.phase in PHASES[1:4]:
+        phase = str(job.phase)
+    return {
+        "status": "running",
+        "progress": round(min(max(job.progress, least), _MOST), 4),
+        "phase": phase,
+        "worker_id": identity.worker_id,
+        "metrics": {"frames_done": job.frames_done, "frames_total": job.frames_total},
+        "error": None,
+        "config_label": identity.config_label,
+        "batch_size": _batch_size(job, identity),
+    }
+
+
+def ended(job: Job, identity: Identity, gpu_class: str) -> dict[str, Any]:
+    """The terminal progress report."""
+    succeeded = job.state == "succeeded"
+    body = {
+        "status": "succeeded" if succeeded else "failed",
+        "progress": 1.0 if succeeded else round(min(job.progress, _MOST), 4),
+        "phase": "completed" if succeeded else "failed",
+        "worker_id": identity.worker_id,
+        "metrics": metrics(job, gpu_class),
+        "error": error(job),
+        "config_label": identity.config_label,
+        "batch_size": _batch_size(job, identity),
+    }
+    return body | ({"output_url": job.result["output_url"]} if succeeded else {})
+
+
+def buffer_ended(job: Job, gpu_class: str) -> dict[str, Any]:
+    """The terminal status that a buffer orchestrator waits for."""
+    succeeded = job.state == "succeeded"
+    return {
+        "status": "succeeded" if succeeded else "failed",
+        "error": error(job),
+        "output_url": job.result["output_url"] if succeeded else None,
+        "metrics": metrics(job, gpu_class),
+    }
+
+
+def error(job: Job) -> str | None:
+    """Why a job ended without a result, None if it has one."""
+    if job.state == "succeeded":
+        return None
+    if job.state == "cancelled":
+        return "cancelled"
+    return str((job.error or {}).get("message") or "failed for an unknown reason")
+
+
+def metrics(job: Job, gpu_class: str) -> dict[str, Any]:
+    """What was measured; None for what is not known."""
+    measured, times = job.result.get("metrics", {}), job.result.get("stage_times", {})
+    total_s = round(sum(times.values()), 3) if times else None
+    found = {
+        "b2_bucket": job.result.get("b2_bucket"),
+        "b2_file_name": job.result.get("b2_file_name"),
+        "gpu_class": gpu_class,
+        **{name: measured.get(name) for name in _MEASURED},
+        "stage_times": {name: times.get(name) for name in _STAGES},
+        "total_time": measured.get("total_time", total_s),
+    }
+    if found["SCRIPT_WALL_TIME_SEC"] is None:
+        found["SCRIPT_WALL_TIME_SEC"] = total_s
+    if job.engine == "fastwan":
+        found |= {name: measured.get(name) for name in ("duration_sec", "peak_vram_gb")}
+    return found
+
+
+def _batch_size(job: Job, identity: Identity) -> Any:
+    """Frames a batch; when it is measured, what the engine found."""
+    return identity.batch_size or job.result.get("metrics", {}).get("batch_size")
