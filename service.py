@@ -94,6 +94,7 @@ def run(service: Service, loops: Mapping[str, Loop], ring: Callable[[], None]) -
         thread.daemon = True
         thread.start()
     alive = liveness_file(service.settings.run_dir, service.program)
+    alive.parent.mkdir(mode=0o700, exist_ok=True)
     while not dead:
         alive.touch()
         try:

@@ -1,6 +1,7 @@
 """Named points at which the torture test ends a program with SIGKILL, once: between any two lines is where programs die.
 
-A point costs one comparison when nothing is armed. Arm with `KILL_AT=name` (see settings.py).
+A point costs a look into an empty set when nothing is armed. Arm with `KILL_AT=name,name` or `KILL_AT=all` (see settings.py);
+each point kills once in a data folder's life.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ POINTS = (
     "fetch.before_download",
     "fetch.after_rename",
     "fetch.before_commit",
+    "fetch.after_commit",
     "generate.before_engine",
     "generate.after_write",
     "generate.after_rename",
@@ -31,24 +33,31 @@ POINTS = (
     "janitor.before_remove",
 )
 
-_armed: str | None = None
-_marker: Path | None = None
+_armed: frozenset[str] = frozenset()
+_folder = Path()
 
 
-def arm(name: str | None, folder: Path) -> None:
-    """Kill this process the first time `name` is passed in `folder`'s life. None disarms. Raises ValueError if unknown."""
-    global _armed, _marker
-    if name is not None and name not in POINTS:
-        raise ValueError(f"KILL_AT={name}: must be one of {', '.join(POINTS)}")
-    _armed, _marker = name, folder / f"killed-at-{name}"
+def arm(names: str | None, folder: Path) -> None:
+    """Kill this process the first time each of `names` is passed in `folder`'s life. Raises ValueError if one is unknown."""
+    global _armed, _folder
+    wanted = POINTS if names == "all" else tuple(filter(None, (names or "").split(",")))
+    unknown = set(wanted) - set(POINTS)
+    if unknown:
+        raise ValueError(f"KILL_AT={','.join(sorted(unknown))}: must be all, or some of {', '.join(POINTS)}")
+    _armed, _folder = frozenset(wanted), folder
+
+
+def marker(name: str, folder: Path) -> Path:
+    """The file that says that a point has killed."""
+    return folder / f"killed-at-{name}"
 
 
 def point(name: str) -> None:
     """Die here if armed for here and not yet done."""
-    if name != _armed or _marker is None:
+    if name not in _armed:
         return
     try:
-        _marker.touch(exist_ok=False)
+        marker(name, _folder).touch(exist_ok=False)
     except FileExistsError:
         return
     os.kill(os.getpid(), signal.SIGKILL)

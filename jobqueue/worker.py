@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from errors import Cancelled, EngineFailed, InvalidInput, JobError, LostJob, OutOfMemory, Unavailable
-from jobqueue import clock
+from jobqueue import clock, faults
 from jobqueue.job import Job, Stage
 from jobqueue.queue import Queue
 
@@ -112,6 +112,7 @@ def _one(stage: Stage, do: Do, queue: Queue, job: Job, progress: Progress, timeo
         _fail_or_retry(stage, queue, job, unknown, timeout_s)
     else:
         moved = queue.done(stage, job, result)
+        faults.point(f"{stage.name}.after_commit")
         log.info("%s after %.1f s", moved.state, clock.now() - job.stage_since)
 
 

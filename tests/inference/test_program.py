@@ -1,0 +1,180 @@
+"""The real program `inference` in a process of its own, with engines that behave and engines that do not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobqueue import migrations, spool
+from jobqueue.control import Control
+from jobqueue.database import Database
+from jobqueue.job import FETCH, Job, NewJob
+from jobqueue.outbox import Outbox
+from jobqueue.queue import Queue
+from tests.api.program import ROOT, until
+from tests.fakes import clips
+from tests.fakes.engines.copies import made_from
+
+
+@dataclass
+class Program:
+    """The test stands in for the poller: it brings jobs to where inference takes them."""
+
+    data_dir: Path
+    environment: dict[str, str]
+    queue: Queue
+    control: Control
+    outbox: Outbox
+    process: subprocess.Popen[bytes]
+
+    def begin(self) -> None:
+        self.process = subprocess.Popen([sys.executable, "-m", "inference"], cwd=ROOT, env=self.environment)
+
+    def add(self, job_id: str = "a", video: bytes | None = None) -> None:
+        self.queue.add(NewJob(id=job_id, source="local", engine="musetalk", inputs={"video_url": "x", "audio_url": "y"}))
+        job = self.queue.take(FETCH, "poller/test")
+        assert job is not None
+        spool.folder(self.data_dir, job_id).mkdir(parents=True)
+        spool.input_file(self.data_dir, job_id, "video_url").write_bytes(video or clips.video())
+        spool.input_file(self.data_dir, job_id, "audio_url").write_bytes(clips.speech())
+        self.queue.done(FETCH, job, {"stage_times": {"download": 0.1}})
+
+    def job(self, job_id: str = "a") -> Job:
+        job = self.queue.get(job_id)
+        assert job is not None
+        return job
+
+    def wait(self, *states: str, job_id: str = "a") -> Job:
+        until(lambda: self.job(job_id).state in states)
+        return self.job(job_id)
+
+
+@contextmanager
+def running(data_dir: Path, engine: str, **variables: str) -> Iterator[Program]:
+    migrations.prepare(data_dir / "jobs.db")
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    environment = {**kept, "TMPDIR": str(data_dir), "DATA_DIR": str(data_dir), "ENGINE": engine, **variables}
+    database = Database(data_dir / "jobs.db")
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    program = Program(data_dir, environment, Queue(database), Control(database), Outbox(database), process)
+    process.wait()
+    program.begin()
+    try:
+        yield program
+    finally:
+        program.process.kill()
+        program.process.wait()
+        database.close()
+
+
+def fake(name: str) -> str:
+    return f"tests.fakes.engines.{name}"
+
+
+def test_a_job_goes_through_the_engine_and_keeps_its_numbers(tmp_path: Path) -> None:
+    with running(tmp_path, fake("copies")) as program:
+        program.add()
+        job = program.wait("generated", "failed")
+        assert job.state == "generated", job.error
+        output = spool.output_file(tmp_path, "a").read_bytes()
+        assert output == made_from(clips.video(), clips.speech())
+        assert job.result["size_bytes"] == len(output)
+        assert job.result["metrics"]["engine"] == "copies"
+        assert job.result["stage_times"]["inference"] > 0
+        assert not list(spool.folder(tmp_path, "a").glob("*.tmp*"))
+
+
+def test_a_killed_program_finds_its_job_again_and_nothing_is_lost(tmp_path: Path) -> None:
+    with running(tmp_path, fake("slow")) as program:
+        program.add()
+        program.wait("generating")
+        until(lambda: program.job().progress > 0.2)
+        program.process.send_signal(signal.SIGKILL)
+        program.process.wait()
+        program.environment["ENGINE"] = fake("copies")
+        program.begin()
+        job = program.wait("generated", "failed")
+        assert (job.state, [event.state for event in program.outbox.history("a")].count("generating")) == ("generated", 2)
+
+
+def test_cancel_is_obeyed_within_the_job(tmp_path: Path) -> None:
+    with running(tmp_path, fake("slow")) as program:
+        program.add()
+        program.wait("generating")
+        program.queue.cancel("a", "not wanted")
+        assert program.wait("cancelled").cancel_reason == "not wanted"
+
+
+def test_an_engine_stuck_in_c_code_ends_by_its_deadline_with_its_stacks_in_the_log(tmp_path: Path) -> None:
+    with running(tmp_path, fake("hangs"), JOB_TIMEOUT_SEC="1") as program:
+        program.add()
+        until(lambda: program.process.poll() is not None)
+        assert program.process.returncode == 1
+        program.begin()
+        job = program.wait("failed")
+        assert job.error is not None
+        assert "JOB_TIMEOUT_SEC" in job.error["message"]
+        assert job.error["retryable"] is True
+
+
+def test_a_full_card_is_tried_again_and_then_handed_back_as_retryable(tmp_path: Path) -> None:
+    with running(tmp_path, fake("runs_out_of_memory")) as program:
+        program.add()
+        job = program.wait("failed")
+        assert job.error is not None
+        assert (job.error["error_type"], job.error["retryable"]) == ("processing_error", True)
+        assert [event.state for event in program.outbox.history("a")].count("generating") == 3
+
+
+def test_a_broken_output_never_becomes_the_jobs_output(tmp_path: Path) -> None:
+    with running(tmp_path, fake("writes_garbage")) as program:
+        program.add()
+        job = program.wait("failed")
+        assert job.error is not None
+        assert job.error["stage"] == "postprocessing"
+        assert not spool.output_file(tmp_path, "a").exists()
+
+
+def test_sigterm_ends_an_idle_program_with_zero(tmp_path: Path) -> None:
+    with running(tmp_path, fake("slow")) as program:
+        until(lambda: program.control.published().get("inference", {}).get("model_loaded"))
+        program.process.send_signal(signal.SIGTERM)
+        assert program.process.wait(20) == 0
+
+
+def test_an_engine_without_weights_makes_the_worker_unfit_and_says_what_to_do(tmp_path: Path) -> None:
+    with running(tmp_path, fake("cannot_load")) as program:
+        flag = until(lambda: program.control.flag("unfit"))
+        assert "worker models pull" in flag["reason"]
+        program.add()
+        assert program.job().state == "ready"
+
+
+def test_a_machine_that_stands_alone_without_weights_runs_the_preview_engine_and_says_so(tmp_path: Path) -> None:
+    with running(tmp_path, "musetalk", MODELS_DIR=str(tmp_path / "none")) as program:
+        said = until(lambda: (word := program.control.published().get("inference")) and word["model_loaded"] and word)
+        assert said["engine"] == "preview"
+        assert "preview engine" in said["note"]
+
+
+def test_a_worker_of_a_fleet_without_weights_never_runs_the_preview_engine(tmp_path: Path) -> None:
+    with running(
+        tmp_path, "musetalk", MODELS_DIR=str(tmp_path / "none"), ORCHESTRATOR_BASE_URL="http://127.0.0.1:9"
+    ) as program:
+        flag = until(lambda: program.control.flag("unfit"))
+        assert flag["by"] == "inference"
+
+
+def test_a_second_inference_on_the_same_folder_ends_at_once(tmp_path: Path) -> None:
+    with running(tmp_path, fake("slow")) as program:
+        program.add()
+        program.wait("generating")
+        other = subprocess.run([sys.executable, "-m", "inference"], cwd=ROOT, env=program.environment, timeout=20, check=False)
+        assert other.returncode == 3
+        assert program.job().state == "generating"
