@@ -131,7 +131,7 @@ def check_size(width: int, height: int) -> None:
 def seek(container: Any, stream: Any, to_s: float) -> bool:
     """Go to the last place at or before to_s (seconds of the stream's clock) to decode from; whether the format could."""
     try:
-        container.seek(int(to_s / stream.time_base), stream=stream)
+        container.seek(round(to_s / stream.time_base), stream=stream)
     except FFmpegError as error:
         log.debug("cannot seek in %s: %s", container.format.name, error)
         return False

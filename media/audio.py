@@ -1,0 +1,70 @@
+"""Speech out of any file with sound: as samples for a model, and as frames for the output's sound track.
+
+Everything is read in chunks, so that an hour takes no more memory than a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from errors import InvalidInput
+from media import source
+
+#: The sample rate of every sound track that we write.
+TRACK_RATE_HZ = 48_000
+
+
+def mono(path: Path, rate_hz: int) -> Iterator[NDArray[np.float32]]:
+    """The sound in chunks (n,) of float32, -1 to 1, all channels mixed to one, at rate_hz.
+
+    Raises InvalidInput if there is no sound in the file.
+    """
+    for frame in _resampled(path, "fltp", "mono", rate_hz):
+        yield frame.to_ndarray()[0]
+
+
+def track(path: Path) -> Iterator[Any]:
+    """The sound as `av` frames of 32-bit floats at TRACK_RATE_HZ: mono stays mono, all else becomes stereo."""
+    yield from _resampled(path, "fltp", "mono" if channels(path) == 1 else "stereo", TRACK_RATE_HZ)
+
+
+def channels(path: Path) -> int:
+    """How many channels the file's sound has."""
+    with source.open_input(path) as container:
+        return int(_stream(container).codec_context.channels)
+
+
+def _stream(container: Any) -> Any:
+    stream = source.audio_stream(container)
+    if stream is None:
+        raise InvalidInput("there is no sound in the file")
+    source.check_decodable(stream)
+    return stream
+
+
+def _resampled(path: Path, sample_format: str, layout: str, rate_hz: int) -> Iterator[Any]:
+    with source.open_input(path) as container:
+        resampler: Any = None
+        heard = None
+        for frame in source.decode(container, _stream(container)):
+            frame.pts = None  # gaps in the timestamps are no gaps in the speech
+            kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+            if kind != heard:  # some streams change on the way
+                if resampler is not None:
+                    yield from _filled(resampler.resample(None))
+                resampler = av.AudioResampler(format=sample_format, layout=layout, rate=rate_hz)
+                heard = kind
+            yield from _filled(resampler.resample(frame))
+        if resampler is None:
+            raise InvalidInput("the sound has no samples that can be decoded")
+        yield from _filled(resampler.resample(None))
+
+
+def _filled(frames: list[Any]) -> Iterator[Any]:
+    return (frame for frame in frames if frame is not None and frame.samples)

@@ -1,0 +1,160 @@
+"""Writes finished videos: H.264 and AAC in an MP4 whose index comes first, so that browsers play it while it loads.
+
+Colours are BT.709, limited range, converted and tagged alike. H.264 in 4:2:0 has even sides only: a picture with an odd
+one gets its last row or column twice.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
+
+from errors import EngineFailed
+from media import audio
+from media.still import Picture
+
+#: The encoders to try, best first, with their options. NVENC needs a card that has it (data centre cards may not).
+ENCODERS: dict[str, dict[str, str]] = {
+    "h264_nvenc": {"preset": "p5", "tune": "hq", "rc": "vbr", "cq": "19", "b": "0", "profile": "high"},
+    "libx264": {"preset": "veryfast", "crf": "18", "profile": "high"},
+}
+
+#: A key frame at least this often, so that players can seek.
+KEY_FRAME_S = 2
+
+#: AAC bits a second for each channel.
+AAC_BITS = 96_000
+
+#: AVCOL_SPC_BT709, what a stream's tag says; the scaler counts in numbers of its own.
+TAG_BT709 = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What was written; the size is even."""
+
+    frames: int
+    width: int
+    height: int
+    duration_s: float
+    encoder: str
+
+
+def write(
+    path: Path, pictures: Iterable[Picture], *, rate: Fraction, speech: Path | None, pixel_aspect: Fraction = Fraction(1)
+) -> Written:
+    """Encode pictures (height, width, 3) uint8 RGB, all of one size, at `rate` with the sound of the file `speech`.
+
+    What `pictures` raises passes through. Raises EngineFailed if encoding fails, OSError if writing does.
+    """
+    coming = iter(pictures)
+    first = next(coming, None)
+    if first is None:
+        raise EngineFailed("there is no frame to encode", stage="postprocessing")
+    height, width = (side + side % 2 for side in first.shape[:2])
+    encoder = choose_encoder(width, height, rate)
+    try:
+        with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+            video = _add_video(container, encoder, width, height, rate, pixel_aspect)
+            sound = _Sound(container, speech) if speech is not None else None
+            frames = _write_frames(container, video, itertools.chain([first], coming), sound)
+            if sound is not None:
+                sound.finish()
+    except FFmpegError as error:
+        if isinstance(error, OSError | MemoryError):
+            raise
+        raise EngineFailed(f"the video cannot be encoded: {error.strerror}", stage="postprocessing", encoder=encoder) from error
+    return Written(frames=frames, width=width, height=height, duration_s=float(frames / rate), encoder=encoder)
+
+
+def choose_encoder(width: int, height: int, rate: Fraction) -> str:
+    """The best encoder that opens for this size on this machine."""
+    for name, options in ENCODERS.items():
+        try:
+            context = av.CodecContext.create(name, "w")
+            context.width, context.height, context.pix_fmt = width, height, "yuv420p"
+            context.time_base, context.framerate = 1 / rate, rate
+            context.options = options
+            context.open()
+        except (FFmpegError, ValueError):  # not in this build, no such card, or not for this size
+            continue
+        return name
+    raise EngineFailed(f"no H.264 encoder opens for {width}x{height}", stage="postprocessing")
+
+
+def _add_video(container: Any, encoder: str, width: int, height: int, rate: Fraction, pixel_aspect: Fraction) -> Any:
+    stream = container.add_stream(encoder, rate=rate, options=dict(ENCODERS[encoder]))
+    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+    context = stream.codec_context
+    context.time_base = 1 / rate
+    context.gop_size = max(1, round(KEY_FRAME_S * rate))
+    context.sample_aspect_ratio = pixel_aspect
+    context.colorspace, context.color_range = TAG_BT709, ColorRange.MPEG
+    context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+    return stream
+
+
+def _write_frames(container: Any, stream: Any, pictures: Iterator[Picture], sound: _Sound | None) -> int:
+    scaler = VideoReformatter()
+    frames = 0
+    for picture in pictures:
+        frame = scaler.reformat(
+            av.VideoFrame.from_ndarray(_even(picture), format="rgb24"),
+            format="yuv420p",
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG,
+            interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND,
+            threads=1,
+        )
+        frame.pts, frame.time_base = frames, stream.codec_context.time_base
+        container.mux(stream.encode(frame))
+        frames += 1
+        if sound is not None:
+            sound.write_until(frames * stream.codec_context.time_base)
+    container.mux(stream.encode(None))
+    return frames
+
+
+def _even(picture: Picture) -> Picture:
+    height, width = picture.shape[:2]
+    if height % 2 or width % 2:
+        picture = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    return np.ascontiguousarray(picture)
+
+
+class _Sound:
+    """The sound track, written a little at a time beside the pictures."""
+
+    def __init__(self, container: Any, speech: Path) -> None:
+        self._container = container
+        self._frames = audio.track(speech)
+        layout = "mono" if audio.channels(speech) == 1 else "stereo"
+        self._stream = container.add_stream("aac", rate=audio.TRACK_RATE_HZ, layout=layout)
+        self._stream.bit_rate = AAC_BITS * (1 if layout == "mono" else 2)
+        self._samples = 0
+
+    def write_until(self, time_s: Fraction) -> None:
+        while self._samples < time_s * audio.TRACK_RATE_HZ:
+            frame = next(self._frames, None)
+            if frame is None:
+                return
+            frame.pts, frame.time_base = self._samples, Fraction(1, audio.TRACK_RATE_HZ)
+            self._samples += frame.samples
+            self._container.mux(self._stream.encode(frame))
+
+    def finish(self) -> None:
+        """Write what is left: samples shorter than the last picture, and what the encoder holds back."""
+        for frame in self._frames:
+            frame.pts, frame.time_base = self._samples, Fraction(1, audio.TRACK_RATE_HZ)
+            self._samples += frame.samples
+            self._container.mux(self._stream.encode(frame))
+        self._container.mux(self._stream.encode(None))
