@@ -82,7 +82,7 @@ def _make_run_dir(run_dir: Path) -> None:
         run_dir.mkdir(mode=0o700, exist_ok=True)
         found = run_dir.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-            raise PermissionError(errno.EPERM, f"{run_dir} belongs to another user")
+            raise PermissionError(errno.EPERM, f"{run_dir.name} in it belongs to somebody else")
         run_dir.chmod(0o700)
     except OSError as error:
         raise _refusal(f"TMPDIR={run_dir.parent}: {error.strerror}; user {os.getuid()} must be able to write there") from None

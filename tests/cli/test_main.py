@@ -1,0 +1,33 @@
+"""What every command has."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cli.conftest import Run
+
+COMMANDS = ("up", "demo", "test", "status", "jobs", "pause", "resume", "drain", "retry", "cancel", "submit", "logs")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_and_speaks_json(worker: Run, command: str) -> None:
+    done = worker(command, "--help")
+    assert done.returncode == 0
+    assert "--json" in done.stdout
+    assert done.stdout.startswith(f"Usage: worker {command}")
+
+
+def test_the_commands_are_listed(worker: Run) -> None:
+    assert all(f"\n  {command} " in worker("--help").stdout for command in COMMANDS)
+
+
+def test_an_unknown_command_or_option_ends_with_2(worker: Run) -> None:
+    assert worker("fly").returncode == 2
+    assert worker("status", "--fast").returncode == 2
+
+
+def test_without_a_queue_the_answer_is_what_to_do(worker: Run) -> None:
+    done = worker("status")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith("there is no queue yet; start the worker with: worker up")
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,99 @@
+"""What an operator can do from the command line, with the page off and no program running."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from errors import EngineFailed
+from jobqueue.job import FETCH, NewJob
+from operations import Operator
+from tests.cli.conftest import Run
+
+
+def add(operator: Operator, job_id: str = "job-1") -> None:
+    operator.queue.add(NewJob(id=job_id, source="main", engine="musetalk", inputs={}))
+
+
+def fail(operator: Operator, job_id: str = "job-1") -> None:
+    add(operator, job_id)
+    job = operator.queue.take(FETCH, "poller/1")
+    assert job is not None
+    operator.queue.fail(job, EngineFailed("it broke").as_json("download"))
+
+
+def test_pause_and_resume_raise_and_lower_the_flag(worker: Run, operator: Operator) -> None:
+    assert json.loads(worker("pause", "--reason", "swap PSU", "--json").stdout) == {"paused": True, "changed": True}
+    flag = operator.control.flag("paused")
+    assert flag is not None
+    assert flag["reason"] == "swap PSU"
+    assert worker("pause").stdout == "it was paused already\n"
+    assert worker("resume").stdout == "resumed\n"
+    assert operator.control.flags() == {}
+    assert json.loads(worker("resume", "--json").stdout)["changed"] is False
+
+
+def test_what_an_operator_does_is_in_the_audit_trail(worker: Run, operator: Operator) -> None:
+    worker("drain", "--reason", "new image")
+    note = operator.control.notes()[0]
+    assert (note["action"], note["reason"], note["result"]) == ("drain", "new image", "done")
+    assert note["actor"].startswith("cli:")
+
+
+def test_cancel_ends_a_waiting_job(worker: Run, operator: Operator) -> None:
+    add(operator)
+    assert json.loads(worker("cancel", "job-1", "--json").stdout) == {"job": "job-1", "state": "cancelled"}
+    done = worker("cancel", "job-1")
+    assert (done.returncode, done.stderr) == (5, "job-1: is cancelled already\n")
+
+
+def test_retry_begins_a_failed_job_anew(worker: Run, operator: Operator) -> None:
+    fail(operator)
+    assert worker("retry", "job-1").stdout == "job-1 begins anew, round 2\n"
+    done = worker("retry", "job-1")
+    assert (done.returncode, done.stderr) == (5, "job-1: is claimed; only failed and cancelled jobs can be retried\n")
+
+
+@pytest.mark.parametrize("command", [("cancel", "job-9"), ("retry", "job-9"), ("jobs", "job-9")])
+@pytest.mark.usefixtures("operator")
+def test_an_unknown_job_is_4(worker: Run, command: tuple[str, ...]) -> None:
+    done = worker(*command)
+    assert (done.returncode, done.stderr) == (4, "job-9: there is no such job\n")
+
+
+def test_submit_takes_files_and_links(worker: Run, operator: Operator, folder: Path) -> None:
+    (folder / "face.mp4").write_bytes(b"video")
+    done = worker("submit", "face.mp4", "https://example.com/a.wav", "--param", "resolution=256x256", "--json")
+    job = operator.queue.get(json.loads(done.stdout)["job"])
+    assert job is not None
+    assert job.source == "local"
+    assert Path(job.inputs["video_url"].removeprefix("file://")).read_bytes() == b"video"
+    assert job.inputs["audio_url"] == "https://example.com/a.wav"
+    assert job.inputs["resolution"] == "256x256"
+
+
+def test_submit_of_a_picture_and_a_prompt(worker: Run, operator: Operator) -> None:
+    arguments = ("--image", "https://example.com/i.png", "--prompt", "she smiles", "--param", "seed=7")
+    done = worker("submit", *arguments, ENGINE="fastwan")
+    job = operator.queue.get(done.stdout.strip())
+    assert job is not None
+    assert (job.engine, job.inputs["prompt"], job.inputs["seed"]) == ("fastwan", "she smiles", 7)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("none.mp4", "https://example.com/a.wav"), "none.mp4: there is no such file"),
+        (("https://example.com/v.mp4",), "audio_url: "),
+        (("https://example.com/v.mp4", "https://example.com/a.wav", "--param", "resolution=big"), "resolution: must look like"),
+        (("https://example.com/v.mp4", "https://example.com/a.wav", "--param", "big"), "--param big: must look like"),
+    ],
+)
+@pytest.mark.usefixtures("operator")
+def test_a_wrong_job_is_refused_with_one_line(worker: Run, arguments: tuple[str, ...], line: str) -> None:
+    done = worker("submit", *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith(line)
+    assert done.stderr.count("\n") == 1
