@@ -41,7 +41,8 @@ class Engine:
         output.write_bytes(made_from(prepared.video.read_bytes(), prepared.audio.read_bytes()))
         note(output, "end")
         times = {"preprocessing": 0.0, "inference": STEPS * STEP_S, "postprocessing": 0.0}
-        return Metrics(frames=STEPS, fps=25, width=found.width, height=found.height, duration_sec=1.0, stage_times=times)
+        width, height = found.width or 0, found.height or 0
+        return Metrics(frames=STEPS, fps=25, width=width, height=height, duration_sec=1.0, stage_times=times)
 
 
 def made_from(video: bytes, audio: bytes) -> bytes:
