@@ -1,0 +1,146 @@
+"""One link to one file: streamed, limited, resumed, retried, and only from where links may lead.
+
+It knows nothing of jobs: the caller says what the file is for (`field`, the name of the job's input), hears how many bytes
+have come, and is asked whether to go on. Whether what came is media is for the probe to say.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from errors import Cancelled, InvalidInput, Unavailable
+from poller.answer import Broken
+from poller.partial import Part
+from poller.transfer import Limits, Transfer
+
+__all__ = ["Downloaded", "Limits", "download"]
+
+log = logging.getLogger(__name__)
+
+#: How often the job and the clock are looked at while bytes come in; a cancel is obeyed well within a second.
+TICK_S = 0.2
+#: How long a transfer that was cut off is waited for.
+GRACE_S = 0.5
+#: A try that brought the file this much further than any before it starts the count of tries anew.
+PROGRESS_BYTES = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Downloaded:
+    """What came. `seconds` and `received_bytes` are of this call alone, without pauses: a resumed file is larger."""
+
+    size_bytes: int
+    seconds: float
+    received_bytes: int
+    content_type: str | None
+
+    @property
+    def speed_mbps(self) -> float:
+        """Megabits a second."""
+        return self.received_bytes * 8 / 1e6 / max(self.seconds, 1e-6)
+
+
+def download(
+    url: str,
+    target: Path,
+    limits: Limits,
+    *,
+    field: str,
+    on_bytes: Callable[[int, int | None], None],
+    cancelled: Callable[[], bool],
+) -> Downloaded:
+    """Bring what `url` names to `target`, which is there only when it is whole.
+
+    field      the input's name, with which every message begins
+    on_bytes   called a few times a second with the bytes so far and the bytes in all (None: not known); may go down once,
+               when a server starts again from the beginning. What it raises ends the download.
+    cancelled  asked as often; both are called in the calling thread, also in the pauses between tries
+
+    Raises InvalidInput (dead, refused, too large), Unavailable (not now), Cancelled; after the last two the part that came
+    stays beside `target` and the next call goes on from there if the server can tell that its file is still the same.
+    """
+    part = Part(target, url)
+    deadline = time.monotonic() + limits.total_s
+    failures, furthest_bytes, seconds, received_bytes = 0, 0, 0.0, 0
+    while True:
+        transfer = Transfer(url, part, limits, field)
+        began = time.monotonic()
+        look = partial(_look, transfer, on_bytes, cancelled)
+        broken = _watch(transfer, part, limits, deadline, look)
+        seconds += time.monotonic() - began
+        received_bytes += transfer.received_bytes
+        size_bytes = transfer.size_bytes
+        if broken is None:
+            kind = transfer.content_type
+            return Downloaded(size_bytes=size_bytes, seconds=seconds, received_bytes=received_bytes, content_type=kind)
+        failures = 1 if size_bytes >= furthest_bytes + PROGRESS_BYTES else failures + 1
+        furthest_bytes = max(furthest_bytes, size_bytes)
+        _pause(_pause_s(transfer.host, broken, failures, limits, field), deadline, look)
+
+
+def _look(transfer: Transfer, on_bytes: Callable[[int, int | None], None], cancelled: Callable[[], bool]) -> None:
+    if cancelled():
+        raise Cancelled
+    on_bytes(transfer.size_bytes, transfer.total_bytes)
+
+
+def _watch(transfer: Transfer, part: Part, limits: Limits, deadline: float, look: Callable[[], None]) -> Broken | None:
+    """See one try to its end. None: the file is there; Broken: the next try may do better; anything else is raised."""
+    transfer.start()
+    window_began, window_bytes = time.monotonic(), 0
+    stalled: Broken | None = None
+    try:
+        while stalled is None and not transfer.done.wait(TICK_S):
+            look()
+            now = time.monotonic()
+            if now > deadline:
+                raise Unavailable(
+                    f"{transfer.label} took longer than {limits.total_s:g} s", stage="download", host=transfer.host
+                )
+            if now - window_began >= limits.window_s:
+                if transfer.received_bytes - window_bytes < limits.min_bytes_per_s * (now - window_began):
+                    stalled = Broken(f"sent less than {limits.min_bytes_per_s:g} bytes a second for {limits.window_s:g} s")
+                window_began, window_bytes = now, transfer.received_bytes
+    finally:
+        if not transfer.done.is_set():
+            transfer.cut()
+            transfer.done.wait(GRACE_S)
+    if stalled is not None and transfer.error is not None:
+        return stalled
+    if isinstance(transfer.error, Broken):
+        return transfer.error
+    if isinstance(transfer.error, InvalidInput):
+        part.discard()
+    if transfer.error is not None:
+        raise transfer.error
+    if not transfer.done.is_set():  # two writers on one file must not be
+        raise Unavailable(f"{transfer.label} does not let go of its connection", stage="download", host=transfer.host)
+    look()
+    return None
+
+
+def _pause_s(host: str, broken: Broken, failures: int, limits: Limits, field: str) -> float:
+    """How long to wait before the next try. Raises what `broken` finally is if there shall be none."""
+    too_long = broken.retry_after_s > limits.max_pause_s
+    if failures >= limits.tries or too_long:
+        why = f"it asks for {broken.retry_after_s:.0f} s of patience" if too_long else f"tried {failures} times"
+        why = "tried once" if failures == 1 and not too_long else why
+        raise broken.final(f"{field}: {host} {broken.reason} ({why})", stage="download", host=host)
+    jitter_s = random.uniform(0, min(limits.max_pause_s, limits.pause_s * 2 ** (failures - 1)))  # noqa: S311 - no secret
+    pause_s = max(jitter_s, broken.retry_after_s)
+    log.warning("%s: %s %s; trying again in %.1f s", field, host, broken.reason, pause_s)
+    return pause_s
+
+
+def _pause(pause_s: float, deadline: float, look: Callable[[], None]) -> None:
+    """Wait, but not beyond the deadline: the next try then says that time is up."""
+    end = min(time.monotonic() + pause_s, deadline)
+    while (left_s := end - time.monotonic()) > 0:
+        look()
+        time.sleep(min(TICK_S, left_s))
