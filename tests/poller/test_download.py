@@ -150,6 +150,17 @@ def test_the_wrong_part_of_a_file_is_refused_and_the_file_begun_anew(target: Pat
     assert target.read_bytes() == BODY
 
 
+@pytest.mark.parametrize("said", ["bytes 0-299999/300000", "bytes 100000-299999/300000"])
+def test_a_part_without_a_length_is_held_to_its_range(target: Path, said: str) -> None:
+    def short(handler: Handler) -> None:
+        handler.head(206, Transfer_Encoding="chunked", Content_Range=said, ETag='"v1"')
+        handler.wfile.write(b"3\r\nxxx\r\n0\r\n\r\n" if said.startswith("bytes 0-") else b"0\r\n\r\n")
+
+    with FileServer([whole(BODY, cut_after=100_000), short, whole(BODY)]) as server:
+        get(server.url(), target)
+    assert target.read_bytes() == BODY
+
+
 def test_a_part_that_the_server_cannot_continue_is_begun_anew(target: Path) -> None:
     with FileServer([whole(BODY, cut_after=100_000), status(416, Content_Range="bytes */7"), whole(BODY)]) as server:
         get(server.url(), target)
@@ -411,10 +422,11 @@ def test_tls_is_asked_for_by_name_and_a_certificate_must_hold(target: Path, tmp_
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=serve, args=(server,), daemon=True)
         thread.start()
-        with pytest.raises(InvalidInput, match="localhost has a certificate that does not hold: self"):
-            get(f"https://localhost:{server.getsockname()[1]}/", target)
+        with pytest.raises(InvalidInput, match="localhost has a certificate that does not hold: self") as raised:
+            get(f"https://localhost:{server.getsockname()[1]}{SECRET}", target)
         thread.join(10)
     assert names == ["localhost"]
+    assert "s3cr3t" not in "".join(traceback.format_exception(raised.value))
 
 
 # ---- what is said ----------------------------------------------------------------------------------------------------
