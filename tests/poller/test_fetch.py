@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from errors import Cancelled, InvalidInput
+from jobqueue import spool
+from jobqueue.job import Job
+from jobqueue.worker import Progress
+from operations import Operator
+from poller import fetch
+from poller.download import Limits
+from poller.identity import News
+from tests.fakes import clips
+from tests.fakes.file_server import FileServer, Handler, status, whole
+from tests.poller.house import House, eventually, running
+
+VIDEO, SPEECH = clips.video(), clips.speech()
+
+
+def inputs(house: House, **limits: Any) -> fetch.Inputs:
+    values = {"max_bytes": 10_000_000, "tries": 1, "total_s": 20, "pause_s": 0.01, "allow_private": True}
+    return fetch.Inputs(data_dir=house.data_dir, limits=Limits(**{**values, **limits}), max_duration_s=60, timeout_s=60)
+
+
+def arrived(house: House, video: str, audio: str, **changes: Any) -> Job:
+    return house.job("fetching", inputs={"video_url": video, "audio_url": audio}, **changes)
+
+
+def progress(house: House, job: Job) -> Progress:
+    return Progress(house.queue, job, threading.Event(), 5.0)
+
+
+def served(*answers: bytes) -> FileServer:
+    return FileServer([whole(answer) for answer in answers])
+
+
+def test_inputs_are_brought_and_said_to_be_what_they_are(house: House) -> None:
+    with served(VIDEO) as faces, served(SPEECH) as voices:
+        job = arrived(house, faces.url(), voices.url())
+        found = fetch.fetch(job, progress(house, job), inputs(house), News())
+    assert spool.input_file(house.data_dir, job.id, "video_url").read_bytes() == VIDEO
+    assert spool.input_file(house.data_dir, job.id, "audio_url").read_bytes() == SPEECH
+    assert set(found["stage_times"]) == {"download", "validation"}
+    assert (found["inputs_probed"]["video_url"]["kind"], found["inputs_probed"]["audio_url"]["kind"]) == ("video", "audio")
+
+
+def test_what_an_earlier_life_brought_is_not_brought_again(house: House) -> None:
+    job = arrived(house, "http://127.0.0.1:9/gone.mp4", "http://127.0.0.1:9/gone.wav")
+    spool.folder(house.data_dir, job.id).mkdir(parents=True)
+    spool.input_file(house.data_dir, job.id, "video_url").write_bytes(VIDEO)
+    spool.input_file(house.data_dir, job.id, "audio_url").write_bytes(SPEECH)
+    assert "inputs_probed" in fetch.fetch(job, progress(house, job), inputs(house), News())
+
+
+@pytest.mark.parametrize(
+    ("video", "audio", "field"),
+    [
+        (b"<html><body>log in</body></html>", SPEECH, "video_url"),
+        (b"", SPEECH, "video_url"),
+        (VIDEO[: len(VIDEO) // 3], SPEECH, "video_url"),
+        (SPEECH, SPEECH, "video_url"),
+        (VIDEO, VIDEO, "audio_url"),  # without sound
+        (VIDEO, os.urandom(5000), "audio_url"),
+        (VIDEO, clips.speech(seconds=61), "audio_url"),
+    ],
+)
+def test_what_is_no_media_is_the_senders_fault_and_the_field_is_named(
+    house: House, video: bytes, audio: bytes, field: str
+) -> None:
+    with served(video) as faces, served(audio) as voices:
+        job = arrived(house, faces.url(), voices.url())
+        with pytest.raises(InvalidInput) as raised:
+            fetch.fetch(job, progress(house, job), inputs(house), News())
+    assert raised.value.message.startswith(f"{field}: ")
+    assert raised.value.stage in ("validation", "download")
+
+
+def test_a_dead_link_is_the_senders_fault(house: House) -> None:
+    with FileServer([status(404)]) as faces:
+        job = arrived(house, faces.url(), faces.url())
+        with pytest.raises(InvalidInput, match="video_url"):
+            fetch.fetch(job, progress(house, job), inputs(house), News())
+
+
+def test_a_file_link_is_taken_from_an_operator_alone(house: House, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(VIDEO)
+    for source, link in (("local", secret.as_uri()), ("main", secret.as_uri()), ("local", "file:///etc/passwd")):
+        job = arrived(house, link, link, source=source, job_id=f"{source}-{len(link)}")
+        with pytest.raises(InvalidInput, match="must be an http"):
+            fetch.fetch(job, progress(house, job), inputs(house), News())
+
+
+def test_a_file_that_an_operator_handed_in_is_taken_over(house: House, tmp_path: Path) -> None:
+    face, voice = tmp_path / "face.mp4", tmp_path / "voice.wav"
+    face.write_bytes(VIDEO)
+    voice.write_bytes(SPEECH)
+    operator = Operator(actor="a test", queue=house.queue, control=house.control, outbox=house.outbox)
+    job = operator.submit({"video_url": str(face), "audio_url": str(voice)}, "musetalk", house.data_dir)
+    with running(fetch.loop(house.queue, inputs(house), News(), "poller/test.1")):
+        eventually(lambda: house.queue.counts() == {"ready": 1})
+    assert spool.input_file(house.data_dir, job.id, "video_url").read_bytes() == VIDEO
+
+
+def test_a_decoder_that_dies_costs_the_job_and_nothing_else() -> None:
+    killed = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
+    talks = [sys.executable, "-c", "print('no JSON')"]
+    assert fetch.run_probe(killed, lambda: None) is None
+    assert fetch.run_probe(talks, lambda: None) is None
+
+
+def test_a_decoder_that_hangs_is_ended() -> None:
+    hangs = [sys.executable, "-c", "import time; time.sleep(60)"]
+    assert fetch.run_probe(hangs, lambda: None, timeout_s=0.5) is None
+
+
+def test_a_cancel_is_obeyed_while_a_download_drags_on(house: House) -> None:
+    over = threading.Event()
+
+    def drags(handler: Handler) -> None:
+        over.wait(30)
+
+    with FileServer([drags]) as faces:
+        job = arrived(house, faces.url(), faces.url())
+        assert house.queue.cancel(job.id, "by hand")
+        with pytest.raises(Cancelled):
+            fetch.fetch(job, progress(house, job), inputs(house), News())
+        over.set()
+
+
+def test_the_speed_of_downloads_is_kept(house: House) -> None:
+    news = News()
+    with served(clips.speech(seconds=20)) as voices, served(VIDEO) as faces:
+        job = arrived(house, faces.url(), voices.url())
+        fetch.fetch(job, progress(house, job), inputs(house), news)
+    assert news.download_speed_mbps is not None
+    assert news.download_speed_mbps > 0
+
+
+def test_a_full_or_broken_disk_is_no_fault_of_the_job(house: House) -> None:
+    (house.data_dir / "jobs").write_text("a file where the folder belongs")
+    with served(VIDEO) as faces, running(fetch.loop(house.queue, inputs(house), News(), "poller/test.1")):
+        house.job("claimed", inputs={"video_url": faces.url(), "audio_url": faces.url()})
+        job = eventually(lambda: (found := house.queue.get("job-1")) and found.result.get("last_error") and found)
+    assert "could not be made" in job.result["last_error"]
+    assert not job.finished

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import os
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+
+from jobqueue import spool
+from operations import incoming
+from poller.janitor import Janitor, size_bytes
+from tests.poller.house import House, running
+
+HOUR = 3600.0
+MB = 1_000_000
+
+
+def janitor(house: House, limit_bytes: float = 1e12, keep: timedelta = timedelta(days=7)) -> Janitor:
+    return Janitor(house.queue, house.outbox, house.data_dir, limit_bytes, keep)
+
+
+def put(file: Path, size: int = 10, age_s: float = 0.0) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"x" * size)
+    then = time.time() - age_s
+    os.utime(file, (then, then))
+    os.utime(file.parent, (then, then))
+    return file
+
+
+def output(house: House, job_id: str, size: int = 10) -> Path:
+    return put(spool.output_file(house.data_dir, job_id), size)
+
+
+def acknowledge(house: House) -> None:
+    for event, _ in house.outbox.due():
+        house.outbox.sent(event, "200")
+
+
+def test_a_job_that_is_old_and_acknowledged_is_forgotten(house: House) -> None:
+    house.job("succeeded")
+    file = output(house, "job-1")
+    acknowledge(house)
+    janitor(house, keep=timedelta(seconds=-60)).clean()
+    assert not file.parent.exists()
+    assert house.queue.get("job-1") is None
+
+
+def test_nothing_goes_before_the_end_is_acknowledged(house: House) -> None:
+    house.job("succeeded")
+    file = output(house, "job-1")
+    janitor(house, limit_bytes=0, keep=timedelta(seconds=-60)).clean()
+    assert file.exists()
+    assert house.queue.get("job-1") is not None
+
+
+def test_what_is_young_is_kept(house: House) -> None:
+    house.job("succeeded")
+    file = output(house, "job-1")
+    acknowledge(house)
+    janitor(house).clean()
+    assert file.exists()
+
+
+def test_over_the_limit_the_oldest_finished_folders_go_first(house: House) -> None:
+    for name in ("first", "second", "third"):
+        house.job("succeeded", name)
+        output(house, name, MB)
+        acknowledge(house)
+    house.job("generated", "unfinished")
+    output(house, "unfinished", MB)
+    janitor(house, limit_bytes=size_bytes(house.data_dir) - 1.5 * MB).clean()
+    kept = [name for name in ("first", "second", "third", "unfinished") if spool.output_file(house.data_dir, name).exists()]
+    assert kept == ["third", "unfinished"]
+    assert house.queue.get("first") is not None  # the row stays for the page
+
+
+def test_then_the_oldest_stored_outputs_go_but_none_that_is_not_yet_reported(house: House) -> None:
+    house.job("succeeded", "unreported")
+    stored = {name: put(house.data_dir / f"outputs/a/{name}.mp4", MB, age) for name, age in (("unreported", 9e5), ("old", 9e4))}
+    stored["new"] = put(house.data_dir / "outputs/a/new.mp4", MB, 60)
+    janitor(house, limit_bytes=size_bytes(house.data_dir) - 0.5 * MB).clean()
+    assert [name for name, file in stored.items() if file.exists()] == ["unreported", "new"]
+
+
+def test_a_folder_of_no_job_goes_after_an_hour(house: House) -> None:
+    old, young = put(house.data_dir / "jobs/old/input-video", age_s=2 * HOUR), put(house.data_dir / "jobs/young/input-video")
+    janitor(house).clean()
+    assert (old.exists(), young.exists()) == (False, True)
+
+
+def test_files_that_were_handed_in_go_after_a_day_unless_a_job_waits_for_them(house: House) -> None:
+    wanted = put(incoming(house.data_dir) / "wanted.mp4", age_s=25 * HOUR)
+    house.job("claimed", source="local", inputs={"video_url": wanted.as_uri()})
+    done, young = put(wanted.with_name("done.mp4"), age_s=25 * HOUR), put(wanted.with_name("young.mp4"))
+    janitor(house).clean()
+    assert (wanted.exists(), done.exists(), young.exists()) == (True, False, True)
+
+
+def test_leftovers_of_a_finished_job_go_and_its_output_stays(house: House) -> None:
+    house.job("succeeded")
+    acknowledge(house)
+    file = output(house, "job-1")
+    part = put(file.with_name("input-video.part"), age_s=HOUR)
+    dead = put(spool.attempt_file(house.data_dir, "job-1", "inference/dead"), age_s=HOUR)
+    janitor(house).clean()
+    assert (file.exists(), part.exists(), dead.exists()) == (True, False, False)
+
+
+def test_it_ends_when_it_is_told_to(house: House) -> None:
+    with running(janitor(house).loop):
+        assert threading.active_count() > 1

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from jobqueue.job import Job
+from poller.room import no_room, remaining_s
+from tests.poller.house import House
+
+NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
+LOADED = {"model_loaded": True, "age_s": 1.0}
+
+
+def jobs(house: House, *wanted: str | tuple[int, int, int]) -> list[Job]:
+    """Jobs by state; (seconds since its start, frames done, frames in all) is one on the GPU."""
+    some = house.job("claimed")
+    found = []
+    for state in wanted:
+        if isinstance(state, str):
+            found.append(dataclasses.replace(some, state=state))
+            continue
+        started = (NOW - timedelta(seconds=state[0])).isoformat().replace("+00:00", "Z")
+        running = {"state": "generating", "started_at": started, "frames_done": state[1], "frames_total": state[2]}
+        found.append(dataclasses.replace(some, **running))  # type: ignore[arg-type]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("unfinished", "changes", "reason"),
+    [
+        ((), {}, None),
+        ((), {"flags": {"paused": {}}}, "paused"),
+        ((), {"flags": {"draining": {}}}, "draining"),
+        ((), {"flags": {"unfit": {}}}, "unfit"),
+        ((), {"inference": None}, "inference is not running"),
+        ((), {"inference": {"model_loaded": True, "age_s": 31.0}}, "inference is not running"),
+        ((), {"inference": {"model_loaded": False, "age_s": 1.0}}, "the model is loading"),
+        (("generated",), {}, None),
+        (("uploading", "generated"), {}, None),
+        (("claimed",), {}, "enough jobs wait"),
+        (("fetching",), {}, "enough jobs wait"),
+        (("ready",), {}, "enough jobs wait"),
+        (("generating",), {}, "the running job is not about to end"),
+        (((90, 90, 100),), {}, None),  # 10 s to go
+        (((90, 50, 100),), {}, "the running job is not about to end"),  # 90 s to go
+        (((90, 0, 100),), {}, "the running job is not about to end"),  # nothing is known yet
+        (((90, 100, 100),), {}, None),
+        (((90, 90, 100), "ready"), {}, "enough jobs wait"),
+        (((90, 90, 100), "ready"), {"prefetch_jobs": 2}, None),
+        (((90, 90, 100),), {"prefetch_jobs": 0}, "a job is running"),
+        (((90, 90, 100),), {"prefetch_lead_s": 5.0}, "the running job is not about to end"),
+        (("generating",), {"capacity": 2}, None),
+        (("generating", "ready"), {"capacity": 2}, "enough jobs wait"),
+        (("ready", "claimed", "fetching"), {"capacity": 4}, None),
+    ],
+)
+def test_a_job_is_claimed_just_in_time(
+    house: House, unfinished: tuple[Any, ...], changes: dict[str, Any], reason: str | None
+) -> None:
+    rule = {"flags": {}, "inference": LOADED, "capacity": 1, "prefetch_jobs": 1, "prefetch_lead_s": 15.0, "now": NOW}
+    assert no_room(**{**rule, "unfinished": jobs(house, *unfinished), **changes}) == reason
+
+
+def test_the_end_is_expected_from_progress_when_frames_are_not_counted(house: House) -> None:
+    (job,) = jobs(house, (40, 0, 0))
+    assert remaining_s(dataclasses.replace(job, frames_total=None, progress=0.5), NOW) == pytest.approx(40)
+    assert remaining_s(dataclasses.replace(job, started_at=None), NOW) is None
