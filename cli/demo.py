@@ -72,6 +72,7 @@ def demo(once: bool, data: str, as_json: bool) -> None:
         if not (SAMPLES / name).is_file():
             raise Failure(f"{SAMPLES / name}: is missing from the checkout", EXIT_FAILED)
     signal.signal(signal.SIGTERM, _interrupt)
+    finished = False
     try:
         with _samples_served() as samples, _running(data) as running:
             click.echo(_introduction(running.settings), err=True)
@@ -79,11 +80,13 @@ def demo(once: bool, data: str, as_json: bool) -> None:
             say(_words(result), result, as_json)
             if result["state"] != "succeeded":
                 raise Failure(f"the sample job {result['state']}: {result['error']}", EXIT_FAILED)
+            finished = True
             if not once:
                 click.echo("it stays up until Ctrl-C", err=True)
                 _stay(running)
     except KeyboardInterrupt:
-        click.echo("stopped", err=True)
+        if not finished:
+            raise Failure("stopped before the video was finished", EXIT_FAILED) from None
 
 
 def _interrupt(number: int, frame: Any) -> None:
@@ -99,7 +102,7 @@ def _environment(data: str) -> dict[str, str | None]:
     changes: dict[str, str | None] = dict.fromkeys(aside)
     return changes | {
         "DATA_DIR": str(Path(data).absolute()),
-        "ENGINE": "musetalk" if _has_musetalk(asked.models_dir) else "preview",
+        "ENGINE": _engine(asked),
         "WORKER_MODE": "main",
         "PROVIDER": "local",
         "ORCHESTRATOR_BASE_URL": f"http://127.0.0.1:{orchestrator_port}",
@@ -116,9 +119,12 @@ def _environment(data: str) -> dict[str, str | None]:
     }
 
 
-def _has_musetalk(models_dir: Path) -> bool:
-    """Whether MuseTalk's UNet is there, as it is published or converted."""
-    return any((models_dir / "musetalkV15" / name).is_file() for name in ("unet.pth", "unet.safetensors"))
+def _engine(asked: Settings) -> str:
+    """An engine of the user's own, or MuseTalk if its UNet is there, as it is published or converted, or preview."""
+    if "." in asked.ENGINE:
+        return asked.ENGINE
+    there = any((asked.models_dir / "musetalkV15" / name).is_file() for name in ("unet.pth", "unet.safetensors"))
+    return "musetalk" if there else "preview"
 
 
 @contextlib.contextmanager
@@ -246,7 +252,7 @@ def _introduction(settings: Settings) -> str:
     engine = {
         "musetalk": f"MuseTalk, with the weights in {settings.models_dir}",
         "preview": f"preview: no weights in {settings.models_dir}, so the mouth only follows the loudness of the speech",
-    }[settings.ENGINE]
+    }.get(settings.ENGINE, settings.ENGINE)
     return f"engine: {engine}\nfolder: {settings.data_dir}"
 
 
