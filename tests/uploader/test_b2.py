@@ -1,0 +1,146 @@
+"""The B2 store against a server that speaks B2, faults included, through an unmodified b2sdk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from errors import Cancelled, Unavailable
+from tests.fakes import b2
+from uploader.stores import StoreRefused
+from uploader.stores.b2 import B2Store
+
+
+@pytest.fixture
+def server() -> Iterator[b2.Store]:
+    with b2.serving() as store:
+        yield store
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    path = tmp_path / "output.mp4"
+    path.write_bytes(b"a video" * 1000)
+    return path
+
+
+def store_at(server: b2.Store, **changes: str) -> B2Store:
+    given = {"key_id": server.key_id, "app_key": server.app_key, "bucket": server.bucket, "realm": server.url}
+    return B2Store(**{**given, **changes}, part_size_bytes=b2.MIN_PART_BYTES)
+
+
+def put(store: B2Store, path: Path, name: str = "avatar/outputs/a.mp4") -> str:
+    return store.put(path, name, "video/mp4", lambda done, total: None).url
+
+
+def sha1(path: Path) -> str:
+    return hashlib.sha1(path.read_bytes()).hexdigest()
+
+
+def test_an_object_is_stored_confirmed_and_named_by_the_accounts_own_address(server: b2.Store, video: Path) -> None:
+    store = store_at(server)
+    store.check()
+    assert put(store, video) == f"{server.url}/file/videos/avatar/outputs/a.mp4"
+    assert server.objects() == {"avatar/outputs/a.mp4": (7000, sha1(video))}
+    assert server.versions["avatar/outputs/a.mp4"].content_type == "video/mp4"
+
+
+def test_a_large_file_goes_in_parts_and_is_confirmed_whole(server: b2.Store, tmp_path: Path) -> None:
+    path = tmp_path / "large.mp4"
+    path.write_bytes(bytes(range(256)) * 4000)
+    put(store_at(server), path)
+    assert server.objects()["avatar/outputs/a.mp4"] == (path.stat().st_size, sha1(path))
+    assert server.calls.count("upload_part") > 5
+
+
+@pytest.mark.parametrize("fault", ["503", "cut", "expired"])
+def test_a_fault_that_passes_does_not_cost_the_upload(server: b2.Store, video: Path, fault: str) -> None:
+    server.next_faults(fault)
+    put(store_at(server), video)
+    assert server.objects()["avatar/outputs/a.mp4"][1] == sha1(video)
+
+
+def test_an_upload_whose_answer_was_lost_is_not_sent_again_by_the_next_try(server: b2.Store, video: Path) -> None:
+    server.next_faults(*["lose_answer"] * 5)
+    with pytest.raises(Unavailable):
+        put(store_at(server), video)
+    sent = server.calls.count("upload_file")
+    put(store_at(server), video)
+    assert server.calls.count("upload_file") == sent
+
+
+def test_a_store_that_says_yes_and_keeps_nothing_is_found_out(server: b2.Store, video: Path) -> None:
+    server.next_faults("lie")
+    with pytest.raises(Unavailable, match="holds nothing"):
+        put(store_at(server), video)
+
+
+def test_a_name_that_holds_other_bytes_gets_the_new_ones(server: b2.Store, video: Path) -> None:
+    put(store_at(server), video)
+    video.write_bytes(b"another round")
+    put(store_at(server), video)
+    assert server.objects()["avatar/outputs/a.mp4"] == (13, sha1(video))
+
+
+def test_a_failed_large_upload_leaves_nothing_unfinished_on_the_server(server: b2.Store, tmp_path: Path) -> None:
+    path = tmp_path / "large.mp4"
+    path.write_bytes(bytes(1_000_000))
+    server.faults(p_503=1.0)
+    with pytest.raises(Unavailable):
+        put(store_at(server), path)
+    assert server.large == {}
+
+
+def test_a_cancel_ends_the_upload_and_what_was_begun(server: b2.Store, tmp_path: Path) -> None:
+    path = tmp_path / "large.mp4"
+    path.write_bytes(bytes(1_000_000))
+
+    def cancel(done: int, total: int) -> None:
+        if done > 0:
+            raise Cancelled("not wanted")
+
+    with pytest.raises(Cancelled, match="not wanted"):
+        store_at(server).put(path, "a.mp4", "video/mp4", cancel)
+    assert (server.large, server.objects()) == ({}, {})
+
+
+def test_a_full_account_says_so(server: b2.Store, video: Path) -> None:
+    server.next_faults("cap")
+    with pytest.raises(Unavailable, match="cap is reached"):
+        put(store_at(server), video)
+
+
+@pytest.mark.parametrize(
+    ("changes", "variable"),
+    [({"app_key": "K00-wrong-secret"}, "B2_APP_KEY"), ({"bucket": "nobodys"}, "B2_BUCKET_NAME=nobodys")],
+)
+def test_bad_credentials_are_refused_with_the_variable_and_never_shown(
+    server: b2.Store, changes: dict[str, str], variable: str
+) -> None:
+    with pytest.raises(StoreRefused) as refused:
+        store_at(server, **changes).check()
+    assert variable in str(refused.value)
+    assert "wrong-secret" not in str(refused.value)
+
+
+def test_a_store_that_is_down_may_come_back(video: Path) -> None:
+    down = B2Store(key_id="k", app_key="a", bucket="b", realm="http://127.0.0.1:9")
+    with pytest.raises(Unavailable):
+        down.check()
+
+
+@pytest.mark.parametrize("name", ["a b.mp4", "ümläut.mp4", "50%.mp4", "a+b.mp4"])
+def test_odd_names_make_links_that_work(server: b2.Store, video: Path, name: str) -> None:
+    import urllib.request
+
+    url = put(store_at(server), video, name)
+    with urllib.request.urlopen(url) as answer:
+        assert answer.read() == video.read_bytes()
+
+
+def test_the_sidecar_is_json(server: b2.Store) -> None:
+    store_at(server).put_json("a.json", {"frames": 3})
+    assert server.versions["a.json"].content_type == "application/json"
