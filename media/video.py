@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -106,17 +106,21 @@ def pictures(clip: Clip) -> Iterator[Picture]:
         yield to_picture(frame)
 
 
-def there_and_back(clip: Clip, count: int) -> Iterator[tuple[int, Picture]]:
-    """`count` pictures, forwards and backwards in turn, each with its number: 0 … n-1, n-1 … 0, 0 …"""
+def there_and_back(clip: Clip, count: int, while_decoding: Callable[[], None]) -> Iterator[tuple[int, Picture]]:
+    """`count` pictures, forwards and backwards in turn, each with its number: 0 … n-1, n-1 … 0, 0 …
+
+    while_decoding is called for every decoded frame, of which there may be hundreds between two pictures on the way back;
+    what it raises passes through.
+    """
     if clip.is_still:
         yield from itertools.repeat((0, _still(clip)), count)
         return
     to_picture = _Converter(clip)
-    for number, frame in itertools.islice(_endless(clip), count):
+    for number, frame in itertools.islice(_endless(clip, while_decoding), count):
         yield number, to_picture(frame)
 
 
-def _endless(clip: Clip) -> Iterator[tuple[int, Any]]:
+def _endless(clip: Clip, while_decoding: Callable[[], None]) -> Iterator[tuple[int, Any]]:
     while True:
         kept: deque[tuple[int, Any]] = deque()
         kept_bytes = 0
@@ -136,7 +140,7 @@ def _endless(clip: Clip) -> Iterator[tuple[int, Any]]:
         yield from reversed(kept)
         kept.clear()
         while before > 0:
-            yield from reversed(_between(clip, max(0, before - at_once), before))
+            yield from reversed(_between(clip, max(0, before - at_once), before, while_decoding))
             before = max(0, before - at_once)
 
 
@@ -144,15 +148,18 @@ def _size_bytes(frame: Any) -> int:
     return sum(plane.buffer_size for plane in frame.planes)
 
 
-def _between(clip: Clip, first: int, stop: int) -> list[tuple[int, Any]]:
+def _between(clip: Clip, first: int, stop: int, while_decoding: Callable[[], None]) -> list[tuple[int, Any]]:
     """The frames of the numbers first … stop-1, decoded from a key frame before them."""
     at_s = clip.start_s + first / clip.rate
     for farther_s in FARTHER_S:
         start_s = None if farther_s is None else max(0.0, float(at_s) - farther_s)
-        numbered = _at_constant_rate(clip, _decoded(clip, start_s))
-        wanted = [
-            (number, frame) for number, frame in itertools.takewhile(lambda one: one[0] < stop, numbered) if number >= first
-        ]
+        wanted = []
+        for number, frame in _at_constant_rate(clip, _decoded(clip, start_s)):
+            while_decoding()
+            if number >= stop:
+                break
+            if number >= first:
+                wanted.append((number, frame))
         if len(wanted) == stop - first:
             return wanted
     raise InvalidInput(f"the video cannot be read backwards at {float(at_s):.2f} s: it is damaged there")
