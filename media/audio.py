@@ -26,7 +26,7 @@ def mono(path: Path, rate_hz: int) -> Iterator[NDArray[np.float32]]:
     Raises InvalidInput if there is no sound in the file.
     """
     for frame in _resampled(path, "fltp", "mono", rate_hz):
-        yield frame.to_ndarray()[0]
+        yield np.clip(frame.to_ndarray()[0], -1, 1)  # many loud channels can add up to more
 
 
 def track(path: Path) -> Iterator[Any]:

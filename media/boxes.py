@@ -1,4 +1,4 @@
-"""Walks the boxes of an MP4 file to see whether all of it has arrived."""
+"""Walks the boxes of an MP4 file and the chunks of a WAV file to see whether all of it has arrived."""
 
 from __future__ import annotations
 
@@ -6,18 +6,43 @@ from pathlib import Path
 
 from errors import InvalidInput
 
+#: A file of more parts than this is looked at no further.
+MOST_PARTS = 100_000
+
+#: Programs that write a WAV into a pipe put lengths from here on for "not known".
+UNKNOWN_LENGTH = 0x7FFF0000
+
 
 def check_whole(path: Path, format_name: str) -> None:
-    """Raises InvalidInput if a top-level box of an MP4 or MOV file reaches beyond the end of the file."""
-    if not format_name.startswith("mov,"):
-        return
+    """Raises InvalidInput if a box of an MP4 or MOV file, or the samples of a WAV, reach beyond the end of the file."""
     size = path.stat().st_size
-    for kind, start, length in top_level(path):
-        if start + length > size:
-            missing = start + length - size
+    if format_name.startswith("mov,"):
+        name, parts = "MP4", top_level(path)
+    elif format_name == "wav":
+        name, parts = "WAV", [part for part in chunks(path) if part[2] < UNKNOWN_LENGTH]
+    else:
+        return
+    for kind, start, length in parts:
+        missing = start + length - size
+        if missing > 1:  # the padding of a last odd chunk is often left out
             raise InvalidInput(
-                f"the MP4 file is cut off: its {kind} box misses {missing} of {length} bytes", missing_bytes=missing
+                f"the {name} file is cut off: its {kind} part misses {missing} of {length} bytes", missing_bytes=missing
             )
+
+
+def chunks(path: Path) -> list[tuple[str, int, int]]:
+    """(kind, start, length) of a WAV's chunks, as their headers say; lengths in bytes with the header."""
+    found: list[tuple[str, int, int]] = []
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = 12
+        while start + 8 <= size and len(found) < MOST_PARTS:
+            file.seek(start)
+            header = file.read(8)
+            length = 8 + int.from_bytes(header[4:8], "little")
+            found.append((header[:4].decode("latin-1"), start, length))
+            start += length + length % 2
+    return found
 
 
 def top_level(path: Path) -> list[tuple[str, int, int]]:
@@ -26,7 +51,7 @@ def top_level(path: Path) -> list[tuple[str, int, int]]:
     size = path.stat().st_size
     with path.open("rb") as file:
         start = 0
-        while start + 8 <= size and len(found) < 100_000:
+        while start + 8 <= size and len(found) < MOST_PARTS:
             file.seek(start)
             header = file.read(16)
             length = int.from_bytes(header[:4], "big")

@@ -64,7 +64,7 @@ def probe(path: Path) -> Probe:
         if pictures is not None:
             source.check_decodable(pictures)
     if pictures is None and sound is None:
-        raise InvalidInput(f"there is neither a picture nor sound in this {found.container} file")
+        raise InvalidInput(f"there is neither a picture nor sound in this {found.container} file (0 frames)")
     if pictures is None:
         return _with_sound(found, path)
     if name.endswith("_pipe"):

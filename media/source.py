@@ -122,6 +122,8 @@ def check_decodable(stream: Any) -> None:
 
 def check_size(width: int, height: int) -> None:
     """Raises InvalidInput if no picture of that size is accepted."""
+    if not width or not height:
+        raise InvalidInput("the picture has no size: the file is cut off or damaged, or has no frame in it (0 frames)")
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
         raise InvalidInput(f"the picture is {width}x{height} pixels, at most {MAX_PIXELS // 1_000_000} megapixels are allowed")
     if min(width, height) < 16:

@@ -20,6 +20,9 @@ def read(path: Path) -> Picture:
     Raises InvalidInput if it cannot be decoded. Its size must have been checked before, see `source.check_size`.
     """
     data = np.fromfile(path, dtype=np.uint8)
+    start_of_scan, end_of_image = (data.tobytes().rfind(marker) for marker in (b"\xff\xda", b"\xff\xd9"))
+    if data[:3].tobytes() == b"\xff\xd8\xff" and end_of_image < start_of_scan:
+        raise InvalidInput("the JPEG is cut off: its end is missing")  # the decoder would paint the rest grey
     try:
         image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
         whole = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)

@@ -106,29 +106,31 @@ def pictures(clip: Clip) -> Iterator[Picture]:
         yield to_picture(frame)
 
 
-def there_and_back(clip: Clip, count: int, while_decoding: Callable[[], None]) -> Iterator[tuple[int, Picture]]:
+def there_and_back(
+    clip: Clip, count: int, while_decoding: Callable[[], None], kept_bytes: int = KEPT_BYTES
+) -> Iterator[tuple[int, Picture]]:
     """`count` pictures, forwards and backwards in turn, each with its number: 0 … n-1, n-1 … 0, 0 …
 
     while_decoding is called for every decoded frame, of which there may be hundreds between two pictures on the way back;
-    what it raises passes through.
+    what it raises passes through. kept_bytes bounds the memory of the decoded frames that are kept for the way back.
     """
     if clip.is_still:
         yield from itertools.repeat((0, _still(clip)), count)
         return
     to_picture = _Converter(clip)
-    for number, frame in itertools.islice(_endless(clip, while_decoding), count):
+    for number, frame in itertools.islice(_endless(clip, while_decoding, kept_bytes), count):
         yield number, to_picture(frame)
 
 
-def _endless(clip: Clip, while_decoding: Callable[[], None]) -> Iterator[tuple[int, Any]]:
+def _endless(clip: Clip, while_decoding: Callable[[], None], kept_bytes: int) -> Iterator[tuple[int, Any]]:
     while True:
         kept: deque[tuple[int, Any]] = deque()
-        kept_bytes = 0
+        held_bytes = 0
         for number, frame in _at_constant_rate(clip, _decoded(clip, None)):
             kept.append((number, frame))
-            kept_bytes += _size_bytes(frame)
-            while kept_bytes > KEPT_BYTES and len(kept) > 1:
-                kept_bytes -= _size_bytes(kept.popleft()[1])
+            held_bytes += _size_bytes(frame)
+            while held_bytes > kept_bytes and len(kept) > 1:
+                held_bytes -= _size_bytes(kept.popleft()[1])
             yield number, frame
         if not kept:
             raise InvalidInput("the video has no frame that can be decoded (0 frames)")

@@ -1,0 +1,68 @@
+"""Speech of any shape becomes the samples that were asked for."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from errors import InvalidInput
+from media import audio, write
+from tests.media import files
+
+
+def heard(path: Path, rate_hz: int = 16_000) -> np.ndarray:
+    return np.concatenate(list(audio.mono(path, rate_hz)))
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "layout", "rate_hz"),
+    [
+        ("a.wav", "pcm_u8", "mono", 8000),
+        ("a.wav", "pcm_s24le", "stereo", 44100),
+        ("a.wav", "pcm_s16le", "5.1", 48000),
+        ("a.mp3", "libmp3lame", "mono", 22050),
+        ("a.m4a", "aac", "stereo", 48000),
+        ("a.ogg", "libopus", "stereo", 48000),
+        ("a.flac", "flac", "mono", 96000),
+    ],
+)
+def test_any_sound_becomes_mono_at_the_rate_asked_for(tmp_path: Path, name: str, codec: str, layout: str, rate_hz: int) -> None:
+    samples = heard(files.sound(tmp_path / name, seconds=2, codec=codec, layout=layout, rate_hz=rate_hz))
+    assert samples.dtype == np.float32
+    assert len(samples) == pytest.approx(32_000, abs=2400)  # some codecs pad both ends
+    tone = samples[8000:24_000]
+    assert np.abs(np.fft.rfft(tone)).argmax() == pytest.approx(440, abs=2)
+    assert 0.2 < np.abs(tone).max() <= 1.0
+
+
+def test_speech_in_the_centre_of_5_1_is_heard(tmp_path: Path) -> None:
+    samples = heard(files.sound(tmp_path / "a.wav", layout="5.1", rate_hz=48_000, loud=(2,)))
+    assert np.abs(samples[4000:12_000]).max() > 0.1
+
+
+def test_the_sound_of_a_video_is_speech_too(tmp_path: Path) -> None:
+    speech = files.sound(tmp_path / "a.wav", seconds=1)
+    picture = files.numbered(1, 64, 64)
+    write.write(tmp_path / "a.mp4", [picture] * 25, rate=Fraction(25), speech=speech)
+    assert len(heard(tmp_path / "a.mp4")) == pytest.approx(16_000, abs=1500)
+
+
+def test_a_video_without_sound_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="no sound"):
+        heard(files.movie(tmp_path / "a.mp4"))
+
+
+def test_long_speech_comes_in_small_chunks(tmp_path: Path) -> None:
+    path = files.sound(tmp_path / "a.wav", seconds=60)
+    assert max(len(chunk) for chunk in audio.mono(path, 16_000)) < 50_000
+
+
+@pytest.mark.parametrize(("layout", "channels"), [("mono", 1), ("stereo", 2), ("5.1", 2)])
+def test_a_sound_track_is_mono_or_stereo_at_48_khz(tmp_path: Path, layout: str, channels: int) -> None:
+    frames = list(audio.track(files.sound(tmp_path / "a.wav", layout=layout)))
+    assert {frame.sample_rate for frame in frames} == {48_000}
+    assert {frame.layout.nb_channels for frame in frames} == {channels}
+    assert sum(frame.samples for frame in frames) == pytest.approx(48_000, abs=64)
