@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import wave
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -94,4 +95,14 @@ def sound(
             frame.sample_rate, frame.pts, frame.time_base = rate_hz, start, Fraction(1, rate_hz)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+    return path
+
+
+def samples(path: Path, values: NDArray[np.floating]) -> Path:
+    """A 16 kHz mono WAV of these samples, -1 to 1."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes((values * 32_767).astype("<i2").tobytes())
     return path

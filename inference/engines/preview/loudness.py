@@ -19,6 +19,8 @@ HOP = int(RATE_HZ * HOP_S)
 SILENCE_DB = -55.0
 #: The mouth opens over at least so many dB below the loudest parts.
 RANGE_DB = 22.0
+#: Over how much time it is smoothed: a jaw has mass. The sigma of a bell, in seconds.
+SMOOTH_S = 0.045
 
 
 def levels_db(speech: Path, each_chunk: Callable[[], None]) -> NDArray[np.float32]:
@@ -50,7 +52,8 @@ def openings(levels: NDArray[np.float32], frames: int, rate: float) -> NDArray[n
     bottom = max(SILENCE_DB, min(float(np.percentile(loud, 15)), top - RANGE_DB))
     opened = np.clip((levels - bottom) / max(top - bottom, 1.0), 0, 1) ** 1.3
     hop_times = (np.arange(len(levels)) + 0.5) * HOP_S
-    smooth = np.convolve(opened, _window(0.045), mode="same")
+    window = _window(SMOOTH_S)
+    smooth = np.convolve(np.pad(opened, len(window) // 2), window, mode="valid")
     return np.asarray(np.interp((np.arange(frames) + 0.5) / rate, hop_times, smooth), dtype=np.float32)
 
 
