@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,11 @@ from jobqueue.job import Job
 from jobqueue.outbox import Outbox
 from jobqueue.queue import Queue
 from jobqueue.wake import EVERYONE
+
+#: How long a log-in link of the page works, in seconds.
+LOGIN_LINK_S = 15 * 60
+#: Letters and digits that nobody mistakes for one another; 8 of them are 40 bits.
+_ALPHABET = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +68,16 @@ class Operator:
         self._note("submit", job.id, None, True)
         return job
 
+    def login_link(self, base_url: str) -> str:
+        """A link that logs in to the page at base_url once, within LOGIN_LINK_S. An older link stops working.
+
+        The code stands behind the #, so that no server, log or Referer ever sees it.
+        """
+        code = "".join(secrets.choice(_ALPHABET) for _ in range(8))
+        self.control.offer_login(login_hash(code), time.time() + LOGIN_LINK_S)
+        self._note("login link", None, None, True)
+        return f"{base_url.rstrip('/')}/login#code={code[:4]}-{code[4:]}"
+
     def _flag(self, name: Any, up: bool, reason: str | None, action: str) -> bool:
         changed = self.control.put_up(name, reason or "", self.actor) if up else self.control.take_down(name)
         if changed or up:
@@ -70,6 +87,12 @@ class Operator:
 
     def _note(self, action: str, target: str | None, reason: str | None, changed: bool) -> None:
         self.control.note(self.actor, action, target, reason, "done" if changed else "nothing to do")
+
+
+def login_hash(code: str) -> str:
+    """What is kept of a log-in code, however it was typed."""
+    plain = "".join(letter for letter in code.upper() if letter.isalnum())
+    return hashlib.sha256(plain.encode()).hexdigest()
 
 
 def incoming(data_dir: Path) -> Path:

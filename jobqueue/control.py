@@ -92,6 +92,25 @@ class Control:
         sql = "update session set seen_at = ? where hash = ?"
         self.database.write(lambda connection: connection.execute(sql, (now_s, hashed)).fetchall(), durable=False)
 
+    def has_sessions(self) -> bool:
+        """Whether anybody is logged in, or was and has not logged out."""
+        return bool(self.database.read("select 1 as one from session limit 1"))
+
+    def forget_sessions(self, created_before_s: float, seen_before_s: float) -> None:
+        """Remove log-ins that began, or were last seen, before these wall seconds."""
+        self._write("delete from session where created_at < ? or seen_at < ?", created_before_s, seen_before_s)
+
+    def offer_login(self, hashed: str, until_s: float) -> None:
+        """Keep the hash of a code that logs in once, until these wall seconds. An older code stops working."""
+        value = json.dumps({"hash": hashed, "until_s": until_s})
+        self._write("insert or replace into control values ('login_code', ?, ?)", value, clock.utc())
+
+    def use_login(self, hashed: str, now_s: float) -> bool:
+        """Whether this is the code on offer. It is used up by that."""
+        sql = """delete from control where name = 'login_code' and json_extract(value, '$.hash') = ?
+            and json_extract(value, '$.until_s') > ? returning 1 as one"""
+        return bool(self._write(sql, hashed, now_s))
+
     def end_sessions(self, hashed: str | None = None) -> None:
         """End one log-in, or all of them."""
         self._write("delete from session where ? is null or hash = ?", hashed, hashed)

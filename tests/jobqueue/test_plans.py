@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobqueue import outbox, statements
+from jobqueue import glance, outbox, statements
 from jobqueue.queue import Queue
 
 HOT = {
@@ -13,6 +13,8 @@ HOT = {
     "working": ("select * from job where owner is not null", "job_working"),
     "page": ("select * from job where state in ('failed') and number < 9 order by number desc limit 5", "job_number"),
     "history": ("select * from event where job = 'a' order by id", "event_job"),
+    "version": (glance.VERSION, "event_unsent"),
+    "ended": (glance.ENDED, "job_finished"),
 }
 
 

@@ -1,0 +1,59 @@
+"""The page's mark of what it shows: it must change with everything, and only then."""
+
+from __future__ import annotations
+
+from jobqueue import glance
+from jobqueue.control import Control
+from jobqueue.job import FETCH
+from jobqueue.outbox import Outbox
+from jobqueue.queue import Queue
+from tests.jobqueue.conftest import arrival
+
+
+def test_the_version_stays_while_nothing_happens(queue: Queue) -> None:
+    queue.add(arrival())
+    assert glance.version(queue.database) == glance.version(queue.database)
+
+
+def test_the_version_changes_with_all_that_a_page_shows(queue: Queue, control: Control, outbox: Outbox) -> None:
+    seen = [glance.version(queue.database)]
+
+    def changed() -> None:
+        seen.append(glance.version(queue.database))
+        assert len(set(seen)) == len(seen), f"step {len(seen)} was not noticed"
+
+    queue.add(arrival())
+    changed()
+    job = queue.take(FETCH, "poller/test")
+    assert job is not None
+    changed()
+    queue.cancel(job.id, "why")
+    changed()
+    queue.cancelled(job, "why")
+    changed()
+    event, _ = outbox.due()[0]
+    outbox.again(event, "503", 0)
+    changed()
+    outbox.sent(event, "200")
+    changed()
+    control.put_up("paused", "a reason", "test")
+    changed()
+    control.publish("poller", {"gpus": []})
+    changed()
+    control.note("test", "look", None, None, "done")
+    changed()
+
+
+def test_ends_are_counted_since_a_time(queue: Queue) -> None:
+    queue.add(arrival())
+    queue.cancel("a", "why")
+    assert glance.ended(queue.database, "2000-01-01T00:00:00.000Z") == {"cancelled": 1}
+    assert glance.ended(queue.database, "2999-01-01T00:00:00.000Z") == {}
+
+
+def test_a_login_code_works_once_and_in_its_time(control: Control) -> None:
+    control.offer_login("hash", until_s=100.0)
+    assert not control.use_login("other", now_s=50.0)
+    assert not control.use_login("hash", now_s=100.0)
+    assert control.use_login("hash", now_s=50.0)
+    assert not control.use_login("hash", now_s=50.0)
