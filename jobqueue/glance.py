@@ -16,7 +16,7 @@ select (select max(id) from event) as events, (select count(*) from event where 
     (select max(id) from audit) as notes, (select group_concat(name || value) from control) as control,
     (select group_concat(program || at) from status) as status"""
 
-ENDED = "select state, count(*) as n from job where finished_at >= ? group by state"
+ENDED = "select state, count(*) as n from job indexed by job_finished where finished_at >= ? group by state"
 
 
 def version(database: Database) -> str:
