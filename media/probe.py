@@ -111,7 +111,15 @@ def _with_pictures(found: Probe, path: Path) -> Probe:
         promised_s = _promised_s(container, stream)
     length_s = _length(path, source.video_stream, first, promised_s, found.container)
     length_s = max(length_s, float(1 / rate) if rate else 0.0)
-    return replace(found, kind="video", width=width, height=height, rate=rate, frames=frames, duration_s=round(length_s, 6))
+    return replace(
+        found,
+        kind="video",
+        width=width,
+        height=height,
+        rate=Fraction(rate) if rate else None,
+        frames=frames,
+        duration_s=round(length_s, 6),
+    )
 
 
 def _with_sound(found: Probe, path: Path) -> Probe:

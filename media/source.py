@@ -39,6 +39,9 @@ ALLOWED = "video as MP4, MOV, MKV, WebM, AVI; sound as WAV, MP3, M4A, FLAC, OGG;
 MAX_PIXELS = 8192 * 8192
 MAX_SIDE_PX = 16384
 
+#: A title in an old encoding is no reason to refuse a file; from version 19 on PyAV thinks so itself.
+TOLERANT: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
+
 #: Packets of a stream that may be damaged: this many, and this share of all. Players skip them as well.
 DAMAGED_PACKETS = 8
 DAMAGED_SHARE = 0.02
@@ -52,7 +55,7 @@ def open_input(path: Path) -> Any:
         return av.open(
             f"file:{path}",
             format=_image_format(path),
-            metadata_errors="replace",
+            **TOLERANT,
             options={"format_whitelist": FORMATS, "protocol_whitelist": "file"},
         )
     except (FFmpegError, ValueError) as error:

@@ -80,7 +80,7 @@ def open_clip(path: Path) -> Clip:
             pixel_aspect=1 / aspect if turn.transpose else aspect,
             frames_about=max(1, round(length_s * rate)),
             turn=turn,
-            start_s=Fraction(0) if first.pts is None else first.pts * first.time_base,
+            start_s=Fraction(0) if first.pts is None else Fraction(first.pts * first.time_base),
         )
 
 

@@ -82,9 +82,11 @@ def sound(
     codec: str = "pcm_s16le",
     hz: float = 440.0,
     loud: tuple[int, ...] | None = None,
+    title: str = "a tone",
 ) -> Path:
     """A tone in the channels numbered by `loud` (default: all), half as loud as can be."""
     with av.open(str(path), "w") as container:
+        container.metadata["title"] = title
         stream: Any = container.add_stream(codec, rate=rate_hz, layout=layout)
         count = stream.codec_context.layout.nb_channels
         tone = 0.5 * np.sin(2 * math.pi * hz * np.arange(round(seconds * rate_hz)) / rate_hz)

@@ -159,6 +159,14 @@ def test_probing_does_not_need_an_extension(tmp_path: Path) -> None:
     assert probe(tmp_path / "input-video").kind == "video"
 
 
+def test_a_title_in_an_unknown_encoding_does_not_matter(tmp_path: Path) -> None:
+    path = files.sound(tmp_path / "a.mp3", codec="libmp3lame", seconds=1, title="ZZZZZZ")
+    data = path.read_bytes()
+    assert b"ZZZZZZ" in data
+    path.write_bytes(data.replace(b"ZZZZZZ", b"\xff\xfe\xe9\xff\xff\xff"))
+    assert probe(path).kind == "audio"
+
+
 def test_no_media_raises_invalid_input(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("hello")
     with pytest.raises(InvalidInput, match="this is text"):
