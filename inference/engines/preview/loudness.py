@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,17 +26,17 @@ SMOOTH_S = 0.045
 
 def levels_db(speech: Path, each_chunk: Callable[[], None]) -> NDArray[np.float32]:
     """The loudness of the file's sound, (n,) in dB of full scale, one value each HOP_S; the last hop may be partly empty."""
-    levels: list[NDArray[np.float32]] = []
+    levels = array("f")  # an hour has 360 000
     rest = np.zeros(0, np.float32)
     for chunk in audio.mono(speech, RATE_HZ):
         each_chunk()
         rest = np.concatenate([rest, chunk])
         whole = len(rest) // HOP * HOP
-        levels.append(_db(rest[:whole].reshape(-1, HOP)))
+        levels.frombytes(_db(rest[:whole].reshape(-1, HOP)).tobytes())
         rest = rest[whole:]
     if len(rest):
-        levels.append(_db(np.pad(rest, (0, HOP - len(rest))).reshape(1, HOP)))
-    return np.concatenate(levels)
+        levels.frombytes(_db(np.pad(rest, (0, HOP - len(rest))).reshape(1, HOP)).tobytes())
+    return np.frombuffer(levels, dtype=np.float32)
 
 
 def _db(hops: NDArray[np.float32]) -> NDArray[np.float32]:
