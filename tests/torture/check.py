@@ -4,6 +4,7 @@ holds, what the engine noted, when heartbeats passed. The worker's own database 
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +35,7 @@ def violations(jobs: Jobs, expected: Mapping[str, bytes], objects: Mapping[str, 
 
 def gaps(heartbeats: list[float], plugs: int) -> list[str]:
     """Silences of the worker, apart from those that restarts of the whole container explain."""
-    silences = [after - before for before, after in zip(heartbeats, heartbeats[1:], strict=False)]
+    silences = [after - before for before, after in itertools.pairwise(heartbeats)]
     long = [f"no heartbeat for {silence:.1f} s" for silence in silences if silence > LONGEST_GAP_S]
     return long[plugs:]
 

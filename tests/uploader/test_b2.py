@@ -53,7 +53,7 @@ def test_a_large_file_goes_in_parts_and_is_confirmed_whole(server: b2.Store, tmp
     path.write_bytes(bytes(range(256)) * 4000)
     put(store_at(server), path)
     assert server.objects()["avatar/outputs/a.mp4"] == (path.stat().st_size, sha1(path))
-    assert server.calls.count("upload_part") > 5
+    assert server.calls.count("upload_part") > 1
 
 
 @pytest.mark.parametrize("fault", ["503", "cut", "expired"])

@@ -132,7 +132,7 @@ class B2Store:
             found = bucket.get_file_info_by_name(name)
         except b2.FileNotPresent:
             return None
-        sha1 = found.content_sha1 or found.file_info.get(LARGE_SHA1)
+        sha1 = found.content_sha1 if found.content_sha1 not in (None, "none") else found.file_info.get(LARGE_SHA1)
         return found.size, str(sha1).removeprefix("unverified:")
 
     def _url(self, bucket: Bucket, name: str) -> str:

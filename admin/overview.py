@@ -1,0 +1,91 @@
+"""The first page: mode, current jobs, GPU, links, last jobs; and pause, resume, drain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flask
+
+from admin import security, words
+from jobqueue import clock
+from operations import Operator
+
+pages = flask.Blueprint("overview", __name__)
+
+#: How old a program's last word may be before it is taken for silent, in seconds.
+STALE_S = 30.0
+
+
+@pages.get("/")
+def page() -> flask.Response:
+    return live(flask.render_template("overview.html", **_seen()))
+
+
+@pages.post("/pause")
+def pause() -> flask.typing.ResponseReturnValue:
+    reason = flask.request.form.get("reason", "").strip()[:500]
+    if not reason:
+        flask.abort(400, "a reason is needed")
+    operator().pause(reason)
+    return flask.redirect(flask.url_for("overview.page"), 303)
+
+
+@pages.post("/resume")
+def resume() -> flask.typing.ResponseReturnValue:
+    operator().resume()
+    return flask.redirect(flask.url_for("overview.page"), 303)
+
+
+@pages.app_context_processor
+def header() -> dict[str, Any]:
+    """What every page's head shows."""
+    if not flask.g.get("session"):
+        return {"mode": None}
+    worker = flask.current_app.extensions["worker"]
+    flags, said = worker.control.flags(), worker.control.published()
+    return {"worker": worker.settings.worker_id, "mode": mode(flags, said), "flags": flags, "words": words}
+
+
+def mode(flags: dict[str, Any], said: dict[str, Any]) -> str:
+    """One word for how the worker is, the worst first."""
+    for flag, word in (("unfit", "unfit"), ("draining", "draining"), ("paused", "paused")):
+        if flag in flags:
+            return word
+    inference = said.get("inference", {})
+    if inference.get("age_s", STALE_S) >= STALE_S:
+        return "stopped"
+    return "active" if inference.get("model_loaded") else "starting"
+
+
+def operator() -> Operator:
+    worker = flask.current_app.extensions["worker"]
+    return Operator(actor=security.actor(), queue=worker.queue, control=worker.control, outbox=worker.outbox)
+
+
+def live(page: str) -> flask.Response:
+    """A page with an ETag, so that a look at what has not changed costs a header."""
+    response = flask.make_response(page)
+    response.add_etag()
+    response.make_conditional(flask.request)
+    return response
+
+
+def _seen() -> dict[str, Any]:
+    worker = flask.current_app.extensions["worker"]
+    said, counts, now = worker.control.published(), worker.queue.counts(), clock.utc()
+    current = worker.queue.unfinished()
+    poller = said.get("poller", {})
+    return {
+        "current": [(job, words.left_s(job, now)) for job in current[:6]],
+        "more": max(0, len(current) - 6),
+        "counts": counts,
+        "reports": worker.outbox.waiting(),
+        "last": worker.queue.newest(("succeeded", "failed", "cancelled"), limit=8),
+        "gpus": poller.get("gpus") or [],
+        "host": poller.get("system_info") or {},
+        "orchestrator": poller.get("orchestrator") or {},
+        "orchestrator_url": worker.settings.orchestrator_url,
+        "store": said.get("uploader", {}),
+        "inference": said.get("inference", {}),
+        "silent": [name for name in ("poller", "inference", "uploader") if said.get(name, {}).get("age_s", STALE_S) >= STALE_S],
+    }

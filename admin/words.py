@@ -1,0 +1,71 @@
+"""States, errors and figures in plain words, for the pages."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from jobqueue.job import Event, Job
+
+STATES = {
+    "claimed": "queued",
+    "fetching": "downloading",
+    "ready": "waiting for the GPU",
+    "generating": "running",
+    "generated": "waiting for upload",
+    "uploading": "uploading",
+    "succeeded": "done",
+    "failed": "failed",
+    "cancelled": "cancelled",
+}
+
+#: What helps, by a word in the error's message; the first that fits.
+HINTS = (
+    ("out of memory", "Close other programs on the GPU, or set a lower BATCH_SIZE."),
+    ("no face", "The video must show a face from the front. Look at the input beside."),
+    ("web page", "The link leads to a page, not a file; it may have expired or need a log-in."),
+    ("HTML page", "The link leads to a page, not a file; it may have expired or need a log-in."),
+    ("answered 4", "The link is dead or has expired. The sender must make a new one."),
+    ("moov", "The file is cut off. It must be uploaded again, whole."),
+    ("disk is full", "Free some space, or set a lower DATA_LIMIT_GB or KEEP_DAYS."),
+    ("B2", "Check the B2 key and bucket; finished videos wait here meanwhile."),
+    ("JOB_TIMEOUT_SEC", "The job was stuck or too long for JOB_TIMEOUT_SEC."),
+)
+
+
+def hint(error: dict[str, Any] | None) -> str | None:
+    message = (error or {}).get("message", "")
+    return next((text for word, text in HINTS if word.lower() in message.lower()), None)
+
+
+def masked(link: str) -> str:
+    """A link without what signs it."""
+    parts = urlsplit(link)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" + ("?…" if parts.query else "")
+
+
+def seconds(start: str, end: str) -> float:
+    """Between two times of day."""
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+
+
+def timeline(events: list[Event], now: str) -> list[dict[str, Any]]:
+    """The events with how long each state lasted and its share of the longest, in steps of 5 percent."""
+    ends = [following.at for following in events[1:]] + [now]
+    lasted = [seconds(event.at, end) for event, end in zip(events, ends, strict=True)]
+    if events and events[-1].state in ("succeeded", "failed", "cancelled"):
+        lasted[-1] = 0.0
+    longest = max(lasted, default=0.0) or 1.0
+    return [
+        {"event": event, "word": STATES[event.state], "seconds": max(0.0, spent), "share": round(20 * spent / longest) * 5}
+        for event, spent in zip(events, lasted, strict=True)
+    ]
+
+
+def left_s(job: Job, now: str) -> float | None:
+    """Seconds until a running job is expected to end, from how far it is; None while there is nothing to go by."""
+    if job.state != "generating" or not job.started_at or job.progress <= 0.2:
+        return None
+    passed = seconds(job.started_at, now)
+    return max(0.0, passed * (1 - job.progress) / (job.progress - 0.1))
