@@ -24,7 +24,7 @@ def main() -> None:
     def app() -> flask.Flask:
         queue, control, outbox = service.open_queue()
         worker = Worker(settings=settings, queue=queue, control=control, outbox=outbox, secret=secret)
-        if not settings.ADMIN_PASSWORD and not control.has_sessions():
+        if not settings.ADMIN_PASSWORD:
             log.info("log in once, within 15 minutes: %s", login_link(settings))
         return create_app(worker)
 

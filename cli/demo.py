@@ -114,6 +114,7 @@ def _environment(data: str) -> dict[str, str | None]:
         "ADMIN_ENABLED": "1",
         "ADMIN_HOST": "127.0.0.1",
         "ADMIN_PORT": str(admin_port),
+        "ADMIN_PASSWORD": asked.ADMIN_PASSWORD or secrets.token_urlsafe(12),
         "WORKER_ORCHESTRATOR": "true",
         "WORKER_ORCHESTRATOR_PORT": str(orchestrator_port),
     }
@@ -242,10 +243,15 @@ def _result(running: Demo, job: Job) -> dict[str, Any]:
         "output_url": job["output_url"],
         "error": job["error"],
         "engine": (job["metrics"] or {}).get("engine"),
-        "admin_url": f"http://127.0.0.1:{running.settings.ADMIN_PORT}/",
+        "admin_url": _admin_url(running.settings),
         "api_url": f"http://127.0.0.1:{running.settings.HTTP_PORT}/",
         "orchestrator_url": running.orchestrator,
     }
+
+
+def _admin_url(settings: Settings) -> str:
+    """The page's address; what is behind the # logs in and reaches no server's log."""
+    return f"http://127.0.0.1:{settings.ADMIN_PORT}/login#code={settings.ADMIN_PASSWORD}"
 
 
 def _introduction(settings: Settings) -> str:
