@@ -31,7 +31,6 @@ from pydantic import (
     model_validator,
 )
 
-
 #: The worker's own version, as it says it in heartbeats and /health; the same as in pyproject.toml.
 VERSION = "0.1.0"
 
