@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -34,11 +35,12 @@ class Worker:
 
     def __init__(self, folder: Path, variables: dict[str, str], tree: Path = ROOT) -> None:
         self.folder, self.tree = folder, tree
+        self._short = tempfile.TemporaryDirectory(prefix="t", dir="/tmp")  # a socket's path has 108 bytes
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         self.environment = {
             **kept,
             "DATA_DIR": str(folder / "data"),
-            "TMPDIR": str(folder),
+            "TMPDIR": self._short.name,
             "PYTHONPATH": str(tree),
             "PYTHONUNBUFFERED": "1",
             "ADMIN_ENABLED": "0",
@@ -46,7 +48,7 @@ class Worker:
             **variables,
         }
         digest = settings_module.load(self.environment).run_dir.name
-        self.run_dir = folder / digest
+        self.run_dir = Path(self._short.name) / digest
         self.restarts = -1
         self._over = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
