@@ -6,11 +6,15 @@ morphs it in. Everything is served from here: no other host is ever asked.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import flask
+from markupsafe import Markup
 
-from admin import jobs, login, overview, security
+from admin import jobs, login, overview, security, words
+from admin.access import Access, Limiter
+from jobqueue import clock
 from jobqueue.control import Control
 from jobqueue.outbox import Outbox
 from jobqueue.queue import Queue
@@ -25,7 +29,10 @@ class Worker:
     queue: Queue
     control: Control
     outbox: Outbox
-    secret: str  # the password or token that lets an operator in
+    access: Access
+    mask: Callable[[str], str]  # takes secrets and the queries of links out of a text
+    started: str = field(default_factory=clock.utc)
+    limiter: Limiter = field(default_factory=Limiter)
 
 
 def create_app(worker: Worker) -> flask.Flask:
@@ -34,6 +41,8 @@ def create_app(worker: Worker) -> flask.Flask:
     app.config["MAX_CONTENT_LENGTH"] = 64 * 1024
     app.extensions["worker"] = worker
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.jinja_env.filters["mask"] = worker.mask
+    app.jinja_env.finalize = lambda value: value if isinstance(value, Markup) else words.plain(worker.mask(str(value)))
     security.protect(app, worker)
     for page in (login, overview, jobs):
         app.register_blueprint(page.pages)

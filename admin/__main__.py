@@ -7,9 +7,12 @@ import logging
 import flask
 
 import serving
-from admin import Worker, create_app, security
+from admin import Worker, create_app
+from admin.access import Access, secret_of
+from operations import Operator
 from service import start
-from settings import Settings
+from settings import Settings, secret_values
+from telemetry.logs import masker
 
 log = logging.getLogger(__name__)
 
@@ -17,25 +20,27 @@ THREADS = 16
 
 
 def main() -> None:
+    """Serve until SIGTERM."""
     service = start("admin")
     settings = service.settings
-    secret = security.secret_of(settings.ADMIN_PASSWORD, settings.data_dir)
+    secret = secret_of(settings.ADMIN_PASSWORD, settings.data_dir)
 
     def app() -> flask.Flask:
         queue, control, outbox = service.open_queue()
-        worker = Worker(settings=settings, queue=queue, control=control, outbox=outbox, secret=secret)
         if not settings.ADMIN_PASSWORD:
-            log.info("log in once, within 15 minutes: %s", login_link(settings))
-        return create_app(worker)
+            operator = Operator(actor="admin", queue=queue, control=control, outbox=outbox)
+            log.info("log in once, within 15 minutes: %s", operator.login_link(page_url(settings)))
+        access, mask = Access(secret, control), masker([*secret_values(settings), secret])
+        return create_app(Worker(settings=settings, queue=queue, control=control, outbox=outbox, access=access, mask=mask))
 
     host = f"[{settings.ADMIN_HOST}]" if ":" in settings.ADMIN_HOST else settings.ADMIN_HOST
     serving.serve(app, [f"{host}:{settings.ADMIN_PORT}"], threads=THREADS)
 
 
-def login_link(settings: Settings) -> str:
-    """A link that logs in once. The code is behind the #, so that it reaches no server's log."""
+def page_url(settings: Settings) -> str:
+    """Where a browser on this machine finds the page."""
     host = "127.0.0.1" if settings.ADMIN_HOST in ("0.0.0.0", "::") else settings.ADMIN_HOST  # noqa: S104 - compared, not bound
-    return f"http://{host}:{settings.ADMIN_PORT}/login#code={security.make_code(settings.data_dir)}"
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.ADMIN_PORT}"
 
 
 if __name__ == "__main__":

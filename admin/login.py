@@ -2,45 +2,48 @@
 
 from __future__ import annotations
 
+import logging
+
 import flask
 
-from admin import security
+from admin import access, security
+
+log = logging.getLogger(__name__)
 
 pages = flask.Blueprint("login", __name__)
 
 
 @pages.get("/login")
-def form() -> str:
-    return flask.render_template("login.html", failed=False)
+def form() -> flask.typing.ResponseReturnValue:
+    target = security.local_path(flask.request.args.get("next", "/"))
+    return flask.redirect(target, 303) if flask.g.session else flask.render_template("login.html", target=target)
 
 
 @pages.post("/login")
 def enter() -> flask.typing.ResponseReturnValue:
-    worker = flask.current_app.extensions["worker"]
-    if not flask.current_app.extensions["limiter"].allows(flask.request.remote_addr or ""):
-        return flask.render_template("login.html", failed="Too many tries; wait a minute."), 429, {"Retry-After": "60"}
-    session = security.enter(worker, flask.request.form.get("password", "").strip())
+    worker, request = flask.current_app.extensions["worker"], flask.request
+    target, address = security.local_path(request.form.get("next", "/")), request.remote_addr or ""
+    if not worker.limiter.allows(address):
+        failed = "Too many tries; wait a minute."
+        return flask.render_template("login.html", failed=failed, target=target), 429, {"Retry-After": "60"}
+    given, agent = request.form.get("password", "").strip(), request.headers.get("User-Agent", "")
+    session = worker.access.enter(given, address, agent)
+    worker.control.note("web", "log in", address, None, "done" if session else "refused")
     if session is None:
-        worker.control.note("web", "log in", flask.request.remote_addr, None, "refused")
-        return flask.render_template("login.html", failed="That is not the password, or the code was used already."), 403
-    worker.control.note("web", "log in", flask.request.remote_addr, None, "done")
-    response = flask.redirect(flask.url_for("overview.page"), 303)
-    response.set_cookie(
-        security.cookie_name(worker),
-        session,
-        max_age=int(security.LONGEST_S),
-        httponly=True,
-        samesite="Lax",
-        secure=flask.request.is_secure,
-    )
+        log.warning("a log-in from %s was refused", address)
+        failed = "That is not the password, or the code is used or older than 15 minutes."
+        return flask.render_template("login.html", failed=failed, target=target), 403
+    response = flask.redirect(target, 303)
+    name, age_s = security.cookie_name(worker), int(access.LONGEST_S)
+    response.set_cookie(name, session, max_age=age_s, httponly=True, samesite="Lax", secure=request.is_secure)
     return response
 
 
 @pages.post("/logout")
 def leave() -> flask.typing.ResponseReturnValue:
     worker = flask.current_app.extensions["worker"]
-    security.leave(worker)
-    response = flask.redirect(flask.url_for("login.form"), 303)
+    worker.access.leave(flask.g.session)
+    response = flask.redirect("/login", 303)
     response.delete_cookie(security.cookie_name(worker))
     return response
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import flask
 
-from admin import security, words
-from jobqueue import clock
+from admin import words
+from admin.security import actor
+from jobqueue import clock, glance
 from operations import Operator
 
 pages = flask.Blueprint("overview", __name__)
@@ -18,7 +21,7 @@ STALE_S = 30.0
 
 @pages.get("/")
 def page() -> flask.Response:
-    return live(flask.render_template("overview.html", **_seen()))
+    return live(lambda: flask.render_template("overview.html", **_seen()))
 
 
 @pages.post("/pause")
@@ -59,15 +62,23 @@ def mode(flags: dict[str, Any], said: dict[str, Any]) -> str:
 
 def operator() -> Operator:
     worker = flask.current_app.extensions["worker"]
-    return Operator(actor=security.actor(), queue=worker.queue, control=worker.control, outbox=worker.outbox)
+    return Operator(actor=actor(), queue=worker.queue, control=worker.control, outbox=worker.outbox)
 
 
-def live(page: str) -> flask.Response:
-    """A page with an ETag, so that a look at what has not changed costs a header."""
-    response = flask.make_response(page)
-    response.add_etag()
-    response.make_conditional(flask.request)
+def live(render: Callable[[], str]) -> flask.Response:
+    """The page with an ETag made from the data, so that a look at what has not changed costs one query and no render."""
+    etag = _etag()
+    response = flask.make_response(("", 304) if etag in flask.request.if_none_match else render())
+    response.set_etag(etag)
     return response
+
+
+def _etag() -> str:
+    worker, request = flask.current_app.extensions["worker"], flask.request
+    # a program that falls silent changes no row, and what files are there no row at all: so a new page every minute
+    silent = sorted((name, word["age_s"] >= STALE_S) for name, word in worker.control.published().items())
+    parts = (glance.version(worker.queue.database), silent, clock.utc()[:16], request.full_path, actor(), worker.started)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
 def _seen() -> dict[str, Any]:

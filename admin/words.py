@@ -34,6 +34,16 @@ HINTS = (
 )
 
 
+#: Control characters (ANSI colours …) and those that turn the direction of what follows.
+_UNSEEN = dict.fromkeys([*range(9), 11, 12, *range(14, 32), *range(127, 160), 0x200E, 0x200F, *range(0x202A, 0x202F)], "\ufffd")
+_UNSEEN |= dict.fromkeys(range(0x2066, 0x206A), "\ufffd")
+
+
+def plain(text: str) -> str:
+    """A text without what would show as something else than it is. Every text on a page passes here."""
+    return text.translate(_UNSEEN)
+
+
 def hint(error: dict[str, Any] | None) -> str | None:
     message = (error or {}).get("message", "")
     return next((text for word, text in HINTS if word.lower() in message.lower()), None)

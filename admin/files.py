@@ -1,0 +1,97 @@
+"""A job's videos and sound, found by the job alone: no path that was asked for is ever opened."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from pathlib import Path
+from typing import BinaryIO
+
+import flask
+from werkzeug.exceptions import NotFound, ServiceUnavailable
+from werkzeug.wsgi import FileWrapper
+
+from jobqueue import spool
+from jobqueue.job import Job
+
+#: Files sent at once: a player that stops reading holds a thread, and the page needs some too.
+MOST_READERS = 4
+KINDS = ("output", "video", "audio", "image")
+_places = threading.BoundedSemaphore(MOST_READERS)
+_HEADS = {
+    b"\x89PNG": "image/png",
+    b"\xff\xd8\xff": "image/jpeg",
+    b"RIFF": "audio/wav",
+    b"ID3": "audio/mpeg",
+    b"\xff\xfb": "audio/mpeg",
+    b"OggS": "audio/ogg",
+    b"\x1aE\xdf\xa3": "video/webm",
+}
+
+
+def present(data_dir: Path, job: Job) -> list[str]:
+    """Which of the job's files are on this machine."""
+    found = []
+    for kind in KINDS:
+        if (handle := _open(data_dir, job, kind)) is not None:
+            handle.close()
+            found.append(kind)
+    return found
+
+
+def send(data_dir: Path, job: Job, kind: str) -> flask.Response:
+    """The file or the part of it that was asked for. Raises NotFound, or ServiceUnavailable if too many are being sent."""
+    handle = _open(data_dir, job, kind)
+    if handle is None:
+        raise NotFound
+    if not _places.acquire(blocking=False):
+        handle.close()
+        raise ServiceUnavailable("Too many videos are being watched at once. Close one and try again.", retry_after=5)
+    head, facts = handle.read(12), os.fstat(handle.fileno())
+    handle.seek(0)
+    response = flask.Response(FileWrapper(handle, 64 * 1024), mimetype=media_type(head))
+    response.call_on_close(_places.release)
+    response.call_on_close(handle.close)
+    response.headers["Content-Security-Policy"] = "sandbox; default-src 'none'"
+    if response.mimetype == "application/octet-stream":
+        response.headers["Content-Disposition"] = "attachment"
+    response.content_length, response.last_modified = facts.st_size, facts.st_mtime  # type: ignore[assignment]
+    response.set_etag(f"{facts.st_ino:x}-{facts.st_size:x}-{facts.st_mtime_ns:x}")
+    try:
+        response.make_conditional(flask.request, accept_ranges=True, complete_length=facts.st_size)
+    except BaseException:
+        response.close()
+        raise
+    return response
+
+
+def media_type(head: bytes) -> str:
+    """By content, from a short list: a stranger's file must never be taken for a page."""
+    if head[4:8] == b"ftyp":
+        return "audio/mp4" if head[8:11] == b"M4A" else "video/mp4"
+    return next((kind for magic, kind in _HEADS.items() if head.startswith(magic)), "application/octet-stream")
+
+
+def _open(data_dir: Path, job: Job, kind: str) -> BinaryIO | None:
+    """The file, if it is a plain one and no link led to it. The finished video is also found in the local store."""
+    if kind not in KINDS:
+        return None
+    path = spool.output_file(data_dir, job.id) if kind == "output" else spool.input_file(data_dir, job.id, kind)
+    places = [(data_dir / "jobs", path)]
+    if kind == "output" and not job.result.get("b2_bucket") and (name := job.result.get("b2_file_name")):
+        places.append((data_dir / "outputs", data_dir / "outputs" / str(name)))
+    return next((opened for folder, file in places if (opened := _opened(folder, file)) is not None), None)
+
+
+def _opened(folder: Path, path: Path) -> BinaryIO | None:
+    try:
+        if path.resolve(strict=True) != folder.resolve(strict=True) / path.relative_to(folder):
+            return None
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe must not hold us up
+    except (OSError, ValueError, RuntimeError):  # not there, a link, a NUL or .. in the name, links in a circle
+        return None
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        return None
+    return os.fdopen(handle, "rb")
