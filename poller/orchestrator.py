@@ -11,11 +11,12 @@ import logging
 import queue
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from urllib.parse import quote
 
 import requests
+from urllib3.exceptions import HTTPError
 
 log = logging.getLogger(__name__)
 
@@ -81,11 +82,17 @@ class Orchestrator:
         call = threading.Thread(target=_send_and_put, args=arguments, name="call", daemon=True)
         call.start()
         try:
-            return answers.get(timeout=self._timeout_s)
+            return self._masked(answers.get(timeout=self._timeout_s))
         except queue.Empty:
             self._left_behind.append(call)
             self._session = self._new_session()  # the old one's connections may all be in the hands of hanging calls
             return Answer(kind="down", text=f"no answer within {self._timeout_s:g} s")
+
+    def _masked(self, answer: Answer) -> Answer:
+        """An error page may repeat the request, and its text goes to logs and to the queue."""
+        if self._api_key and self._api_key in answer.text:
+            return replace(answer, text=answer.text.replace(self._api_key, "••••"))
+        return answer
 
     def _request(self, path: str, body: dict[str, Any], key: str | None) -> requests.PreparedRequest:
         prepared = requests.Request("POST", self._base_url + "/", data=json.dumps(body).encode()).prepare()
@@ -121,7 +128,7 @@ def _send(
         with session.send(request, timeout=timeout_s, allow_redirects=False, **environment) as response:
             content = _read(response, deadline)
             return _answer(response.status_code, content, response.headers.get("Location"), must_be_json)
-    except (requests.RequestException, OSError, ValueError) as error:
+    except (requests.RequestException, HTTPError, OSError, ValueError) as error:
         return Answer(kind="down", text=_cause(error))
 
 
@@ -144,7 +151,7 @@ def _answer(status: int, content: bytes, location: str | None, must_be_json: boo
             return Answer(kind="down", status=status, text=f"HTTP {status}, but not a JSON object: {_excerpt(content)}")
         return Answer(kind="ok", status=status, body=body or {}, text=str(status))
     if 300 <= status < 400:
-        return Answer(kind="down", status=status, text=f"HTTP {status}: it redirects to {(location or 'nowhere')[:100]}")
+        return Answer(kind="down", status=status, text=f"HTTP {status}: it redirects to {_place(location)}")
     kind: Kind = "gone" if status in (404, 409, 410) else "refused" if 400 <= status < 500 else "down"
     return Answer(kind=kind, status=status, text=f"HTTP {status}: {_excerpt(content)}")
 
@@ -155,6 +162,11 @@ def _object(content: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return body if isinstance(body, dict) else None
+
+
+def _place(location: str | None) -> str:
+    """Where a redirect leads, without a query that may hold a token."""
+    return (location or "nowhere").split("?")[0][:100]
 
 
 def _excerpt(content: bytes) -> str:

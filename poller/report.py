@@ -68,9 +68,15 @@ class Reporting:
                 wait_s = IDLE_S
             if wait_s > 0 and not stop.is_set():
                 self._queue.bell.wait(mark, wait_s)
+        self._flush()
+
+    def _flush(self) -> None:
         deadline = clock.now() + FLUSH_S
-        while clock.now() < deadline and self._tell_ends():
-            pass
+        try:
+            while clock.now() < deadline and self._tell_ends():
+                pass
+        except ERRORS as error:
+            log.warning("the queue could not be read: %s", error)
 
     def step(self) -> float:
         """Send what is due. Returns how long to wait before the next look, in seconds."""

@@ -79,7 +79,8 @@ def error(job: Job) -> str | None:
 
 def metrics(job: Job, gpu_class: str) -> dict[str, Any]:
     """What was measured; None for what is not known."""
-    measured, times = job.result.get("metrics", {}), job.result.get("stage_times", {})
+    measured, found_times = job.result.get("metrics", {}), job.result.get("stage_times", {})
+    times = {name: seconds for name, seconds in found_times.items() if isinstance(seconds, int | float)}
     total_s = round(sum(times.values()), 3) if times else None
     found = {
         "b2_bucket": job.result.get("b2_bucket"),

@@ -80,6 +80,17 @@ def test_an_id_stays_one_segment_of_the_path(fake: FakeOrchestrator, job_id: str
     assert fake.heard[0].path == f"/internal/videogen/jobs/{segment}/progress"
 
 
+def test_an_error_page_that_repeats_the_key_does_not_bring_it_into_the_log(fake: FakeOrchestrator) -> None:
+    fake.script = lambda heard: behaviours.says_raw(b"bad key: a-secret-key", 401)
+    assert Orchestrator(fake.url, "a-secret-key").progress("musetalk", "j", {}).text == "HTTP 401: bad key: ••••"
+
+
+def test_a_redirect_is_not_followed_and_its_query_not_told(fake: FakeOrchestrator) -> None:
+    fake.script = lambda heard: behaviours.says_raw(b"", 301, Location="https://else.example/x?token=1")
+    answer = Orchestrator(fake.url, None).progress("musetalk", "j", {})
+    assert (answer.kind, answer.text) == ("down", "HTTP 301: it redirects to https://else.example/x")
+
+
 def test_every_request_has_the_key_and_json(fake: FakeOrchestrator) -> None:
     orchestrator = Orchestrator(fake.url + "/", "a-key")
     orchestrator.claim("buffer", {"worker_id": "w"}, "claim-1")
