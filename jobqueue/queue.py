@@ -78,8 +78,9 @@ class Queue:
         rows = self.database.write(lambda connection: list(connection.execute(sql.TAKE, values)), durable=False)
         if not rows:
             return None
-        self.bell.poke(*LISTENERS["ready"])
-        return job_from_row(rows[0])
+        taken = job_from_row(rows[0])
+        self._announce(taken)
+        return taken
 
     def progress(self, job: Job, phase: str, progress: float, done: int | None = None, total: int | None = None) -> Asked:
         """Say how far the owner is. Raises LostJob if the row is no longer the owner's."""
@@ -267,7 +268,8 @@ class Queue:
         return self.database.write(lambda connection: list(connection.execute(sql, values)))
 
     def _announce(self, job: Job) -> None:
-        self.bell.poke(*LISTENERS.get(job.state, ()))
+        if programs := LISTENERS.get(job.state):
+            self.bell.poke(*programs)
 
 
 def _first(rows: list[Row]) -> Job | None:

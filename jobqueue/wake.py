@@ -16,7 +16,8 @@ SAFETY_POLL_S = 1.0
 #: Who cares when a job enters a state.
 LISTENERS = {
     "claimed": ("poller",),
-    "ready": ("inference", "poller"),
+    "ready": ("inference",),
+    "generating": ("poller",),  # the GPU has work: is there room to claim ahead?
     "generated": ("uploader", "poller"),
     "succeeded": ("poller", "api"),
     "failed": ("poller", "api"),

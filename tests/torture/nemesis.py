@@ -16,14 +16,17 @@ from tests.torture.worker import Worker
 
 PROGRAMS = ("poller", "inference", "uploader", "api", "guard")
 MEAN_PAUSE_S = 0.35
+#: How often each deed is done, in parts of a hundred.
+DEEDS = {"kill": 70, "stop": 20, "twin": 8, "plug": 2}
 LONGEST_STOP_S = 1.0
 
 
 class Nemesis:
     """A thread that does harm until `end`; `deeds` counts what it did."""
 
-    def __init__(self, worker: Worker, seed: int) -> None:
+    def __init__(self, worker: Worker, seed: int, shares: dict[str, int]) -> None:
         self._worker, self._random, self._over = worker, random.Random(seed), threading.Event()
+        self._shares = shares
         self.deeds: dict[str, int] = {}
         self._thread = threading.Thread(target=self._run, name="nemesis", daemon=True)
 
@@ -36,7 +39,7 @@ class Nemesis:
 
     def _run(self) -> None:
         while not self._over.wait(self._random.expovariate(1 / MEAN_PAUSE_S)):
-            deed = self._random.choices(("kill", "stop", "twin", "plug"), (70, 20, 8, 2))[0]
+            deed = self._random.choices(list(self._shares), list(self._shares.values()))[0]
             program = self._random.choice(PROGRAMS)
             if deed == "plug":
                 self._worker.pull_the_plug()

@@ -17,6 +17,11 @@ FAULTS = {"drop": 0.05, "error": 0.05, "html": 0.02, "delay": 0.05, "lose": 0.06
 LONGEST_DELAY_S = 2.0
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that was killed in the middle of a request is what this is for."""
+
+
 class Proxy:
     """Listens on a loopback port of its own; `faulty` can be switched at any time."""
 
@@ -39,7 +44,7 @@ class Proxy:
             def log_message(self, format: str, *arguments: Any) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = _Server(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 

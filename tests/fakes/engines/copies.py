@@ -20,6 +20,7 @@ STEP_S = 0.01
 
 class Engine:
     name = "copies"
+    step_s = STEP_S
 
     def load(self, models: Path, device: str) -> None:
         pass
@@ -28,6 +29,7 @@ class Engine:
         pass
 
     def prepare(self, inputs: Inputs, params: dict[str, Any], progress: Progress) -> Inputs:
+        self.step_s = float(params.get("step_s", STEP_S))
         return inputs
 
     def generate(self, prepared: Inputs, output: Path, progress: Progress) -> Metrics:
@@ -37,10 +39,10 @@ class Engine:
         found = media.probe.probe(prepared.video)
         for step in range(STEPS):
             progress("inferring", step, STEPS)
-            time.sleep(STEP_S)
+            time.sleep(self.step_s)
         output.write_bytes(made_from(prepared.video.read_bytes(), prepared.audio.read_bytes()))
         note(output, "end")
-        times = {"preprocessing": 0.0, "inference": STEPS * STEP_S, "postprocessing": 0.0}
+        times = {"preprocessing": 0.0, "inference": STEPS * self.step_s, "postprocessing": 0.0}
         width, height = found.width or 0, found.height or 0
         return Metrics(frames=STEPS, fps=25, width=width, height=height, duration_sec=1.0, stage_times=times)
 
