@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import importlib.util
+import json
 import os
 import pwd
 import shutil
@@ -13,6 +14,7 @@ import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from cli.answer import EXIT_USAGE, Failure
 from jobqueue import migrations
@@ -55,7 +57,25 @@ def make_ready(settings: Settings) -> list[str]:
         except migrations.WrongDatabase as error:
             raise _refusal(f"DATA_DIR={settings.DATA_DIR}: {error}") from None
         Control(Database(settings.database)).take_down("draining")  # the drain that ended the last life
+        started_file(settings).write_text(json.dumps(essentials(settings)))
     return _warnings(settings)
+
+
+def started_file(settings: Settings) -> Path:
+    """Where the worker that runs on this folder says what it was started with; `worker status` may have another environment."""
+    return settings.run_dir / "started.json"
+
+
+def essentials(settings: Settings) -> dict[str, Any]:
+    """Who the worker is and where it listens; nothing secret."""
+    page = f"http://{settings.ADMIN_HOST}:{settings.ADMIN_PORT}" if settings.admin_enabled else None
+    return {
+        "worker_id": settings.worker_id,
+        "mode": settings.mode,
+        "engine": settings.ENGINE,
+        "http_port": settings.HTTP_PORT,
+        "page": page,
+    }
 
 
 def _refusal(line: str) -> Failure:

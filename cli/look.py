@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from dataclasses import asdict
 from typing import Any
 
 import click
 
 import supervision
+from cli import checks
 from cli.answer import Worker, not_found, open_worker, say, with_json
 from cli.logs import logs
 from jobqueue.job import FINISHED, STAGES, Event, Job
@@ -31,9 +34,8 @@ def status(as_json: bool) -> None:
         programs = []
     queue, control = worker.operator.queue, worker.operator.control
     data = {
-        "worker_id": worker.settings.worker_id,
+        **_essentials(worker.settings, bool(programs)),
         "running": bool(programs),
-        "mode": worker.settings.mode,
         "flags": control.flags(),
         "programs": [asdict(program) for program in programs if program.state != "STOPPED"],
         "jobs": queue.counts(),
@@ -42,7 +44,7 @@ def status(as_json: bool) -> None:
         "last": [_summary(job) for job in queue.newest(tuple(FINISHED), limit=5)],
         "said": control.published(),
     }
-    say(_screen(data, worker.settings), data, as_json)
+    say(_screen(data), data, as_json)
 
 
 @click.command()
@@ -108,11 +110,19 @@ def _event_words(event: Event) -> str:
     return ", ".join(word for word in words if word)
 
 
-def _screen(data: dict[str, Any], settings: Settings) -> str:
-    page = f", page on {settings.ADMIN_HOST}:{settings.ADMIN_PORT}" if settings.admin_enabled else ""
+def _essentials(settings: Settings, running: bool) -> dict[str, Any]:
+    """What the running worker was started with; without one, what it would be started with here."""
+    if running:
+        with contextlib.suppress(OSError, ValueError):
+            return dict(json.loads(checks.started_file(settings).read_text()))
+    return checks.essentials(settings)
+
+
+def _screen(data: dict[str, Any]) -> str:
+    page = f", page {data['page']}" if data["page"] else ""
     lines = [
-        f"{data['worker_id']}  {_state(data)}  {data['mode']} mode, ENGINE={settings.ENGINE}",
-        f"http on port {settings.HTTP_PORT}{page}",
+        f"{data['worker_id']}  {_state(data)}  {data['mode']} mode, ENGINE={data['engine']}",
+        f"http on port {data['http_port']}{page}",
     ]
     lines += [f"  {p['name']:<13} {p['state'].lower():<9} {_span(p['up_s'])}" for p in data["programs"]]
     lines += [line for program, said in sorted(data["said"].items()) for line in _said_lines(program, said)]

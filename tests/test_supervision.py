@@ -37,6 +37,7 @@ class Up:
     """`worker up`, standing alone, with a quick engine and logs in JSON."""
 
     first: subprocess.Popen[bytes]
+    data_dir: Path
     run_dir: Path
     stdout: Path
 
@@ -62,7 +63,7 @@ def up() -> Iterator[Up]:
                 [sys.executable, "-m", "cli", "up"], cwd=path, env=environ, stdout=out, start_new_session=True
             )
         run_dir = folder / settings.load({"DATA_DIR": ours["DATA_DIR"]}).run_dir.name
-        found = Up(first=first, run_dir=run_dir, stdout=folder / "stdout")
+        found = Up(first=first, data_dir=folder / "data", run_dir=run_dir, stdout=folder / "stdout")
         try:
             wait_for(found.all_run, "all programs to run")
             yield found
@@ -102,6 +103,14 @@ def test_all_programs_but_inference_are_small(up: Up) -> None:
     processes = [up_process for root in roots for up_process in (root, *root.children(recursive=True))]
     used_mib = sum(process.memory_full_info().pss for process in (psutil.Process(up.first.pid), *processes)) >> 20
     assert used_mib < MOST_MEMORY_MIB
+
+
+def test_status_from_another_environment_says_what_the_worker_was_started_with(up: Up) -> None:
+    environ = {**os.environ, "DATA_DIR": str(up.data_dir), "TMPDIR": str(up.run_dir.parent), "PYTHONPATH": str(CHECKOUT)}
+    done = subprocess.run([sys.executable, "-m", "cli", "status", "--json"], env=environ, capture_output=True, check=True)
+    status = json.loads(done.stdout)
+    assert (status["running"], status["engine"]) == (True, "tests.fakes.engines.copies")
+    assert {program["name"] for program in status["programs"]} == set(PROGRAMS)
 
 
 def test_only_the_owner_may_enter_the_folder_of_sockets(up: Up) -> None:
