@@ -210,7 +210,7 @@ def test_it_bites(tmp_path: Path, name: str) -> None:
     deeds = {"kill": 20, "stop": 20, "twin": 60} if name == "no fence" else DEEDS
     with scene(tmp_path, 48, _seed()) as here:
         worker = Worker(tmp_path, here.variables(), tree)
-        found = torture(here, worker, 48, harm_s=40, calm_s=30, deeds=deeds, step_s=0.06)
+        found = torture(here, worker, 48, harm_s=60, calm_s=45, deeds=deeds, step_s=0.12)
     assert found, f"the mutant {name!r} was not noticed"
 
 
