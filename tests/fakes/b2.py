@@ -24,7 +24,7 @@ BUCKET_ID, ACCOUNT = "bucket-0001", "account-0001"
 MIN_PART_BYTES = 100_000
 
 #: What test_torture.py takes out of uploader/stores/b2.py to see that it is noticed.
-MUTANT_WITHOUT_CHECK = ("                if held != (size, sha1):", "                if held == 'never':")
+MUTANT_WITHOUT_CHECK = ("            if held != (size, sha1):", "            if held == 'never':")
 
 
 @dataclass
@@ -61,6 +61,15 @@ class Store:
         self.calls: list[str] = []
         self.lock = threading.Lock()
         self.url = ""
+        #: What the key may do.
+        self.capabilities = ["listBuckets", "listFiles", "readFiles", "writeFiles", "deleteFiles"]
+        #: Calls that are taken and never answered: b2_…, upload_file, upload_part.
+        self.mute: set[str] = set()
+        #: What a proxy in front says to everything, with status 200.
+        self.page: bytes | None = None
+        #: Seconds that each upload waits before its bytes are read.
+        self.pause_s = 0.0
+        self.ending = threading.Event()
         self._ids, self._random = itertools.count(1), random.Random(seed)
         self._shares: dict[str, float] = {}
         self._next: list[str] = []
@@ -91,8 +100,8 @@ class Store:
 
     def objects(self) -> dict[str, tuple[int, str]]:
         """Size and SHA-1 of every object."""
-        digest = {name: hashlib.sha1(kept.content, usedforsecurity=False).hexdigest() for name, kept in self.versions.items()}
-        return {name: (len(kept.content), digest[name]) for name, kept in self.versions.items()}
+        kept = list(self.versions.items())  # in one step: uploads go on meanwhile
+        return {name: (len(v.content), hashlib.sha1(v.content, usedforsecurity=False).hexdigest()) for name, v in kept}
 
 
 @contextlib.contextmanager
@@ -106,6 +115,7 @@ def serving(folder: Path | None = None, seed: int = 0) -> Iterator[Store]:
     try:
         yield store
     finally:
+        store.ending.set()
         server.shutdown()
         server.server_close()
 
@@ -140,7 +150,10 @@ class _Handler(BaseHTTPRequestHandler):
             if self.path.startswith(("/upload/", "/part/")):
                 return self._uploaded()
             self.store.calls.append(call)
+            self._silent(call)
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if self.store.page is not None:
+                return self._send(self.store.page, 200, "text/html")
             if call == "b2_authorize_account":
                 return self._json(self._authorize())
             self._known()
@@ -153,13 +166,17 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:
             self.close_connection = True
 
+    def _silent(self, call: str) -> None:
+        if call in self.store.mute:
+            self.store.ending.wait()
+            raise ConnectionAbortedError
+
     # ---- the account --------------------------------------------------------------------------------------------------------
 
     def _authorize(self) -> dict[str, Any]:
         given = base64.b64decode(self.headers.get("Authorization", "Basic ").removeprefix("Basic ")).decode()
         if given != f"{self.store.key_id}:{self.store.app_key}":
             raise _Error(401, "unauthorized")
-        names = ["listBuckets", "listFiles", "readFiles", "writeFiles", "deleteFiles"]
         return {
             "accountId": ACCOUNT,
             "authorizationToken": "token-for-tests",
@@ -172,7 +189,7 @@ class _Handler(BaseHTTPRequestHandler):
                     "s3ApiUrl": self.store.url,
                     "absoluteMinimumPartSize": MIN_PART_BYTES,
                     "recommendedPartSize": 2 * MIN_PART_BYTES,
-                    "allowed": {"buckets": None, "capabilities": names, "namePrefix": None},
+                    "allowed": {"buckets": None, "capabilities": self.store.capabilities, "namePrefix": None},
                 }
             },
         }
@@ -214,6 +231,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _uploaded(self) -> None:
         part = self.path.startswith("/part/")
         self.store.calls.append("upload_part" if part else "upload_file")
+        self._silent("upload_part" if part else "upload_file")
+        self.store.ending.wait(self.store.pause_s)
         length = int(self.headers["Content-Length"])
         fault = self.store.fault()
         if fault == "cut":
@@ -303,13 +322,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _download(self, head_only: bool) -> None:
         _, _, bucket, name = unquote(self.path.split("?")[0]).split("/", 3)
+        if self.headers.get("Authorization") and "readFiles" not in self.store.capabilities:
+            return self._empty(401)
         version = self.store.versions.get(name) if bucket == self.store.bucket else None
         if version is None:
             if head_only:
-                self.send_response(404)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
+                return self._empty(404)
             raise _Error(404, "not_found")
         self.send_response(200)
         headers = {
@@ -328,10 +346,17 @@ class _Handler(BaseHTTPRequestHandler):
         if not head_only:
             self.wfile.write(version.content)
 
-    def _json(self, answer: dict[str, Any], status: int = 200) -> None:
-        body = json.dumps(answer).encode()
+    def _empty(self, status: int) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _json(self, answer: dict[str, Any], status: int = 200) -> None:
+        self._send(json.dumps(answer).encode(), status, "application/json")
+
+    def _send(self, body: bytes, status: int, content_type: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

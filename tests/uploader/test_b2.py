@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from errors import Cancelled, Unavailable
 from tests.fakes import b2
 from uploader.stores import StoreRefused
-from uploader.stores.b2 import B2Store
+from uploader.stores.b2 import ANSWER_S, UPLOAD_TRIES, B2Store
 
 
 @pytest.fixture
@@ -34,6 +35,13 @@ def store_at(server: b2.Store, **changes: str) -> B2Store:
 
 def put(store: B2Store, path: Path, name: str = "avatar/outputs/a.mp4") -> str:
     return store.put(path, name, "video/mp4", lambda done, total: None).url
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def sha1(path: Path) -> str:
@@ -97,14 +105,49 @@ def test_a_failed_large_upload_leaves_nothing_unfinished_on_the_server(server: b
 def test_a_cancel_ends_the_upload_and_what_was_begun(server: b2.Store, tmp_path: Path) -> None:
     path = tmp_path / "large.mp4"
     path.write_bytes(bytes(1_000_000))
+    server.pause_s = 0.3
 
     def cancel(done: int, total: int) -> None:
-        if done > 0:
+        if server.large:
             raise Cancelled("not wanted")
 
     with pytest.raises(Cancelled, match="not wanted"):
         store_at(server).put(path, "a.mp4", "video/mp4", cancel)
-    assert (server.large, server.objects()) == ({}, {})
+    until(lambda: not server.large)
+    assert server.objects() == {}
+
+
+@pytest.mark.parametrize("call", ["upload_file", "b2_get_upload_url", "b2_authorize_account"])
+def test_a_cancel_is_seen_although_the_store_is_silent(server: b2.Store, video: Path, call: str) -> None:
+    server.mute = {call}
+
+    def cancel(done: int, total: int) -> None:
+        if call in server.calls:
+            raise Cancelled("not wanted")
+
+    began = time.monotonic()
+    with pytest.raises(Cancelled):
+        store_at(server).put(video, "a.mp4", "video/mp4", cancel)
+    assert time.monotonic() - began < ANSWER_S / 2  # not b2sdk's time limit ended it
+
+
+def test_pauses_between_tries_are_left_to_the_caller(server: b2.Store, video: Path) -> None:
+    server.faults(p_503=1.0)
+    with pytest.raises(Unavailable):
+        put(store_at(server), video)
+    assert server.calls.count("upload_file") == UPLOAD_TRIES
+
+
+def test_what_a_dead_process_left_of_this_name_is_cancelled_and_nothing_else(server: b2.Store, tmp_path: Path) -> None:
+    path = tmp_path / "large.mp4"
+    path.write_bytes(bytes(1_000_000))
+    for file_id, name in (("dead", "a.mp4"), ("a neighbour's", "a.mp4.mp4")):
+        server.large[file_id] = b2.Large(file_id, name, "video/mp4", {"large_file_sha1": "0" * 40})
+    put(store_at(server), path, "a.mp4")
+    server.faults(p_503=1.0)
+    with pytest.raises(Unavailable):
+        put(store_at(server), path, "b.mp4")
+    assert list(server.large) == ["a neighbour's"]
 
 
 def test_a_full_account_says_so(server: b2.Store, video: Path) -> None:
@@ -124,6 +167,27 @@ def test_bad_credentials_are_refused_with_the_variable_and_never_shown(
         store_at(server, **changes).check()
     assert variable in str(refused.value)
     assert "wrong-secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("capability", "word"), [("writeFiles", "may not write"), ("readFiles", "may not read back")])
+def test_a_key_that_may_not_do_what_is_needed_is_refused_at_start(server: b2.Store, capability: str, word: str) -> None:
+    server.capabilities.remove(capability)
+    with pytest.raises(StoreRefused, match=f"B2_APP_KEY.*{word}"):
+        store_at(server).check()
+
+
+def test_a_key_that_may_only_read_and_write_is_enough(server: b2.Store, tmp_path: Path) -> None:
+    path = tmp_path / "large.mp4"
+    path.write_bytes(bytes(1_000_000))
+    server.capabilities = ["listBuckets", "readFiles", "writeFiles"]
+    put(store_at(server), path)
+    assert server.objects()["avatar/outputs/a.mp4"] == (1_000_000, sha1(path))
+
+
+def test_a_page_in_the_stores_place_is_not_taken_for_it(server: b2.Store) -> None:
+    server.page = b"<html>please log in</html>"
+    with pytest.raises(Unavailable, match="does not speak B2"):
+        store_at(server).check()
 
 
 def test_a_store_that_is_down_may_come_back(video: Path) -> None:

@@ -1,8 +1,9 @@
 """Backblaze B2 through b2sdk, the only module that knows the library and the bucket's keys.
 
-An upload counts only after the store itself has been asked what it holds. b2sdk tries again without a pause between tries,
-so pauses are the caller's (`jobqueue.worker`). A large file that was begun and not finished costs storage until cancelled:
-that is done after a failure, and before each upload for what a dead process left.
+An upload counts only after the store itself has been asked what it holds. b2sdk may sleep or wait for minutes in a call that
+cannot be interrupted, so each call runs in a thread of its own while the caller's thread goes on asking whether it is still
+wanted; the pauses between tries are `jobqueue.worker`'s. A large file that was begun and not finished costs storage until
+cancelled: that is done after a failure, and before each upload for what a dead process left.
 """
 
 from __future__ import annotations
@@ -16,21 +17,25 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from b2sdk.v3 import AbstractProgressListener, B2Api, Bucket, InMemoryAccountInfo
+from b2sdk.v3 import AbstractProgressListener, B2Api, B2Http, B2Session, Bucket, InMemoryAccountInfo
 from b2sdk.v3 import exception as b2
 
-from errors import InvalidInput, JobError, Unavailable
+from errors import InvalidInput, Unavailable
 from uploader.stores import OnBytes, Stored, StoreRefused, sha1_of
+from uploader.stores.watched import Sent, watched
 
 log = logging.getLogger(__name__)
 
 #: Seconds: how long to wait for a connection, and for an answer to what was sent.
 CONNECT_S, ANSWER_S = 10, 60
+#: Tries inside b2sdk: of a call (a second apart), and of an upload, each with a new upload address (at once).
+CALL_TRIES, UPLOAD_TRIES = 2, 3
 #: Threads that send the parts of one large file.
 PART_THREADS = 4
 #: What the whole file's SHA-1 is called in the info of a large file; B2 itself only checks its parts.
 LARGE_SHA1 = "large_file_sha1"
 
+_NEEDS = "it needs writeFiles and readFiles, and listBuckets unless it is made for one bucket"
 _REFUSALS = (b2.InvalidAuthToken, b2.Unauthorized, b2.AccessDenied, b2.NotAllowedByAppKeyError, b2.RestrictedBucket)
 
 
@@ -47,18 +52,26 @@ class B2Store:
         self._lock = threading.Lock()
 
     def check(self) -> None:
-        """Log in and find the bucket. Raises StoreRefused with the variable to change, or Unavailable."""
+        """Log in, find the bucket, see what the key may do. Raises StoreRefused with the variable to change, or Unavailable."""
         with _translated():
-            try:
-                self._open()
-            except (b2.InvalidAuthToken, b2.Unauthorized) as error:
-                raise StoreRefused("B2_KEY_ID, B2_APP_KEY: B2 does not know this key; make a new one and set both") from error
-            except (b2.NonExistentBucket, b2.RestrictedBucket, b2.RestrictedBucketMissing, b2.BucketNotAllowed) as error:
-                raise StoreRefused(f"B2_BUCKET_NAME={self._bucket_name}: there is no such bucket for this key") from error
-            except b2.NotAllowedByAppKeyError as error:
-                raise StoreRefused("B2_APP_KEY: the key may not list this bucket; it needs readFiles and writeFiles") from error
-            except b2.PotentialS3EndpointPassedAsRealm as error:
-                raise StoreRefused("B2_REALM: is an S3 address; leave it empty, or name a server that speaks B2") from error
+            watched(lambda _: self._check())
+
+    def _check(self) -> None:
+        try:
+            bucket = self._open()
+        except b2.Unauthorized as error:
+            raise StoreRefused("B2_KEY_ID, B2_APP_KEY: B2 does not know this key; make a new one and set both") from error
+        except (b2.NonExistentBucket, b2.RestrictedBucket, b2.RestrictedBucketMissing, b2.BucketNotAllowed) as error:
+            raise StoreRefused(f"B2_BUCKET_NAME={self._bucket_name}: there is no such bucket for this key") from error
+        except b2.PotentialS3EndpointPassedAsRealm as error:
+            raise StoreRefused("B2_REALM: is an S3 address; leave it empty, or name a server that speaks B2") from error
+        allowed = bucket.api.account_info.get_allowed()
+        if "writeFiles" not in allowed["capabilities"]:
+            raise StoreRefused(f"B2_APP_KEY: the key may not write; {_NEEDS}")
+        try:
+            self._held(bucket, f"{allowed['namePrefix'] or ''}worker-check")
+        except (b2.Unauthorized, b2.AccessDenied) as error:
+            raise StoreRefused(f"B2_APP_KEY: the key may not read back what it stores; {_NEEDS}") from error
 
     def put(self, path: Path, name: str, content_type: str, on_bytes: OnBytes) -> Stored:
         """Upload, then ask the store what it holds. What it holds already is not sent again.
@@ -66,50 +79,55 @@ class B2Store:
         Raises Unavailable when the store is down or holds something else; what on_bytes raises passes through.
         """
         size, sha1 = path.stat().st_size, sha1_of(path)
+        on_bytes(0, size)
         with _translated():
-            bucket = self._open()
-            if self._held(bucket, name) != (size, sha1):
-                self._upload(bucket, path, name, content_type, size, sha1, on_bytes)
-                held = self._held(bucket, name)
-                if held != (size, sha1):
-                    found = "nothing" if held is None else f"{held[0]} bytes with SHA-1 {held[1]}"
-                    raise Unavailable(f"the store holds {found} instead of {size} bytes with SHA-1 {sha1}", stage="upload")
+            return watched(lambda sent: self._put(path, name, content_type, size, sha1, sent), size, on_bytes)
+
+    def _put(self, path: Path, name: str, content_type: str, size: int, sha1: str, sent: Sent) -> Stored:
+        bucket = self._open()
+        if self._held(bucket, name) != (size, sha1):
+            self._upload(bucket, path, name, content_type, size, sha1, sent)
+            held = self._held(bucket, name)
+            if held != (size, sha1):
+                found = "nothing" if held is None else f"{held[0]} bytes with SHA-1 {held[1]}"
+                raise Unavailable(f"the store holds {found} instead of {size} bytes with SHA-1 {sha1}", stage="upload")
         return Stored(url=self._url(bucket, name), bucket=self._bucket_name, file_name=name, size_bytes=size, sha1=sha1)
 
     def put_json(self, name: str, data: dict[str, Any]) -> None:
         """Upload a small JSON object. Raises Unavailable."""
+        content = json.dumps(data, indent=2).encode()
         with _translated():
-            self._open().upload_bytes(json.dumps(data, indent=2).encode(), name, content_type="application/json")
+            watched(lambda _: self._open().upload_bytes(content, name, content_type="application/json"))
 
-    def cancel_unfinished(self, prefix: str) -> int:
-        """Cancel large files under a name that were begun and never finished. Returns how many."""
-        with _translated():
-            bucket = self._open()
-            left = list(bucket.list_unfinished_large_files(prefix=prefix))
-            for file in left:
-                with contextlib.suppress(b2.FileNotPresent):
+    def _cancel_unfinished(self, bucket: Bucket, name: str, but: str | None = None) -> None:
+        """Cancel large files of exactly this name that were begun and never finished, except one of SHA-1 `but`.
+
+        Never by prefix: all workers of a fleet write under the same one.
+        """
+        if "listFiles" not in bucket.api.account_info.get_allowed()["capabilities"]:
+            return
+        for file in list(bucket.list_unfinished_large_files(prefix=name)):
+            if file.file_name == name and (but is None or file.file_info.get(LARGE_SHA1) != but):
+                with contextlib.suppress(b2.FileNotPresent, b2.BadRequest):  # someone else was faster
                     bucket.api.cancel_large_file(file.file_id)
-        if left:
-            log.info("cancelled %d unfinished large files", len(left))
-        return len(left)
+                log.info("cancelled an unfinished large file of this name")
 
     def _open(self) -> Bucket:
         with self._lock:
             if self._bucket is None:
-                api = B2Api(InMemoryAccountInfo(), max_upload_workers=PART_THREADS)
-                http = api.session.raw_api.b2_http
-                http.CONNECTION_TIMEOUT, http.TIMEOUT, http.TIMEOUT_FOR_UPLOAD = CONNECT_S, ANSWER_S, ANSWER_S
-                http.TRY_COUNT_OTHER = http.TRY_COUNT_DATA = 2  # pauses between tries are work()'s
+                api = _Api(InMemoryAccountInfo(), max_upload_workers=PART_THREADS)
+                api.services.upload_manager.MAX_UPLOAD_ATTEMPTS = UPLOAD_TRIES
                 api.authorize_account(self._key_id, self._app_key, realm=self._realm)
-                self._bucket = api.get_bucket_by_name(self._bucket_name)
+                try:
+                    self._bucket = api.get_bucket_by_name(self._bucket_name)
+                except b2.Unauthorized as error:
+                    raise b2.BucketNotAllowed from error
             return self._bucket
 
-    def _upload(
-        self, bucket: Bucket, path: Path, name: str, content_type: str, size: int, sha1: str, on_bytes: OnBytes
-    ) -> None:
-        listener = _Listener(size, on_bytes)
+    def _upload(self, bucket: Bucket, path: Path, name: str, content_type: str, size: int, sha1: str, sent: Sent) -> None:
+        if size >= (self._part_size_bytes or bucket.api.account_info.get_recommended_part_size()):
+            self._cancel_unfinished(bucket, name, but=sha1)  # b2sdk goes on with one of the same content
         try:
-            listener.check()
             bucket.upload_local_file(
                 str(path),
                 name,
@@ -117,13 +135,11 @@ class B2Store:
                 sha1_sum=sha1,
                 file_info={LARGE_SHA1: sha1},
                 min_part_size=self._part_size_bytes,
-                progress_listener=listener,
+                progress_listener=_Listener(sent),
             )
         except BaseException:
-            with contextlib.suppress(JobError):
-                self.cancel_unfinished(name)
-            if listener.raised is not None:  # b2sdk may have wrapped it
-                raise listener.raised from None
+            with contextlib.suppress(b2.B2Error):
+                self._cancel_unfinished(bucket, name)
             raise
 
     def _held(self, bucket: Bucket, name: str) -> tuple[int, str] | None:
@@ -139,30 +155,47 @@ class B2Store:
         return f"{bucket.api.account_info.get_download_url()}/file/{quote(self._bucket_name)}/{quote(name)}"
 
 
+class _Http(B2Http):  # type: ignore[misc]
+    """b2sdk's limits: every call that is not an upload has the time of a server-side copy, 20 minutes, and 5 to 20 tries.
+
+    The numbers of tries are defaults that were bound when b2sdk was imported; setting its constants changes nothing.
+    """
+
+    CONNECTION_TIMEOUT = CONNECT_S
+    TIMEOUT = TIMEOUT_FOR_COPY = TIMEOUT_FOR_UPLOAD = ANSWER_S
+
+    def request(
+        self, method: str, url: str, headers: Any, data: Any = None, try_count: int = 1, params: Any = None, **more: Any
+    ) -> Any:
+        return super().request(method, url, headers, data, min(try_count, CALL_TRIES), params, **more)
+
+
+class _Session(B2Session):  # type: ignore[misc]
+    B2HTTP_CLASS = staticmethod(_Http)
+
+
+class _Api(B2Api):  # type: ignore[misc]
+    SESSION_CLASS = staticmethod(_Session)
+
+
+class _NotWanted(b2.B2Error):  # type: ignore[misc]
+    """Ends an upload from within; one of b2sdk's own kind, or it would log a traceback for it."""
+
+
 class _Listener(AbstractProgressListener):  # type: ignore[misc]
-    """Passes on how far an upload is, from whatever thread sends; remembers what was raised meanwhile."""
+    """Told by b2sdk's threads, before each read, how far an upload is; ends it there when it is no longer wanted."""
 
-    def __init__(self, size: int, on_bytes: OnBytes) -> None:
+    def __init__(self, sent: Sent) -> None:
         super().__init__()
-        self._size, self._on_bytes = size, on_bytes
-        self._lock = threading.Lock()
-        self.raised: BaseException | None = None
-
-    def check(self) -> None:
-        self.bytes_completed(0)
+        self._sent = sent
 
     def set_total_bytes(self, total_byte_count: int) -> None:
         pass
 
     def bytes_completed(self, byte_count: int) -> None:
-        with self._lock:
-            if self.raised is None:
-                try:
-                    self._on_bytes(min(byte_count, self._size), self._size)
-                except BaseException as error:  # Cancelled and LostJob are not b2sdk's to handle
-                    self.raised = error
-            if self.raised is not None:
-                raise self.raised
+        self._sent.done = byte_count
+        if not self._sent.wanted:
+            raise _NotWanted
 
 
 @contextlib.contextmanager
@@ -177,6 +210,12 @@ def _translated() -> Iterator[None]:
     except b2.UnusableFileName as error:
         raise InvalidInput("the job's id cannot be part of an object's name", stage="upload") from error
     except _REFUSALS as error:
-        raise Unavailable("B2 refuses the key or bucket (B2_KEY_ID, B2_APP_KEY, B2_BUCKET_NAME)", stage="upload") from error
+        raise Unavailable(
+            "B2 refuses the key, the bucket or the name (B2_KEY_ID, B2_APP_KEY, B2_BUCKET_NAME, B2_PREFIX)", stage="upload"
+        ) from error
+    except b2.ClockSkew as error:
+        raise Unavailable("this machine's clock and the store's are more than 10 minutes apart", stage="upload") from error
+    except (ValueError, KeyError, AssertionError) as error:  # b2sdk takes every 200 for B2's: a proxy's page, for one
+        raise Unavailable(f"what answers at B2_REALM does not speak B2 ({type(error).__name__})", stage="upload") from error
     except (b2.B2Error, OSError) as error:
         raise Unavailable(f"the store cannot be reached or broke off ({type(error).__name__})", stage="upload") from error
