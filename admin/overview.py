@@ -46,7 +46,10 @@ def header() -> dict[str, Any]:
         return {"mode": None}
     worker = flask.current_app.extensions["worker"]
     flags, said = worker.control.flags(), worker.control.published()
-    return {"worker": worker.settings.worker_id, "mode": mode(flags, said), "flags": flags, "words": words}
+    now = mode(flags, said)
+    running = [job for job in worker.queue.unfinished() if job.state == "generating"]
+    summary = f"{running[0].progress:.0%}" if running and now == "active" else now
+    return {"worker": worker.settings.worker_id, "mode": now, "summary": summary, "flags": flags, "words": words}
 
 
 def mode(flags: dict[str, Any], said: dict[str, Any]) -> str:
@@ -91,6 +94,8 @@ def _seen() -> dict[str, Any]:
         "more": max(0, len(current) - 6),
         "counts": counts,
         "reports": worker.outbox.waiting(),
+        "ended": glance.ended(worker.queue.database, words.utc_ago(24 * 3600)),
+        "claim": poller.get("claim") or {},
         "last": worker.queue.newest(("succeeded", "failed", "cancelled"), limit=8),
         "gpus": poller.get("gpus") or [],
         "host": poller.get("system_info") or {},

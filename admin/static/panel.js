@@ -1,9 +1,9 @@
 // Keeps the page fresh: fetches it again every two seconds while it is seen, and morphs what changed into place, so that
 // focus, typed text and players stay. Everything works without it, a reload at a time.
-import {Idiomorph} from "/static/vendor/idiomorph-0.8.0/idiomorph.esm.js";
-
 const EVERY_MS = 2000;
+const LIVE = ["live", "mode", "controls"];
 let etag = null;
+let busy = false;
 
 function sayTimes() {
   for (const time of document.querySelectorAll("time[datetime]")) {
@@ -14,31 +14,38 @@ function sayTimes() {
   }
 }
 
+// What the operator has opened or plays stays as it is.
+const callbacks = {
+  beforeNodeMorphed: (old) => !["VIDEO", "AUDIO"].includes(old.nodeName) && !(old.matches?.("details.ask[open]")),
+  beforeAttributeUpdated: (name) => name !== "open",
+};
+
+function show(text) {
+  const fresh = new DOMParser().parseFromString(text, "text/html");
+  document.title = fresh.title;
+  for (const id of LIVE) {
+    const here = document.getElementById(id), there = fresh.getElementById(id);
+    if (here && there) Idiomorph.morph(here, there, {callbacks});
+  }
+  const icon = document.querySelector("link[rel=icon]"), freshIcon = fresh.querySelector("link[rel=icon]");
+  if (icon.href !== freshIcon.href) icon.href = freshIcon.href;
+}
+
 async function refresh() {
-  const live = document.getElementById("live");
   const stale = document.getElementById("stale");
-  if (!live || document.hidden) return;
+  if (!document.getElementById("live") || document.hidden || busy) return;
+  busy = true;
   try {
     const headers = etag ? {"If-None-Match": etag} : {};
     const answer = await fetch(location.href, {headers, cache: "no-store", redirect: "manual", signal: AbortSignal.timeout(8000)});
-    if (answer.type === "opaqueredirect") { location.href = "/login"; return; }
-    stale.hidden = true;
-    if (answer.status !== 200) return;
-    etag = answer.headers.get("ETag");
-    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-    document.title = fresh.title;
-    for (const id of ["live", "mode"]) {
-      const here = document.getElementById(id), there = fresh.getElementById(id);
-      if (here && there) Idiomorph.morph(here, there, {callbacks: {
-        beforeNodeMorphed: (old) => !["VIDEO", "AUDIO"].includes(old.nodeName),
-        beforeAttributeUpdated: (name) => name !== "open",
-      }});
-    }
-    const icon = document.querySelector("link[rel=icon]"), freshIcon = fresh.querySelector("link[rel=icon]");
-    if (icon.href !== freshIcon.href) icon.href = freshIcon.href;
-    sayTimes();
+    if (answer.type === "opaqueredirect") { location.href = "/login?next=" + encodeURIComponent(location.pathname + location.search); return; }
+    stale.hidden = answer.status < 500;
+    if (answer.status === 200) { etag = answer.headers.get("ETag"); show(await answer.text()); }
   } catch {
     stale.hidden = false;
+  } finally {
+    busy = false;
+    sayTimes();
   }
 }
 
@@ -46,18 +53,35 @@ function logInByLink() {
   const code = new URLSearchParams(location.hash.slice(1)).get("code");
   const form = document.getElementById("login");
   if (!code || !form) return;
-  history.replaceState(null, "", "/login");
+  history.replaceState(null, "", location.pathname + location.search);
   form.elements.password.value = code;
   form.requestSubmit();
 }
 
+function ask(details) {
+  details.open = true;
+  details.querySelector("input:not([type=hidden])").focus();
+}
+
+const KEYS = {
+  o: () => { location.href = "/"; },
+  j: () => { location.href = "/jobs"; },
+  r: refresh,
+  p: () => { const pause = document.getElementById("pause"); pause ? ask(pause) : document.getElementById("resume")?.focus(); },
+  "/": () => { const field = document.getElementById("q"); field ? field.focus() : location.href = "/jobs#q"; },
+};
+
 document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") document.querySelectorAll("details.ask[open]").forEach((opened) => { opened.open = false; opened.querySelector("summary").focus(); });
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select")) return;
-  const go = {o: "/", j: "/jobs"}[event.key];
-  const field = {p: "reason", "/": "q"}[event.key];
-  if (go) location.href = go;
-  else if (field && document.getElementById(field)) { event.preventDefault(); document.getElementById(field).focus(); }
+  if (KEYS[event.key] && document.getElementById("live")) { event.preventDefault(); KEYS[event.key](); }
 });
+document.addEventListener("click", (event) => {
+  for (const opened of document.querySelectorAll("details.ask[open]")) if (!opened.contains(event.target)) opened.open = false;
+});
+document.addEventListener("toggle", (event) => {
+  if (event.target.matches("details.ask[open]")) ask(event.target);
+}, true);
 document.addEventListener("visibilitychange", refresh);
 setInterval(refresh, EVERY_MS);
 logInByLink();
