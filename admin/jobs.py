@@ -47,7 +47,8 @@ def _detail(job: Job) -> str:
     events = worker.outbox.history(job.id)
     rows, present = words.timeline(events, clock.utc()), files.present(worker.settings.data_dir, job)
     end = events[-1] if events and job.finished else None
-    return flask.render_template("job.html", job=job, rows=rows, files=present, end=end)
+    left_s = words.left_s(job, clock.utc())
+    return flask.render_template("job.html", job=job, rows=rows, files=present, end=end, left=left_s)
 
 
 @pages.post("/jobs/<path:job_id>/cancel")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from jobqueue.job import Event, Job
+from jobqueue.job import FINISHED, Event, Job
 
 STATES = {
     "claimed": "queued",
@@ -19,6 +19,8 @@ STATES = {
     "failed": "failed",
     "cancelled": "cancelled",
 }
+
+SOURCES = {"main": "the orchestrator", "buffer": "the buffer", "queue": "/generate", "local": "an operator"}
 
 #: What helps, by a word in the error's message; the first that fits.
 HINTS = (
@@ -49,6 +51,12 @@ def hint(error: dict[str, Any] | None) -> str | None:
     return next((text for word, text in HINTS if word.lower() in message.lower()), None)
 
 
+def blame(error: dict[str, Any]) -> str:
+    """Who is at fault, in a few words."""
+    kinds = {"media_error": "The input cannot be used", "processing_error": "This worker could not do it"}
+    return kinds.get(error.get("error_type", ""), "Something unforeseen happened")
+
+
 def masked(link: str) -> str:
     """A link without what signs it."""
     parts = urlsplit(link)
@@ -60,16 +68,34 @@ def seconds(start: str, end: str) -> float:
     return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
 
 
+def utc_ago(seconds_ago: float) -> str:
+    """The time of day so many seconds ago, as UTC text."""
+    return (datetime.now(UTC) - timedelta(seconds=seconds_ago)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def lasted(seconds_: float) -> str:
+    """A duration as people say it."""
+    if seconds_ < 100:
+        return f"{seconds_:.1f} s" if seconds_ < 10 else f"{seconds_:.0f} s"
+    minutes, rest = divmod(round(seconds_), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
 def timeline(events: list[Event], now: str) -> list[dict[str, Any]]:
-    """The events with how long each state lasted and its share of the longest, in steps of 5 percent."""
+    """The events with how long each state lasted and its share of the longest, in percent."""
     ends = [following.at for following in events[1:]] + [now]
-    lasted = [seconds(event.at, end) for event, end in zip(events, ends, strict=True)]
-    if events and events[-1].state in ("succeeded", "failed", "cancelled"):
-        lasted[-1] = 0.0
-    longest = max(lasted, default=0.0) or 1.0
+    spans = [seconds(event.at, end) for event, end in zip(events, ends, strict=True)]
+    spans = [0.0 if event.state in FINISHED else span for event, span in zip(events, spans, strict=True)]
+    longest = max(spans, default=0.0) or 1.0
     return [
-        {"event": event, "word": STATES[event.state], "seconds": max(0.0, spent), "share": round(20 * spent / longest) * 5}
-        for event, spent in zip(events, lasted, strict=True)
+        {
+            "event": event,
+            "word": STATES[event.state],
+            "seconds": max(0.0, spent),
+            "share": max(0.5, round(100 * spent / longest, 1)),  # a sliver is seen
+            "ends": event.state in FINISHED,
+        }
+        for event, spent in zip(events, spans, strict=True)
     ]
 
 
