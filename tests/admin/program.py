@@ -128,8 +128,8 @@ def add_done(queue: Queue, data_dir: Path, job_id: str, size: int = 64, frames: 
         taken = queue.take(stage, f"{stage.program}/test")
         assert taken is not None
         assert taken.id == job_id
-        job = queue.done(stage, taken, results[stage.name])
-    return job
+        queue.done(stage, taken, results[stage.name])
+    return known(queue, job_id)
 
 
 def add_failed(queue: Queue, job_id: str, error: dict[str, Any]) -> Job:
@@ -138,5 +138,14 @@ def add_failed(queue: Queue, job_id: str, error: dict[str, Any]) -> Job:
     for stage in STAGES[:2]:
         taken = queue.take(stage, f"{stage.program}/test")
         assert taken is not None
-        job = queue.done(stage, taken, {}) if stage.name == "fetch" else queue.fail(taken, error)
+        if stage.name == "fetch":
+            queue.done(stage, taken, {})
+        else:
+            queue.fail(taken, error)
+    return known(queue, job_id)
+
+
+def known(queue: Queue, job_id: str) -> Job:
+    job = queue.get(job_id)
+    assert job
     return job
