@@ -6,7 +6,7 @@ import os
 import stat
 import threading
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import flask
 from werkzeug.exceptions import NotFound, ServiceUnavailable
@@ -17,6 +17,8 @@ from jobqueue.job import Job
 
 #: Files sent at once: a player that stops reading holds a thread, and the page needs some too.
 MOST_READERS = 4
+#: Most bytes of one answer to a player: one that stops reading in the middle of a large video must not keep a place.
+PIECE = 1024 * 1024
 KINDS = ("output", "video", "audio", "image")
 _places = threading.BoundedSemaphore(MOST_READERS)
 _HEADS = {
@@ -40,8 +42,11 @@ def present(data_dir: Path, job: Job) -> list[str]:
     return found
 
 
-def send(data_dir: Path, job: Job, kind: str) -> flask.Response:
-    """The file or the part of it that was asked for. Raises NotFound, or ServiceUnavailable if too many are being sent."""
+def send(data_dir: Path, job: Job, kind: str, whole: bool = False) -> flask.Response:
+    """The file or the part of it that was asked for, piece by piece unless `whole`: players ask on, downloads do not.
+
+    Raises NotFound, or ServiceUnavailable if too many are being sent.
+    """
     handle = _open(data_dir, job, kind)
     if handle is None:
         raise NotFound
@@ -54,16 +59,27 @@ def send(data_dir: Path, job: Job, kind: str) -> flask.Response:
     response.call_on_close(_places.release)
     response.call_on_close(handle.close)
     response.headers["Content-Security-Policy"] = "sandbox; default-src 'none'"
-    if response.mimetype == "application/octet-stream":
+    if whole or response.mimetype == "application/octet-stream":
         response.headers["Content-Disposition"] = "attachment"
     response.content_length, response.last_modified = facts.st_size, facts.st_mtime  # type: ignore[assignment]
     response.set_etag(f"{facts.st_ino:x}-{facts.st_size:x}-{facts.st_mtime_ns:x}")
+    environ = flask.request.environ if whole else _by_pieces(facts.st_size)
     try:
-        response.make_conditional(flask.request, accept_ranges=True, complete_length=facts.st_size)
+        response.make_conditional(environ, accept_ranges=True, complete_length=facts.st_size)
     except BaseException:
         response.close()
         raise
     return response
+
+
+def _by_pieces(size: int) -> dict[str, Any]:
+    """The request as if it asked for at most PIECE bytes. A shorter part than was asked for is a right answer (RFC 9110)."""
+    environ, asked = flask.request.environ, flask.request.range
+    span = asked.range_for_length(size) if asked else None
+    if span is None:
+        return environ
+    start, stop = span
+    return {**environ, "HTTP_RANGE": f"bytes={start}-{min(stop, start + PIECE) - 1}"}
 
 
 def media_type(head: bytes) -> str:

@@ -68,7 +68,8 @@ def retry(job_id: str) -> flask.typing.ResponseReturnValue:
 
 @pages.get("/jobs/<path:job_id>/files/<kind>")
 def file(job_id: str, kind: str) -> flask.Response:
-    return files.send(flask.current_app.extensions["worker"].settings.data_dir, _job(job_id), kind)
+    data_dir, whole = flask.current_app.extensions["worker"].settings.data_dir, "download" in flask.request.args
+    return files.send(data_dir, _job(job_id), kind, whole)
 
 
 def _job(job_id: str) -> Job:

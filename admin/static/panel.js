@@ -73,7 +73,7 @@ const KEYS = {
 
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") document.querySelectorAll("details.ask[open]").forEach((opened) => { opened.open = false; opened.querySelector("summary").focus(); });
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select")) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select, details.ask[open]")) return;
   if (KEYS[event.key] && document.getElementById("live")) { event.preventDefault(); KEYS[event.key](); }
 });
 document.addEventListener("click", (event) => {
@@ -81,6 +81,10 @@ document.addEventListener("click", (event) => {
 });
 document.addEventListener("toggle", (event) => {
   if (event.target.matches("details.ask[open]")) ask(event.target);
+}, true);
+document.addEventListener("error", (event) => {  // too many videos at once: the server asks to come back
+  const player = event.target;
+  if (player.matches?.("video, audio") && (player.tries = (player.tries ?? 0) + 1) < 4) setTimeout(() => player.load(), 3000);
 }, true);
 document.addEventListener("visibilitychange", refresh);
 setInterval(refresh, EVERY_MS);

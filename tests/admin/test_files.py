@@ -43,6 +43,25 @@ def test_a_part_is_sent_as_a_part(admin: Admin, browser: requests.Session, job: 
     assert get(admin, browser, "output", **{"If-None-Match": answer.headers["ETag"]}).status_code == 304
 
 
+def test_a_player_gets_a_large_video_piece_by_piece_and_a_download_all_of_it(admin: Admin, browser: requests.Session) -> None:
+    """A player that is paused in the middle of a long answer would keep one of the few places."""
+    add_done(admin.queue, admin.data_dir, "heavy")
+    content = os.urandom(files.PIECE * 2 + 5)
+    spool.output_file(admin.data_dir, "heavy").write_bytes(content)
+    seen = b""
+    while len(seen) < len(content):
+        part = get(admin, browser, "output", job_id="heavy", Range=f"bytes={len(seen)}-")
+        assert part.status_code == 206
+        last = min(len(seen) + files.PIECE, len(content)) - 1
+        assert part.headers["Content-Range"] == f"bytes {len(seen)}-{last}/{len(content)}"
+        seen += part.content
+    assert seen == content
+    assert get(admin, browser, "output", job_id="heavy", Range="bytes=-7").content == content[-7:]
+    rest = get(admin, browser, "output?download=1", job_id="heavy", Range="bytes=9-")
+    assert rest.content == content[9:]
+    assert rest.headers["Content-Disposition"] == "attachment"
+
+
 def test_a_place_is_given_back_whatever_became_of_the_answer(admin: Admin, browser: requests.Session) -> None:
     for asked in ("bytes=0-1", "bytes=999999999-", "nonsense", "bytes=0-"):
         for _ in range(files.MOST_READERS + 1):
