@@ -1,0 +1,40 @@
+"""What the encoder sees of a picture: the box as a 256-pixel square, once with the lower half black and once whole.
+
+As the published pipeline's `vae.preprocess_img` and `get_latents_for_unet`: Lanczos on bytes, the picture's shape not kept.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from inference.engines.musetalk import resize
+from inference.engines.musetalk.boxes import Box
+
+#: The side of a face that goes in and comes out.
+SIDE = 256
+
+
+def squares(pictures: torch.Tensor, boxes: list[Box]) -> torch.Tensor:
+    """(n, 256, 256, 3) uint8 from pictures (n, h, w, 3) uint8 and the box of each; of a box only what is in the picture."""
+    height, width = pictures.shape[1:3]
+    inside = [box.cut(width, height) for box in boxes]
+    return torch.stack(
+        [
+            resize.lanczos(picture[box.y1 : box.y2, box.x1 : box.x2], SIDE, SIDE)
+            for picture, box in zip(pictures, inside, strict=True)
+        ]
+    )
+
+
+def halves(faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The encoder's two inputs, (n, 3, 256, 256) float32 from -1 to 1 each, from RGB (n, 256, 256, 3) uint8: the one with
+    the lower half black, and the whole one."""
+    shares = (faces.permute(0, 3, 1, 2).double() / 255).float()
+    masked = shares.clone()
+    masked[:, :, SIDE // 2 :] = 0
+    return (masked - 0.5) / 0.5, (shares - 0.5) / 0.5
+
+
+def together(masked: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
+    """The UNet's input (n, 8, 32, 32) from the two latents (n, 4, 32, 32), each already times the scaling factor."""
+    return torch.cat([masked, whole], dim=1)

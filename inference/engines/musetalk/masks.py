@@ -1,0 +1,205 @@
+"""Where and how strongly the generated face covers the picture: face parts, grown or shrunk, softened, per source picture.
+
+Everything runs on the device of what it is given and gives the same whole numbers everywhere as OpenCV and Pillow give the
+published pipeline (its `face_parsing` and `blending`): growing and shrinking are ORs of shifted pictures, resizing and
+blurring are sums of whole numbers. A mask is kept as the small rectangle that it changes.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from inference.engines.musetalk import resize
+from inference.engines.musetalk.boxes import Box
+from inference.engines.musetalk.params import ParsingMode
+
+#: The side of the picture that the parser looks at, and of its map.
+SIDE = 512
+#: What the parser's pictures are normalised with (ImageNet's).
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+#: The parser's classes that count.
+SKIN, NOSE, MOUTH, UPPER_LIP, LOWER_LIP, NECK = 1, 10, 11, 12, 13, 14
+LIPS = (MOUTH, UPPER_LIP, LOWER_LIP)
+
+#: The square around a box has this many times its longer side.
+EXPAND = 1.5
+#: The blur's width as a share of that square: 0.05 when a video is made, 0.1 in the published live script.
+BLUR = 0.05
+#: Nothing above the middle of the square is changed.
+KEPT_ABOVE = 0.5
+
+#: The shape that skin is grown by: a cone from UP pixels below it narrowing to DOWN above, then a column; CONE its half width.
+UP, DOWN, CONE = 16, 6, 10
+#: The cheeks are shrunk twice by a cross of this half width and half height.
+CHEEK_X, CHEEK_Y, CHEEK_TIMES = 17, 1, 2
+
+#: OpenCV's blurs of up to nine pixels, of 256; wider ones follow a bell.
+SMALL_BLURS = {
+    1: (256,),
+    3: (64, 128, 64),
+    5: (16, 64, 96, 64, 16),
+    7: (8, 28, 56, 72, 56, 28, 8),
+    9: (4, 13, 30, 51, 60, 51, 30, 13, 4),
+}
+
+
+@dataclass(frozen=True)
+class Mask:
+    """The part of a picture that changes. alpha: (h, w) uint8, 255 is all generated; its left top pixel is (x, y)."""
+
+    x: int
+    y: int
+    alpha: NDArray[np.uint8]
+
+
+def square(box: Box, expand: float = EXPAND) -> Box:
+    """What the parser sees around a box; it may leave the picture."""
+    x, y = (box.x1 + box.x2) // 2, (box.y1 + box.y2) // 2
+    half = int(max(box.width, box.height) // 2 * expand)
+    return Box(x - half, y - half, x + half, y + half)
+
+
+def seen(pictures: torch.Tensor, boxes: list[Box], expand: float = EXPAND) -> torch.Tensor:
+    """The parser's input: (n, 3, 512, 512) float32, from (n, h, w, 3) uint8 RGB and the box of each. Black beyond the edges."""
+    squares = [_cropped(picture, square(box, expand)) for picture, box in zip(pictures, boxes, strict=True)]
+    small = torch.stack([resize.pillow(part, SIDE, "bilinear") for part in squares]).permute(0, 3, 1, 2)
+    mean, deviation = (torch.tensor(three, device=small.device).view(1, 3, 1, 1) for three in (MEAN, DEVIATION))
+    return (small.float() / 255 - mean) / deviation
+
+
+def classes(scores: torch.Tensor) -> torch.Tensor:
+    """(n, 19, 512, 512) to (n, 512, 512) uint8: the class of each pixel."""
+    return scores.argmax(dim=1).to(torch.uint8)
+
+
+def parts(found: torch.Tensor, mode: ParsingMode, left_cheek: int = 90, right_cheek: int = 90) -> torch.Tensor:
+    """(n, 512, 512) bool, what may be changed at all, from the classes (n, 512, 512) uint8.
+
+    raw: skin, lips and mouth. neck: the neck too. jaw: the skin is grown, mostly upwards and little downwards so that the
+    chin keeps its edge, and shrunk again at the cheeks, further from the middle than left_cheek and right_cheek.
+    """
+    lips = _any_of(found, LIPS)
+    if mode != "jaw":
+        return lips | _any_of(found, (SKIN, NECK) if mode == "neck" else (SKIN,))
+    grown = _grown(found == SKIN)
+    columns = torch.arange(SIDE, device=found.device)
+    cheek = (columns <= SIDE // 2 - left_cheek) | (columns >= SIDE // 2 + right_cheek)
+    return (torch.where(cheek, _shrunk(grown), grown) & (found != NOSE)) | lips
+
+
+def build(part: torch.Tensor, box: Box, width: int, height: int, expand: float = EXPAND, blur: float = BLUR) -> Mask | None:
+    """The mask of one picture of this size, from its (512, 512) bool parts; None if nothing would change.
+
+    Only the box's own part of the square counts, and of that the lower half; then it is blurred, which carries it over these
+    lines; then it is cut to where something new is pasted: the box.
+    """
+    around = square(box, expand)
+    side = around.width
+    own = box.moved(-around.x1, -around.y1)  # from here on, places are the square's
+    kept = Box(own.x1, max(own.y1, int(side * KEPT_ABOVE)), own.x2, own.y2).cut(side, side)
+    pasted = box.cut(width, height).moved(-around.x1, -around.y1).cut(side, side)
+    if min(kept.width, kept.height, pasted.width, pasted.height) < 1:
+        return None
+    bytes_ = part.to(torch.uint8)[..., None] * 255
+    hard = resize.pillow(bytes_, side, "bicubic", slice(kept.y1, kept.y2), slice(kept.x1, kept.x2))[..., 0]
+    down = _blurring(side, blur, (pasted.y1, pasted.y2), (kept.y1, kept.y2), hard.device)
+    across = _blurring(side, blur, (pasted.x1, pasted.x2), (kept.x1, kept.x2), hard.device)
+    alpha = torch.floor((down @ hard.double() @ across.T + 2**15) / 2**16).to(torch.uint8)
+    return _trimmed(around.x1 + pasted.x1, around.y1 + pasted.y1, alpha.cpu().numpy())
+
+
+def blur_width(side: int, share: float = BLUR) -> int:
+    """How wide the blur of a square of this side is, in pixels; always odd."""
+    return int(share * side // 2 * 2) + 1
+
+
+@functools.lru_cache(maxsize=64)
+def blur_weights(width: int) -> tuple[int, ...]:
+    """The whole-number weights, 256 in all, of OpenCV's GaussianBlur on bytes when only the width is given.
+
+    The bell's sigma is 0.3 ((width - 1) / 2 - 1) + 0.8; each weight is rounded with what was left over from the one before.
+    """
+    if width in SMALL_BLURS:
+        return SMALL_BLURS[width]
+    sigma = 0.3 * ((width - 1) * 0.5 - 1) + 0.8
+    bell = np.exp(-((np.arange(width) - (width - 1) * 0.5) ** 2) / (2 * sigma**2))
+    bell /= bell.sum()
+    half, over = [], 0.0
+    for share in bell[: width // 2]:
+        half.append(round(float(share) * 256 + over))
+        over += float(share) * 256 - half[-1]
+    return (*half, 256 - 2 * sum(half), *half[::-1])
+
+
+def _blurring(side: int, share: float, to: tuple[int, int], of: tuple[int, int], device: Any) -> torch.Tensor:
+    """(pixels of `to`, pixels of `of`) float64: the blur along one side of the square as a matrix; what lies outside of `of`
+    is 0, what lies outside of the square is mirrored at the middle of its last pixel."""
+    weights = np.array(blur_weights(blur_width(side, share)))
+    at = np.arange(*to)[:, None] + np.arange(len(weights)) - len(weights) // 2
+    at = np.abs(at)
+    at = np.where(at >= side, 2 * (side - 1) - at, at) - of[0]
+    within = (at >= 0) & (at < of[1] - of[0])
+    matrix = torch.zeros(to[1] - to[0], of[1] - of[0], dtype=torch.float64, device=device)
+    where = torch.from_numpy(np.where(within, at, 0)).to(device)
+    return matrix.scatter_add_(1, where, torch.from_numpy(np.where(within, weights, 0)).double().to(device))
+
+
+def _grown(skin: torch.Tensor) -> torch.Tensor:
+    """Every pixel with skin in the cone and column below it: row d of it, from DOWN above to UP below, is as wide as
+    2 min(d + DOWN, CONE) + 1. A cone and a column, one after the other, are that shape."""
+    height = skin.shape[1]
+    padded = torch.nn.functional.pad(skin, (0, 0, DOWN, UP))
+    cone = torch.zeros_like(padded[:, : height + UP + DOWN - CONE])
+    for row in range(CONE + 1):
+        cone |= _spread(padded[:, row : row + cone.shape[1]], 2, row, row)
+    return _spread(cone, 1, 0, UP + DOWN - CONE)[:, :height]
+
+
+def _shrunk(part: torch.Tensor) -> torch.Tensor:
+    """What is left when the edges are taken off by the cross; nothing beyond the map takes anything off."""
+    gone = ~part
+    for _ in range(CHEEK_TIMES):
+        gone = _spread(gone, 2, CHEEK_X, CHEEK_X) | _spread(gone, 1, CHEEK_Y, CHEEK_Y)
+    return ~gone
+
+
+def _spread(found: torch.Tensor, axis: int, before: int, after: int) -> torch.Tensor:
+    """True wherever anything is from `before` pixels before to `after` pixels after along an axis of (n, h, w) bool."""
+    sides = (before, after) if axis == 2 else (0, 0, before, after)
+    spread, reached = torch.nn.functional.pad(found, sides), 1
+    while reached < before + after + 1:
+        step = min(reached, before + after + 1 - reached)
+        count = spread.shape[axis] - step
+        spread = spread.narrow(axis, 0, count) | spread.narrow(axis, step, count)
+        reached += step
+    return spread
+
+
+def _any_of(found: torch.Tensor, wanted: tuple[int, ...]) -> torch.Tensor:
+    return torch.isin(found, torch.tensor(wanted, dtype=found.dtype, device=found.device))
+
+
+def _cropped(picture: torch.Tensor, box: Box) -> torch.Tensor:
+    height, width = picture.shape[:2]
+    inside = box.cut(width, height)
+    part = picture.new_zeros((max(box.height, 1), max(box.width, 1), 3))
+    if inside.width > 0 and inside.height > 0:
+        top, left = inside.y1 - box.y1, inside.x1 - box.x1
+        part[top : top + inside.height, left : left + inside.width] = picture[inside.y1 : inside.y2, inside.x1 : inside.x2]
+    return part
+
+
+def _trimmed(x: int, y: int, alpha: NDArray[np.uint8]) -> Mask | None:
+    """Without the empty rows and columns around it."""
+    rows, columns = np.flatnonzero(alpha.any(axis=1)), np.flatnonzero(alpha.any(axis=0))
+    if not len(rows):
+        return None
+    part = alpha[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return Mask(x + int(columns[0]), y + int(rows[0]), np.ascontiguousarray(part))

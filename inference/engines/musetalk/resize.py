@@ -1,0 +1,137 @@
+"""The published pipeline's picture sizes to the last bit, without Pillow, on any device: OpenCV's Lanczos, Pillow's two.
+
+Both libraries weigh pixels with whole numbers (a share times a power of two) and round once a pass, so the sums are whole
+and fit in 53 bits: a matrix product in float64 gives exactly theirs, on a CPU and on a GPU. What the weights are is described
+in OpenCV's `resize` (INTER_LANCZOS4: eight taps, 11 bits) and in Pillow's `Resample.c` (a filter as wide as the picture
+shrinks, 22 bits, across first).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+#: Bits behind the point of a weight.
+OPENCV_BITS, PILLOW_BITS = 11, 22
+LANCZOS_TAPS = 8
+
+Filter = Literal["bilinear", "bicubic"]
+
+#: How many source pixels a filter reaches to each side when the picture does not shrink.
+REACH: dict[str, float] = {"bilinear": 1.0, "bicubic": 2.0}
+
+
+@dataclass(frozen=True)
+class Taps:
+    """From which source pixels each target pixel is made: (target, taps) each, whole-number weights, 0 for an unused tap."""
+
+    at: NDArray[np.int64]
+    weight: NDArray[np.int64]
+    source: int
+
+    def matrix(self, device: Any, rows: slice = slice(None)) -> torch.Tensor:
+        """(target, source) float64, or only these rows of it."""
+        at, weight = torch.from_numpy(self.at[rows]).to(device), torch.from_numpy(self.weight[rows]).to(device)
+        empty = torch.zeros(len(at), self.source, dtype=torch.float64, device=device)
+        return empty.scatter_add_(1, at, weight.double())
+
+
+def lanczos(picture: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """(h, w, c) uint8 to (height, width, c) uint8, as `cv2.resize` with INTER_LANCZOS4 does, both ways in one rounding."""
+    device = picture.device
+    planes = picture.permute(2, 0, 1).double()
+    across = planes @ lanczos_taps(picture.shape[1], width).matrix(device).T
+    return _rounded(lanczos_taps(picture.shape[0], height).matrix(device) @ across, 2 * OPENCV_BITS).permute(1, 2, 0)
+
+
+def pillow(
+    picture: torch.Tensor, side: int, kind: Filter, rows: slice = slice(None), columns: slice = slice(None)
+) -> torch.Tensor:
+    """(s, s, c) uint8 to (side, side, c) uint8, as Pillow's `Image.resize` does; only these rows and columns of it.
+
+    Squares only: which way it goes first, and so rounds first, depends on the shape in newer releases.
+    """
+    planes = picture.permute(2, 0, 1)
+    if side == picture.shape[0]:
+        return picture[rows, columns]
+    taps = pillow_taps(picture.shape[0], side, kind)
+    across = _rounded(planes.double() @ taps.matrix(picture.device, columns).T, PILLOW_BITS)
+    return _rounded(taps.matrix(picture.device, rows) @ across.double(), PILLOW_BITS).permute(1, 2, 0)
+
+
+def _rounded(sums: torch.Tensor, bits: int) -> torch.Tensor:
+    return torch.floor((sums + 2 ** (bits - 1)) / 2**bits).clamp_(0, 255).to(torch.uint8)
+
+
+@functools.lru_cache(maxsize=64)
+def lanczos_taps(source: int, target: int) -> Taps:
+    """OpenCV's eight weights a pixel; pixels beyond an edge are the edge's."""
+    place = _opencv_places(source, target)
+    first = np.floor(place).astype(np.int64)
+    share = (place - first.astype(np.float32)).astype(np.float32)
+    weight = np.rint(_lanczos_weights(share) * np.float32(2**OPENCV_BITS)).astype(np.int64)
+    at = np.clip(first[:, None] + np.arange(LANCZOS_TAPS) - (LANCZOS_TAPS // 2 - 1), 0, source - 1)
+    return Taps(at, weight, source)
+
+
+def _opencv_places(source: int, target: int) -> NDArray[np.float32]:
+    """Where each target pixel's middle lies among the source's, rounded as OpenCV rounds."""
+    scale = 1.0 / (target / source)
+    return ((np.arange(target) + 0.5) * scale - 0.5).astype(np.float32)
+
+
+def _lanczos_weights(share: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The Lanczos window of eight pixels at a share 0 <= s < 1 of the way to the next one, (n, 8) float32, adding up to 1.
+
+    sinc(t) sinc(t/4) at t = s + 3 - i. Both sines come from those at i = 0 by turning, as OpenCV does, so that the rounding
+    is the same: sin(pi t) alternates in sign and falls out, sin(pi t / 4) turns by 45 degrees a step.
+    """
+    s = share.astype(np.float64)[:, None]
+    steps = np.arange(LANCZOS_TAPS)
+    angle = -(s + 3) * math.pi * 0.25
+    half = 0.70710678118654752440084436210485
+    sines = np.array([1, -half, 0, half, -1, half, 0, -half])
+    cosines = np.array([0, -half, 1, -half, 0, half, -1, half])
+    distance = s + 3 - steps
+    with np.errstate(divide="ignore", invalid="ignore"):
+        weights = ((sines * np.sin(angle) + cosines * np.cos(angle)) / (distance * math.pi * 0.25) ** 2).astype(np.float32)
+    weights[np.abs(distance) < 1e-6] = 1e30  # on a pixel: that one alone
+    return np.asarray(weights * (np.float32(1) / _added_up(weights)), dtype=np.float32)
+
+
+@functools.lru_cache(maxsize=64)
+def pillow_taps(source: int, target: int, kind: Filter) -> Taps:
+    """Pillow's weights: a filter that widens as the picture shrinks, cut at the edges and made to add up to 1 again."""
+    scale = source / target
+    widened = max(scale, 1.0)
+    reach = REACH[kind] * widened
+    middle = (np.arange(target) + 0.5) * scale
+    first = np.maximum(0, (middle - reach + 0.5).astype(np.int64))
+    stop = np.minimum(source, (middle + reach + 0.5).astype(np.int64))
+    at = first[:, None] + np.arange(int((stop - first).max()))
+    distance = np.abs((at - middle[:, None] + 0.5) * (1.0 / widened))
+    weight = np.where(at < stop[:, None], _bilinear(distance) if kind == "bilinear" else _bicubic(distance), 0.0)
+    shares = weight / _added_up(weight) * 2**PILLOW_BITS
+    return Taps(np.minimum(at, source - 1), np.trunc(shares + np.copysign(0.5, shares)).astype(np.int64), source)
+
+
+def _bilinear(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(distance < 1, 1 - distance, 0.0)
+
+
+def _bicubic(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Keys' cubic with a = -1/2."""
+    near = (1.5 * distance - 2.5) * distance * distance + 1
+    far = (((distance - 5) * distance + 8) * distance - 4) * -0.5
+    return np.where(distance < 1, near, np.where(distance < 2, far, 0.0))
+
+
+def _added_up(weights: NDArray[Any]) -> NDArray[Any]:
+    """(n, 1), one after the other: numpy's own sum adds in another order and can differ in the last bit."""
+    return np.asarray(np.cumsum(weights, axis=1, dtype=weights.dtype)[:, -1:])
