@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 #: A package may import from floors below its own, and from itself. `errors` is the ground.
 FLOORS: dict[str, int] = {
     "errors": 0,
-    **dict.fromkeys(("settings", "jobqueue", "telemetry", "media"), 1),
+    **dict.fromkeys(("settings", "jobqueue", "telemetry", "media", "weights"), 1),
     **dict.fromkeys(("service", "serving", "operations", "supervision"), 2),
     **dict.fromkeys(("poller", "inference", "uploader", "api", "admin", "guard", "orchestrator", "cli"), 3),
 }
@@ -27,7 +27,7 @@ NEIGHBOURS = {
 DOORS: dict[str, tuple[str, ...]] = {
     "apsw": ("jobqueue/", "orchestrator/"),
     "sqlite3": (),
-    "requests": ("poller/",),
+    "requests": ("poller/", "weights/pull.py"),
     "b2sdk": ("uploader/stores/b2.py",),
     "pynvml": ("telemetry/gpu.py",),
     "flask": ("api/", "admin/", "orchestrator/"),
@@ -35,6 +35,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "xmlrpc": ("supervision.py",),
     "supervisor": ("guard/",),
     "torch": ("inference/engines/", "inference/__main__.py"),
+    **dict.fromkeys(("diffusers", "transformers", "safetensors"), ("inference/engines/",)),
     "cv2": ("inference/engines/", "media/"),
     "av": ("media/",),
     "pydantic": ("settings.py",),

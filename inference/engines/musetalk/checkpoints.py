@@ -1,0 +1,143 @@
+"""Reads a file of weights, whichever of the published forms it has, into names and tensors. Runs nothing that the file says.
+
+Forms: torch's zip (mapped into memory, not copied), torch's older pickle, either with a training framework's objects beside
+the tensors, and safetensors (mapped as well). The names that come out are those of today's libraries.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import types
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from errors import EngineFailed
+from inference.engines.musetalk.layout import FETCHED
+
+#: What reading a file that is cut off, or something else, raises.
+_FAULTS = (
+    OSError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    safetensors.SafetensorError,
+)
+
+#: The only things a pickle may name that become what they are; everything else becomes `Inert`.
+_REAL = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("torch._utils", "_rebuild_tensor"): torch._utils._rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
+    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
+    ("torch", "Size"): torch.Size,
+    ("torch", "device"): torch.device,
+}
+
+#: The VAE's attention, as it was named before diffusers 0.18.
+_OLD_ATTENTION = re.compile(r"(\.attentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)$")
+_NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+class Inert(dict[Any, Any]):
+    """Stands for whatever a pickle names that is not a tensor: takes everything that is done to it and does nothing."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        super().__init__()
+
+    def __new__(cls, *_: Any, **__: Any) -> Inert:
+        return super().__new__(cls)
+
+    def __call__(self, *_: Any, **__: Any) -> Inert:
+        return self
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+    def __hash__(self) -> int:  # type: ignore[override]  # it may be a key
+        return id(self)
+
+    def append(self, _: Any) -> None:
+        pass
+
+    def extend(self, _: Any) -> None:
+        pass
+
+    def add(self, _: Any) -> None:
+        pass
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "torch" and name.endswith("Storage"):
+            return getattr(torch, name)  # a storage's kind: the older pickle names it so
+        return _REAL.get((module, name), Inert)
+
+
+def _load(file: Any, **options: Any) -> Any:
+    return _Unpickler(file, **options).load()
+
+
+#: What torch.load is given in pickle's place.
+_PICKLE = types.SimpleNamespace(__name__="inert", Unpickler=_Unpickler, load=_load)
+
+
+def read(path: Path, remedy: str = FETCHED) -> dict[str, Tensor]:
+    """The tensors of a file by name. Raises EngineFailed: one line with the file, ending in `remedy`."""
+    try:
+        size_bytes = path.stat().st_size
+        found = load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
+    except FileNotFoundError:
+        raise EngineFailed(f"{path}: is missing; {remedy}") from None
+    except MemoryError:
+        raise EngineFailed(f"{path}: does not fit into memory") from None
+    except _FAULTS as error:
+        what = f"is not a whole checkpoint ({size_bytes:,} bytes)" if size_bytes else "is empty"
+        raise EngineFailed(f"{path}: {what}; {remedy}", cause=str(error)[:300]) from error
+    state = _state(found)
+    if not state:
+        raise EngineFailed(f"{path}: holds no tensors; {remedy}")
+    return state
+
+
+def _unpickled(path: Path) -> Any:
+    """What torch finds in a file: first as its own restricted reader sees it, then with everything else made inert."""
+    mapped = zipfile.is_zipfile(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError:
+        # Safe all the same: `_Unpickler` builds tensors and plain containers, nothing else.
+        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_PICKLE, mmap=mapped)
+
+
+def _state(found: Any) -> dict[str, Tensor]:
+    """The tensors by today's names: out of a training run's dictionary, without the prefix of a wrapper."""
+    if not isinstance(found, dict):
+        return {}
+    if isinstance(found.get("state_dict"), dict):
+        found = found["state_dict"]
+    tensors = {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
+    if tensors and all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    return dict(_renamed(name, tensor) for name, tensor in tensors.items())
+
+
+def _renamed(name: str, tensor: Tensor) -> tuple[str, Tensor]:
+    match = _OLD_ATTENTION.search(name)
+    if not match:
+        return name, tensor.detach()
+    name = f"{name[: match.start()]}{match[1]}.{_NEW_ATTENTION[match[2]]}.{match[3]}"
+    return name, tensor.detach().flatten(1) if match[3] == "weight" else tensor.detach()  # some were 1x1 convolutions

@@ -1,0 +1,93 @@
+"""Where each network's file lies under MODELS_DIR: as published, or in the one folder that `convert` writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from errors import EngineFailed
+from weights import manifest
+
+#: The folder of converted files, under MODELS_DIR.
+CONVERTED = "musetalk-fp16"
+#: How to get a published file, and a converted one.
+FETCHED = "`worker models pull musetalk` fetches it"
+WRITTEN = "`worker models convert musetalk` writes it anew"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One network: its published file and configuration, in the order of preference."""
+
+    weights: tuple[str, ...]
+    configs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where they are. `remedy` ends a message about a file that is not what it should be: its size, how to get it."""
+
+    weights: Path
+    config: Path | None
+    remedy: str
+
+
+PARTS = {
+    "unet-1.5": Part(("musetalkV15/unet.pth",), ("musetalkV15/musetalk.json", "musetalkV15/config.json")),
+    "unet-1.0": Part(("musetalk/pytorch_model.bin",), ("musetalk/musetalk.json", "musetalk/config.json")),
+    "vae": Part(
+        tuple(
+            f"{folder}/diffusion_pytorch_model.{kind}"
+            for folder in ("sd-vae", "sd-vae-ft-mse")
+            for kind in ("bin", "safetensors")
+        ),
+        ("sd-vae/config.json", "sd-vae-ft-mse/config.json"),
+    ),
+    "whisper": Part(("whisper/pytorch_model.bin", "whisper/model.safetensors"), ("whisper/config.json",)),
+    "pose": Part(("dwpose/dw-ll_ucoco_384.pth",)),
+    "detector": Part(("s3fd/s3fd-619a316812.pth", "s3fd/s3fd.pth")),
+    "parser": Part(("face-parse-bisent/79999_iter.pth",)),
+}
+
+
+def parts_of(version: str) -> list[str]:
+    """The networks that a version of MuseTalk needs."""
+    return [f"unet-{version}", *(name for name in PARTS if not name.startswith("unet-"))]
+
+
+def find(folder: Path, name: str) -> Found:
+    """The files of one network, converted ones first. Raises EngineFailed, one line, if one is not there."""
+    for home in (folder, folder / CONVERTED):
+        weights, config = home / f"{name}.safetensors", home / f"{name}.json"
+        if weights.is_file() and (config.is_file() or not PARTS[name].configs):
+            return Found(weights, config if PARTS[name].configs else None, WRITTEN)
+    part = PARTS[name]
+    weights = _first(folder, part.weights)
+    return Found(weights, _first(folder, part.configs) if part.configs else None, _remedy(folder, weights))
+
+
+def missing(folder: Path, version: str = "1.5") -> list[str]:
+    """One line for each file of a version that is not there: its name, size, and the command that fetches it."""
+    lines = []
+    for name in parts_of(version):
+        try:
+            find(folder, name)
+        except EngineFailed as error:
+            lines.append(error.message)
+    return lines
+
+
+def _first(folder: Path, paths: tuple[str, ...]) -> Path:
+    """The first of these that is there."""
+    for path in paths:
+        if (folder / path).is_file():
+            return folder / path
+    raise EngineFailed(f"{folder / paths[0]}: is missing; {_remedy(folder, folder / paths[0])}")
+
+
+def _remedy(folder: Path, path: Path) -> str:
+    listed = manifest.by_path(path.relative_to(folder).as_posix())
+    if listed is None or not listed.expected_bytes:
+        return FETCHED
+    about = "" if listed.size_bytes else "about "
+    return f"{about}{listed.expected_bytes:,} bytes are expected; {FETCHED}"

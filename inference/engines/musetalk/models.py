@@ -1,0 +1,208 @@
+"""The six networks of MuseTalk, loaded once from their files, made ready to run and never to learn."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_eval
+from transformers import WhisperConfig
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from errors import EngineFailed, OutOfMemory
+from inference.engines.musetalk import checkpoints, layout
+from inference.engines.musetalk.layout import missing
+from inference.engines.musetalk.networks.bisenet import UNUSED, BiSeNet
+from inference.engines.musetalk.networks.dwpose import DWPose
+from inference.engines.musetalk.networks.s3fd import S3FD
+from inference.engines.musetalk.networks.unet import Unet
+
+__all__ = ["Models", "load", "missing"]
+
+log = logging.getLogger(__name__)
+
+State = dict[str, Tensor]
+N = TypeVar("N", bound=nn.Module)
+
+#: A convolution and the batch norm that follows it, as the networks name them.
+_FOLLOWED = (("conv", "bn"), ("conv1", "bn1"), ("conv2", "bn2"), ("conv_atten", "bn_atten"), ("0", "1"))
+#: What the walk in networks/unet.py knows nothing of, and the only value each may have.
+_ONLY = {"center_input_sample": False, "class_embed_type": None, "addition_embed_type": None, "time_cond_proj_dim": None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """The networks on their device, in eval mode, without gradients, convolutions channels-last.
+
+    unet(latents (n, 8, 32, 32), speech (n, 50, 384)) -> (n, 4, 32, 32), the step 0 within it
+    vae       diffusers' AutoencoderKL: encode(…).latent_dist.mean, decode(…).sample; scaling in vae.config.scaling_factor
+    whisper   transformers' WhisperEncoder, (n, 80, 3000) -> its output; hidden states on request
+    pose      (n, 3, 384, 288) -> bins (n, 133, 576), (n, 133, 768)
+    detector  (n, 3, h, w) -> six pairs of face logits and box offsets
+    parser    (n, 3, 512, 512) -> (n, 19, 512, 512)
+    dtype          of unet and vae, which make the picture
+    looking_dtype  of the four that only look and listen: they run once a source frame or once a speech
+    """
+
+    unet: Unet
+    vae: AutoencoderKL
+    whisper: WhisperEncoder
+    pose: DWPose
+    detector: S3FD
+    parser: BiSeNet
+    version: str
+    device: torch.device
+    dtype: torch.dtype
+    looking_dtype: torch.dtype
+
+
+def load(
+    folder: Path,
+    version: str = "1.5",
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    looking_dtype: torch.dtype = torch.float32,
+) -> Models:
+    """Bring the networks of one version ("1.5" or "1.0") from `folder`, published or converted, to the device.
+
+    Raises EngineFailed, one line, for a file that is missing, cut off or not what its name says; OutOfMemory.
+    """
+    began, device = time.monotonic(), torch.device(device)
+    lines = missing(folder, version)
+    if lines:
+        raise EngineFailed(lines[0] + (f" ({len(lines)} files are missing)" if len(lines) > 1 else ""))
+    made = {}
+    try:
+        for name, build in _BUILD.items():
+            part = f"unet-{version}" if name == "unet" else name
+            network = build(layout.find(folder, part))
+            wanted = dtype if name in ("unet", "vae") else looking_dtype
+            nn.Module.to(network.eval().requires_grad_(False), device=device, dtype=wanted)
+            made[name] = network if name == "whisper" else network.to(memory_format=torch.channels_last)
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(f"the models do not fit into the memory of {device}") from error
+    log.info("loaded MuseTalk %s from %s to %s in %.1f s", version, folder, device, time.monotonic() - began)
+    return Models(**made, version=version, device=device, dtype=dtype, looking_dtype=looking_dtype)
+
+
+# ---- one builder a network -------------------------------------------------------------------------------------------------
+
+
+def _unet(found: layout.Found) -> Unet:
+    config = _config(found)
+    odd = [name for name, only in _ONLY.items() if config.get(name, only) != only]
+    if odd:
+        raise EngineFailed(f"{found.config}: {odd[0]}={config[odd[0]]}: is not MuseTalk's, which has {_ONLY[odd[0]]}")
+    with torch.device("meta"):
+        network = UNet2DConditionModel.from_config(config)
+    return Unet(_filled(network, checkpoints.read(found.weights, found.remedy), found))
+
+
+def _vae(found: layout.Found) -> AutoencoderKL:
+    with torch.device("meta"):
+        network = AutoencoderKL.from_config(_config(found))
+    return _filled(network, checkpoints.read(found.weights, found.remedy), found)
+
+
+def _whisper(found: layout.Found) -> WhisperEncoder:
+    with torch.device("meta"):
+        network = WhisperEncoder(WhisperConfig.from_dict(_config(found)))
+    state = checkpoints.read(found.weights, found.remedy)
+    return _filled(network, part_of("whisper", state), found)
+
+
+def _own(name: str, kind: type[DWPose] | type[S3FD] | type[BiSeNet]) -> Callable[[layout.Found], nn.Module]:
+    """The builder of a network of ours: its size is in its tensors."""
+
+    def build(found: layout.Found) -> nn.Module:
+        state = part_of(name, checkpoints.read(found.weights, found.remedy))
+        try:
+            width = kind.width_of({key: tuple(tensor.shape) for key, tensor in state.items()})
+        except LookupError:
+            raise _wrong(found, "none of its layers is there") from None
+        with torch.device("meta"):
+            network = kind(width)
+        return _without_norms(_filled(network, state, found))
+
+    return build
+
+
+_BUILD: dict[str, Callable[[layout.Found], nn.Module]] = {
+    "unet": _unet,
+    "vae": _vae,
+    "whisper": _whisper,
+    "pose": _own("pose", DWPose),
+    "detector": _own("detector", S3FD),
+    "parser": _own("parser", BiSeNet),
+}
+
+
+def part_of(name: str, state: State) -> State:
+    """Those tensors of a file that the network uses, by the network's own names."""
+    if name == "whisper":
+        for prefix in ("model.encoder.", "encoder."):
+            kept = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+            if kept:
+                return kept
+    if name == "pose":
+        return {key: tensor for key, tensor in state.items() if key.startswith(("backbone.", "head."))}
+    if name == "parser":
+        return {key: tensor for key, tensor in state.items() if not key.startswith(UNUSED)}
+    return state
+
+
+# ---- parts of the builders -------------------------------------------------------------------------------------------------
+
+
+def _config(found: layout.Found) -> dict[str, Any]:
+    try:
+        config = json.loads((found.config or found.weights).read_text())
+    except (OSError, ValueError) as error:
+        raise EngineFailed(f"{found.config}: is not JSON; {found.remedy}", cause=str(error)[:300]) from error
+    if not isinstance(config, dict):
+        raise EngineFailed(f"{found.config}: is not a configuration; {found.remedy}")
+    return config
+
+
+def _filled(network: N, state: State, found: layout.Found) -> N:
+    """The network with these tensors as its own, without a copy. Raises EngineFailed if they are not all and only its."""
+    wanted = network.state_dict()
+    absent = [name for name in wanted if name not in state and not name.endswith(".num_batches_tracked")]
+    unknown = [name for name in state if name not in wanted]
+    odd = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
+    counted = ((absent, "missing"), (unknown, "unknown"), (odd, "of another shape"))
+    said = [f"{len(names)} tensors {what} ({names[0]})" for names, what in counted if names]
+    if said:
+        raise _wrong(found, ", ".join(said))
+    network.load_state_dict(
+        {
+            name: state[name] if name in state else torch.zeros(tensor.shape, dtype=tensor.dtype)
+            for name, tensor in wanted.items()
+        },
+        assign=True,
+    )
+    return network
+
+
+def _wrong(found: layout.Found, what: str) -> EngineFailed:
+    return EngineFailed(f"{found.weights}: is not the file it should be: {what}; {found.remedy}")
+
+
+def _without_norms(network: nn.Module) -> nn.Module:
+    """The same network with each batch norm within the convolution before it."""
+    network.eval().float()
+    for module in list(network.modules()):
+        for before, after in _FOLLOWED:
+            norm = getattr(module, after, None)
+            if isinstance(norm, nn.BatchNorm2d):
+                setattr(module, before, fuse_conv_bn_eval(getattr(module, before), norm))
+                setattr(module, after, nn.Identity())
+    return network
