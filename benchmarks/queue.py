@@ -47,9 +47,10 @@ def ours_produce(folder: Path, jobs: int) -> None:
 def ours_consume(folder: Path, index: int, jobs: int) -> None:
     stage = STAGES[index]
     queue = Queue(Database(folder / "jobs.db"), stage.program)
+    following, result = None, {"output_url": "https://example.com/out.mp4"}
     for _ in range(jobs):
-        taken, _start = _next(queue, stage)
-        queue.done(stage, taken, {"output_url": "https://example.com/out.mp4"})
+        taken = following or _next(queue, stage)[0]
+        _, following = queue.done_and_take(stage, taken, result)
 
 
 def _next(queue: Queue, stage: Stage) -> tuple[Any, float]:

@@ -8,10 +8,10 @@ import json
 from jobqueue.database import Database
 
 VERSION = """
-select (select max(id) from event) as events, (select count(*) from event where sent_at is null
-        and state in ('succeeded', 'failed', 'cancelled')) as unsent,
-    (select sum(tries) from event where sent_at is null and state in ('succeeded', 'failed', 'cancelled')) as tries,
-    (select group_concat(updated_at || coalesce(cancel_reason, '')) from job where owner is not null) as working,
+select (select max(id) from event) as events, (select count(*) from event where sent_at is null and ends) as unsent,
+    (select sum(tries) from event where sent_at is null and ends) as tries,
+    (select group_concat(updated_at || coalesce(cancel_reason, '')) from job
+        where state in ('fetching', 'generating', 'uploading')) as working,
     (select min(number) from job) as first, (select max(number) from job) as last,
     (select max(id) from audit) as notes, (select group_concat(name || value) from control) as control,
     (select group_concat(program || at) from status) as status"""

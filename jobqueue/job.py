@@ -120,6 +120,8 @@ class Event:
     not_before: float
     sent_at: str | None
     answer: str | None
+    #: Whether it is the end of a round: a report that somebody must acknowledge.
+    ends: int
 
 
 @dataclass(frozen=True, kw_only=True)

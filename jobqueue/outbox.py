@@ -11,7 +11,7 @@ from jobqueue.database import Database
 from jobqueue.job import Event, Job, job_from_row
 
 _DUE = """
-select * from event where sent_at is null and state in ('succeeded', 'failed', 'cancelled') and not_before <= ?
+select * from event where sent_at is null and ends and not_before <= ?
 order by not_before, id limit ?"""
 
 
@@ -43,7 +43,7 @@ class Outbox:
 
     def waiting(self) -> int:
         """How many ends of jobs nobody has acknowledged yet."""
-        sql = "select count(*) as n from event where sent_at is null and state in ('succeeded', 'failed', 'cancelled')"
+        sql = "select count(*) as n from event where sent_at is null and ends"
         return int(self.database.read(sql)[0]["n"])
 
     def history(self, job_id: str) -> list[Event]:
@@ -54,21 +54,21 @@ class Outbox:
         """Engine and state of each end of a job since the event `after` (None: nothing yet), and the newest event's id."""
         newest = self.database.read("select coalesce(max(id), 0) as id from event")[0]["id"]
         sql = """select job.engine, event.state from event join job on job.id = event.job
-            where event.id > ? and event.id <= ? and event.state in ('succeeded', 'failed', 'cancelled')"""
+            where event.id > ? and event.id <= ? and event.ends"""
         rows = [] if after is None else self.database.read(sql, after, newest)
         return newest, [(row["engine"], row["state"]) for row in rows]
 
     def removable(self, finished_before: str, limit: int = 200) -> list[Job]:
         """Jobs that ended before a time (UTC text) and whose end is acknowledged, oldest first."""
         sql = """select * from job where finished_at is not null and finished_at < ? and not exists (
-            select 1 from event where event.job = job.id and sent_at is null and state in ('succeeded', 'failed', 'cancelled'))
+            select 1 from event where event.job = job.id and sent_at is null and ends)
             order by finished_at limit ?"""
         return [job_from_row(row) for row in self.database.read(sql, finished_before, limit)]
 
     def known(self) -> list[tuple[str, bool]]:
         """The id of every job, and whether it is over and its end acknowledged; the ones that ended first come first."""
         sql = """select id, finished_at is not null and not exists (
-            select 1 from event where event.job = job.id and sent_at is null and state in ('succeeded', 'failed', 'cancelled')
+            select 1 from event where event.job = job.id and sent_at is null and ends
             ) as settled from job order by finished_at"""
         return [(row["id"], bool(row["settled"])) for row in self.database.read(sql)]
 

@@ -74,13 +74,10 @@ class Queue:
         ready = "select 1 from job where state = ? and finished_at is null and owner is null and not_before <= ? limit 1"
         if not self.database.read(ready, stage.waiting, clock.now()):
             return None
-        values = {"working": stage.working, "waiting": stage.waiting, "owner": owner, "at": clock.utc(), "now": clock.now()}
-        rows = self.database.write(lambda connection: list(connection.execute(sql.TAKE, values)), durable=False)
-        if not rows:
-            return None
-        taken = job_from_row(rows[0])
-        self._announce(taken)
-        return taken
+        rows = self.database.write(lambda connection: _take(connection, stage, owner), durable=False)
+        if rows:
+            self._announce(job_from_row(rows[0]))
+        return _first(rows)
 
     def progress(self, job: Job, phase: str, progress: float, done: int | None = None, total: int | None = None) -> Asked:
         """Say how far the owner is. Raises LostJob if the row is no longer the owner's."""
@@ -94,24 +91,32 @@ class Queue:
     def done(self, stage: Stage, job: Job, result: dict[str, Any]) -> Job:
         """The stage is complete: on to the next, with `result` added to what earlier stages found. A cancel wins until the
         object is stored. Raises LostJob."""
+        return self._done(stage, job, result, take=None)[0]
+
+    def done_and_take(self, stage: Stage, job: Job, result: dict[str, Any]) -> tuple[Job, Job | None]:
+        """`done`, and the owner's next job of this stage, if one waits, taken in the same commit. Raises LostJob."""
+        return self._done(stage, job, result, take=stage)
+
+    def _done(self, stage: Stage, job: Job, result: dict[str, Any], take: Stage | None) -> tuple[Job, Job | None]:
         merged = {**job.result, **result}
         merged["stage_times"] = {**job.result.get("stage_times", {}), **result.get("stage_times", {})}
-        progress, phase = (1.0, "completed") if stage.done == "succeeded" else (job.progress, job.phase)
-        return self._move(job, stage.done, result=merged, progress=progress, phase=phase, heed_cancel=stage.done != "succeeded")
+        ends = stage.done == "succeeded"
+        progress, phase = (1.0, "completed") if ends else (job.progress, job.phase)
+        return self._move(job, stage.done, result=merged, progress=progress, phase=phase, heed_cancel=not ends, take=take)
 
     def put_back(self, stage: Stage, job: Job, delay_s: float, error: JobError | None = None, unharmed: bool = False) -> Job:
         """Back to waiting, to be taken again after delay_s seconds. unharmed: this start does not count. Raises LostJob."""
         noted = {**job.result, "last_error": error.message} if error else job.result
         not_before = clock.now() + delay_s if delay_s else 0
-        return self._move(job, stage.waiting, result=noted, not_before=not_before, unharmed=unharmed, heed_cancel=True)
+        return self._move(job, stage.waiting, result=noted, not_before=not_before, unharmed=unharmed, heed_cancel=True)[0]
 
     def fail(self, job: Job, error: dict[str, Any]) -> Job:
         """The end, with a structured error. Raises LostJob."""
-        return self._move(job, "failed", error=error, phase="failed")
+        return self._move(job, "failed", error=error, phase="failed")[0]
 
     def cancelled(self, job: Job, reason: str) -> Job:
         """The end, because someone asked for it. Raises LostJob."""
-        return self._move(job, "cancelled", cancel_reason=reason)
+        return self._move(job, "cancelled", cancel_reason=reason)[0]
 
     # ---- others' wishes ---------------------------------------------------------------------------------------------------
 
@@ -134,7 +139,7 @@ class Queue:
         Only the holder of the program's lock may call this.
         """
         freed = []
-        for row in self.database.read("select * from job where owner is not null"):
+        for row in self.database.read(sql.WORKED_ON):
             job = job_from_row(row)
             if job.owner == owner or (job.owner or "").split("/")[0] != program:
                 continue
@@ -185,7 +190,8 @@ class Queue:
         cancel_reason: str | None = None,
         unharmed: bool = False,
         heed_cancel: bool = False,
-    ) -> Job:
+        take: Stage | None = None,
+    ) -> tuple[Job, Job | None]:
         values = {"new": new, "old": job.state, "owner": job.owner, "id": job.id, "not_before": not_before, "now": clock.now()}
         values |= {
             "result": json.dumps(job.result if result is None else result),
@@ -208,19 +214,23 @@ class Queue:
                 asked = "select cancel_reason from job where id = ? and cancel_reason is not null"
                 if list(connection.execute(asked, (job.id,))):
                     values.update(new="cancelled", finished=True, error=None, phase="failed")
-            return list(connection.execute(sql.MOVE, values))
+            rows = _changed(connection, sql.MOVE, values)
+            return rows + _take(connection, take, str(job.owner)) if rows and take else rows
 
         try:
             rows = self.database.write(statements)
         except CommitUncertain:  # look, then decide
+            if take:
+                raise  # the next job may be ours without our knowing: end, and find it at the start
             time.sleep(0.05)
             rows = self.database.read("select * from job where id = ? and state = ? and owner is null", job.id, values["new"])
             rows = rows or self.database.write(statements)
         if not rows:
             raise LostJob(job.id)
-        moved = job_from_row(rows[0])
-        self._announce(moved)
-        return moved
+        moved, *taken = [job_from_row(row) for row in rows]
+        for changed in (moved, *taken):
+            self._announce(changed)
+        return moved, taken[0] if taken else None
 
     def _bury(self, stage: Stage, job: Job, timeout_s: float) -> Job:
         """The owner died: put the job back, or end it if it has cost too much time or too many lives."""
@@ -246,7 +256,7 @@ class Queue:
         insert = values | {"engine": new.engine, "inputs": json.dumps(new.inputs), "params": json.dumps(new.params)}
         insert |= {"state": state, "now": clock.now(), "at": at, "finished_at": at if new.error else None}
         insert |= {"error": json.dumps(new.error) if new.error else None}
-        rows = list(connection.execute(sql.ADD, insert))
+        rows = _changed(connection, sql.ADD, insert)
         if rows:
             return job_from_row(rows[0]), not new.error
         rows = list(connection.execute(sql.NEW_ROUND, _round_values(new.id, new.source, new.buffer_job_id, new.queue_job_id)))
@@ -270,6 +280,19 @@ class Queue:
     def _announce(self, job: Job) -> None:
         if programs := LISTENERS.get(job.state):
             self.bell.poke(*programs)
+
+
+def _take(connection: apsw.Connection, stage: Stage, owner: str) -> list[Row]:
+    values = {"working": stage.working, "waiting": stage.waiting, "owner": owner, "at": clock.utc(), "now": clock.now()}
+    for found in list(connection.execute(sql.NEXT, values)):
+        return _changed(connection, sql.TAKE, {**values, **found})
+    return []
+
+
+def _changed(connection: apsw.Connection, statement: str, values: Row) -> list[Row]:
+    """The job's row after a statement that moves it; nothing if the statement found none to move."""
+    connection.execute(statement, values)
+    return list(connection.execute("select * from job where id = ?", (values["id"],))) if connection.changes() else []
 
 
 def _first(rows: list[Row]) -> Job | None:

@@ -22,17 +22,18 @@ insert into transition (old, new) values
     ('generating', 'cancelled'), ('generated', 'cancelled'), ('uploading', 'cancelled'),
     ('failed', 'claimed'), ('cancelled', 'claimed'); -- a new round: claimed again, or retried by hand
 
+-- Spelled out instead of `in`, and no foreign key on event: SQLite builds a table for each list, and keeps a way back for each
+-- key, at every move; they took more than half of its time.
 create table job (
     id            text primary key,                      -- the orchestrator's id: a job sent twice is added once
     number        integer not null unique,               -- order of arrival of its present round
-    source        text not null check (source in ('main', 'buffer', 'queue', 'local')),
+    source        text not null check (source = 'main' or source = 'buffer' or source = 'queue' or source = 'local'),
     buffer_job_id text,                                  -- what a buffer orchestrator must be answered with
     queue_job_id  text,                                  -- Salad's id, kept for the sidecar
     engine        text not null check (engine in ('musetalk', 'fastwan')),
     inputs        text not null check (json_valid(inputs) and length(inputs) <= 262144),
     params        text not null check (json_valid(params) and length(params) <= 262144),
-    state         text not null check (state in ('claimed', 'fetching', 'ready', 'generating', 'generated', 'uploading',
-                                                 'succeeded', 'failed', 'cancelled')),
+    state         text not null,
     round         integer not null default 1,            -- how often it was accepted
     attempt       integer not null default 0,            -- starts of the present stage
     crashes       integer not null default 0,            -- owners that died in the present stage
@@ -50,20 +51,21 @@ create table job (
     updated_at    text not null,
     started_at    text,                                  -- first taken for generating in this round
     finished_at   text,
-    check ((state in ('fetching', 'generating', 'uploading')) = (owner is not null)),
-    check ((state in ('succeeded', 'failed', 'cancelled')) = (finished_at is not null)),
+    check (state = 'claimed' or state = 'fetching' or state = 'ready' or state = 'generating' or state = 'generated'
+           or state = 'uploading' or state = 'succeeded' or state = 'failed' or state = 'cancelled'),
+    check ((state = 'fetching' or state = 'generating' or state = 'uploading') = (owner is not null)),
+    check ((state = 'succeeded' or state = 'failed' or state = 'cancelled') = (finished_at is not null)),
     check ((state = 'failed') <= (error is not null)),
     check ((state = 'succeeded') <= (json_extract(result, '$.output_url') is not null))
 ) strict;
 
-create index job_working on job (owner) where owner is not null;
 create index job_finished on job (finished_at) where finished_at is not null;
 create index job_number on job (state, number);
 
 -- History and outbox at once: one row a change of state. A terminal row is sent once somebody has acknowledged it.
 create table event (
     id         integer primary key,
-    job        text not null references job (id) on delete cascade,
+    job        text not null,
     round      integer not null,
     state      text not null,
     attempt    integer not null,
@@ -73,21 +75,22 @@ create table event (
     tries      integer not null default 0,               -- reports sent so far
     not_before real not null default 0,                  -- boot clock, s: next try
     sent_at    text,
-    answer     text                                      -- what the last report was answered
+    answer     text,                                     -- what the last report was answered
+    ends       integer not null as (state = 'succeeded' or state = 'failed' or state = 'cancelled')
 ) strict;
 
 create index event_job on event (job, id);
-create index event_unsent on event (not_before) where sent_at is null and state in ('succeeded', 'failed', 'cancelled');
+create index event_unsent on event (not_before) where sent_at is null and ends;
 
 create trigger job_moves before update of state on job
 when old.state <> new.state and not exists (select 1 from transition where old = old.state and new = new.state)
 begin
-    select raise(abort, 'illegal transition');
+    select raise(rollback, 'illegal transition');
 end;
 
 create trigger job_begins before insert on job when new.state not in ('claimed', 'failed')
 begin
-    select raise(abort, 'a job begins as claimed, or failed if it cannot be run');
+    select raise(rollback, 'a job begins as claimed, or failed if it cannot be run');
 end;
 
 create trigger job_added after insert on job
@@ -96,16 +99,24 @@ begin
     values (new.id, new.round, new.state, new.attempt, new.owner, new.error, new.updated_at);
 end;
 
+create trigger job_removed after delete on job
+begin
+    delete from event where job = old.id;
+end;
+
 create trigger job_moved after update of state on job when old.state <> new.state
 begin
     insert into event (job, round, state, attempt, owner, detail, at)
     values (new.id, new.round, new.state, case when old.finished_at is null then max(old.attempt, new.attempt) else 0 end,
             coalesce(new.owner, old.owner),
             case new.state when 'cancelled' then new.cancel_reason else new.error end, new.updated_at);
-    -- a new round makes an older, unsent end of the job void
+end;
+
+-- A new round makes an older, unsent end of the job void.
+create trigger job_begins_again after update of state on job when new.state = 'claimed' and old.finished_at is not null
+begin
     update event set sent_at = new.updated_at, answer = 'superseded by a new round'
-    where new.state = 'claimed' and old.finished_at is not null and job = new.id and sent_at is null and round < new.round
-        and state in ('succeeded', 'failed', 'cancelled');
+    where job = new.id and round < new.round and sent_at is null and ends;
 end;
 
 -- What is true of the worker as a whole: paused, draining, instance, boot …

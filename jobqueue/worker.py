@@ -76,20 +76,25 @@ def work(
 
     timeout_s: how long a stage may take, its retries included; after it, errors of the outside end the job too.
     """
+    job = None
     while not stop.is_set():
         mark = queue.bell.mark()
-        job = queue.take(stage, owner)
+        job = job or queue.take(stage, owner)
         if job is None:
             queue.bell.wait(mark)
             continue
         with structlog.contextvars.bound_contextvars(job=job.id, stage=stage.name, attempt=job.attempt):
             try:
-                _one(stage, do, queue, job, Progress(queue, job, stop, grace_s), timeout_s)
+                job = _one(stage, do, queue, job, Progress(queue, job, stop, grace_s), timeout_s)
             except LostJob:
+                job = None
                 log.warning("the job is no longer ours; its work is dropped")
+    if job is not None:
+        queue.put_back(stage, job, 0, unharmed=True)
 
 
-def _one(stage: Stage, do: Do, queue: Queue, job: Job, progress: Progress, timeout_s: float) -> None:
+def _one(stage: Stage, do: Do, queue: Queue, job: Job, progress: Progress, timeout_s: float) -> Job | None:
+    """Do this job; returns the next one if it was taken in the commit that ended this."""
     try:
         if job.cancel_reason is not None:
             raise Cancelled(job.cancel_reason)
@@ -111,9 +116,11 @@ def _one(stage: Stage, do: Do, queue: Queue, job: Job, progress: Progress, timeo
         unknown.error_type = "unknown_error"
         _fail_or_retry(stage, queue, job, unknown, timeout_s)
     else:
-        moved = queue.done(stage, job, result)
+        moved, following = queue.done_and_take(stage, job, result)
         faults.point(f"{stage.name}.after_commit")
         log.info("%s after %.1f s", moved.state, clock.now() - job.stage_since)
+        return following
+    return None
 
 
 def _fail_or_retry(stage: Stage, queue: Queue, job: Job, error: JobError, timeout_s: float) -> None:

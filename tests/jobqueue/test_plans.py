@@ -8,9 +8,10 @@ from jobqueue import glance, outbox, statements
 from jobqueue.queue import Queue
 
 HOT = {
-    "take": (statements.TAKE, "job_number"),
+    "next": (statements.NEXT, "job_number"),
+    "take": (statements.TAKE, "sqlite_autoindex_job_1"),
     "due": (outbox._DUE, "event_unsent"),
-    "working": ("select * from job where owner is not null", "job_working"),
+    "working": (statements.WORKED_ON, "job_number"),
     "page": ("select * from job where state in ('failed') and number < 9 order by number desc limit 5", "job_number"),
     "history": ("select * from event where job = 'a' order by id", "event_job"),
     "version": (glance.VERSION, "event_unsent"),
@@ -21,7 +22,7 @@ HOT = {
 @pytest.mark.parametrize("name", HOT)
 def test_hot_statements_use_their_index(queue: Queue, name: str) -> None:
     sql, index = HOT[name]
-    names = dict.fromkeys(("working", "owner", "at", "waiting", "now"), "ready")
+    names = dict.fromkeys(("working", "owner", "at", "waiting", "now", "id"), "ready")
     values = ("0",) * sql.count("?")
     explain = "explain query plan " + sql
     rows = queue.database.read(explain, **names) if ":" in sql else queue.database.read(explain, *values)

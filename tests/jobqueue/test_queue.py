@@ -49,6 +49,34 @@ def test_jobs_are_taken_in_order_of_arrival(queue: Queue) -> None:
     assert [take(queue, FETCH, "poller/1").id for _ in range(3)] == ["x", "a", "m"]
 
 
+def test_the_next_job_is_taken_in_the_commit_that_ends_the_one_before(queue: Queue) -> None:
+    ready(queue, "a")
+    ready(queue, "b")
+    moved, following = queue.done_and_take(GENERATE, take(queue), {})
+    assert (moved.id, moved.state) == ("a", "generated")
+    assert following is not None
+    assert (following.id, following.state, following.owner, following.attempt) == ("b", "generating", "inference/1", 1)
+    assert queue.done_and_take(GENERATE, following, {})[1] is None
+
+
+def test_no_next_job_is_taken_while_paused(queue: Queue, control: Control) -> None:
+    ready(queue, "a")
+    ready(queue, "b")
+    job = take(queue)
+    control.put_up("paused", "new power supply", "operator")
+    assert queue.done_and_take(GENERATE, job, {})[1] is None
+
+
+def test_a_lost_job_takes_no_next_one_along(queue: Queue) -> None:
+    ready(queue, "a")
+    ready(queue, "b")
+    lost = take(queue)
+    queue.recover("inference", "inference/2", 1800)
+    with pytest.raises(LostJob):
+        queue.done_and_take(GENERATE, lost, {})
+    assert queue.counts() == {"ready": 2}
+
+
 def test_a_succeeded_job_that_is_claimed_again_is_reported_again(queue: Queue, outbox: Outbox) -> None:
     to_the_end(queue)
     event, _ = outbox.due()[0]

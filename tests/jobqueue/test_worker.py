@@ -1,0 +1,194 @@
+"""The loop that the three stages share, on a real file, with work that succeeds, fails and is stopped."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from errors import Cancelled, EngineFailed, InvalidInput, LostJob, Unavailable
+from jobqueue.job import GENERATE, Job
+from jobqueue.queue import Queue
+from jobqueue.worker import Progress, work
+from tests.jobqueue.conftest import ready
+
+PATIENCE_S = 20.0
+
+
+def until(true: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+@contextmanager
+def working(
+    queue: Queue, do: Callable[[Job, Progress], dict[str, Any]], timeout_s: float = 60, grace_s: float = 0
+) -> Iterator[threading.Event]:
+    """The loop in a thread, stopped and joined at the end."""
+    stop = threading.Event()
+
+    def loop() -> None:
+        work(GENERATE, do, queue, "inference/1", stop, timeout_s=timeout_s, grace_s=grace_s)
+        queue.database.close()
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    try:
+        yield stop
+    finally:
+        stop.set()
+        queue.bell.ring()
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+
+
+def state(queue: Queue, job_id: str) -> str:
+    job = queue.get(job_id)
+    assert job is not None
+    return job.state
+
+
+def test_jobs_that_wait_are_done_one_after_another(queue: Queue) -> None:
+    for name in "abc":
+        ready(queue, name)
+    seen: list[str] = []
+
+    def do(job: Job, progress: Progress) -> dict[str, Any]:
+        seen.append(job.id)
+        return {"metrics": {"frames": 1}}
+
+    with working(queue, do):
+        until(lambda: queue.counts() == {"generated": 3})
+    assert seen == ["a", "b", "c"]
+
+
+def test_a_job_taken_ahead_goes_back_unharmed_when_the_program_stops(queue: Queue) -> None:
+    ready(queue, "a")
+    ready(queue, "b")
+    stops: list[threading.Event] = []
+
+    def do(job: Job, progress: Progress) -> dict[str, Any]:
+        until(lambda: stops)
+        stops[0].set()  # while the first job runs
+        return {}
+
+    with working(queue, do) as stop:
+        stops.append(stop)
+        until(lambda: state(queue, "a") == "generated")
+    job = queue.get("b")
+    assert job is not None
+    assert (job.state, job.owner, job.attempt) == ("ready", None, 0)
+
+
+@pytest.mark.parametrize("error", [Unavailable("the disk is full"), EngineFailed("lost the thread")])
+def test_what_may_pass_is_tried_again_later(queue: Queue, error: Exception) -> None:
+    ready(queue)
+    tries: list[int] = []
+
+    def do(job: Job, progress: Progress) -> dict[str, Any]:
+        tries.append(job.attempt)
+        if len(tries) == 1:
+            raise error
+        return {}
+
+    with working(queue, do):
+        until(lambda: state(queue, "a") == "generated")
+    assert tries == [1, 2]
+
+
+def test_bad_input_is_never_tried_again(queue: Queue) -> None:
+    ready(queue)
+    tries: list[int] = []
+
+    def do(job: Job, progress: Progress) -> dict[str, Any]:
+        tries.append(job.attempt)
+        raise InvalidInput("video: 0 frames", stage="validation")
+
+    with working(queue, do):
+        until(lambda: state(queue, "a") == "failed")
+    job = queue.get("a")
+    assert job is not None
+    assert job.error is not None
+    assert (job.error["error_type"], job.error["retryable"], tries) == ("media_error", False, [1])
+
+
+def test_an_unforeseen_error_costs_the_job_and_not_the_program(queue: Queue) -> None:
+    ready(queue, "a")
+    ready(queue, "b")
+
+    def do(job: Job, progress: Progress) -> dict[str, Any]:
+        if job.id == "a":
+            raise ZeroDivisionError("no frame")
+        return {}
+
+    with working(queue, do, timeout_s=0.1):  # no time for another try
+        until(lambda: queue.counts() == {"failed": 1, "generated": 1})
+    job = queue.get("a")
+    assert job is not None
+    assert job.error is not None
+    assert job.error["error_type"] == "unknown_error"
+    assert "ZeroDivisionError: no frame" in job.error["message"]
+
+
+def test_a_cancel_reaches_the_work_through_its_progress(queue: Queue) -> None:
+    ready(queue)
+    heard: list[str] = []
+
+    def do(job: Job, progress: Progress) -> dict[str, Any]:
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            try:
+                progress("inferring", 0.5, 1, 2)
+            except Cancelled as reason:
+                heard.append(str(reason))
+                raise
+            time.sleep(0.01)
+        return {}
+
+    with working(queue, do):
+        until(lambda: state(queue, "a") == "generating")
+        queue.cancel("a", "not needed")
+        until(lambda: state(queue, "a") == "cancelled")
+    assert heard == ["not needed"]
+
+
+def test_work_on_a_job_that_is_no_longer_ours_is_dropped(queue: Queue) -> None:
+    ready(queue, "a")
+
+    def do(job: Job, progress: Progress) -> dict[str, Any]:
+        if job.attempt == 1 and not job.crashes:
+            queue.recover("inference", "inference/2", 1800)  # another life took it away
+            with pytest.raises(LostJob):
+                progress("inferring", 0.5)
+        return {"by": job.attempt}
+
+    with working(queue, do):
+        until(lambda: state(queue, "a") == "generated")
+    job = queue.get("a")
+    assert job is not None
+    assert (job.crashes, job.result["by"]) == (0, 2)
+
+
+def test_a_long_job_goes_back_when_the_program_stops(queue: Queue) -> None:
+    ready(queue)
+
+    def do(job: Job, progress: Progress) -> dict[str, Any]:
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            progress("inferring", 0.5)
+            time.sleep(0.01)
+        return {}
+
+    with working(queue, do) as stop:
+        until(lambda: state(queue, "a") == "generating")
+        stop.set()
+        until(lambda: state(queue, "a") == "ready")
+    job = queue.get("a")
+    assert job is not None
+    assert job.attempt == 0
