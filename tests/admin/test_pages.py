@@ -210,6 +210,21 @@ def test_a_failed_job_says_why_and_what_helps(admin: Admin, browser: requests.Se
     assert "Traceback: somewhere deep" in said
 
 
+def test_a_job_page_says_what_became_of_the_report(data_dir: Path) -> None:
+    with running(data_dir) as own:
+        add_failed(own.queue, "j1", OUT_OF_MEMORY)
+        browser, (event, _) = own.log_in(), own.outbox.due()[0]
+        assert "The report is on its way." in text(own, browser, "/jobs/j1")
+        own.outbox.again(event, "connection refused", 60)
+        assert "The report was tried once and is tried again: connection refused" in text(own, browser, "/jobs/j1")
+        own.outbox.sent(event, "200")
+        assert re.search(r"Reported \S+ \S+ UTC : 200", text(own, browser, "/jobs/j1"))
+        assert own.queue.retry("j1")
+        assert own.queue.cancel("j1", "not needed")
+        own.outbox.sent(own.outbox.due()[0][0], "nobody to tell")
+        assert "Nobody waits for a report." in text(own, browser, "/jobs/j1")
+
+
 def test_links_are_shown_without_what_signs_them(admin: Admin, browser: requests.Session) -> None:
     said = text(admin, browser, "/jobs/waiting-1")
     assert "https://media.example/face.mp4?" in said
