@@ -1,6 +1,6 @@
 """Writes the published files of MuseTalk in small: same names, folders and kinds of file, other numbers and fewer of them.
 
-write(folder) makes what `models.load(folder)` reads. Five forms are there, as in the published set: torch's zip (UNet, VAE with
+write(folder) makes what `models.load(folder)` reads. All forms of the published set are there: torch's zip (UNet, VAE with
 the old names of its attention, whisper with its decoder), torch's older pickle (detector, parser), and a training run's
 dictionary with the objects of a library that is not installed (pose).
 
@@ -102,7 +102,7 @@ def write(folder: Path, seed: int = 0, version: str = "1.5") -> Path:
     _json(folder / "whisper" / "config.json", WHISPER)
     whisper = WhisperForConditionalGeneration(WhisperConfig.from_dict(WHISPER)).state_dict()
     _save(folder / "whisper" / "pytorch_model.bin", whisper)
-    _trained(folder / "dwpose" / "dw-ll_ucoco_384.pth", steady_pose().state_dict())
+    trained(folder / "dwpose" / "dw-ll_ucoco_384.pth", steady_pose().state_dict())
     _save(folder / "s3fd" / "s3fd-619a316812.pth", steady_detector().state_dict(), legacy=True)
     _save(folder / "face-parse-bisent" / "79999_iter.pth", with_unused_heads(steady_parser()), legacy=True)
     return folder
@@ -223,7 +223,7 @@ def _save(path: Path, content: Any, *, legacy: bool = False) -> None:
     torch.save(content, path, _use_new_zipfile_serialization=not legacy)
 
 
-def _trained(path: Path, state: State, *, legacy: bool = False) -> None:
+def trained(path: Path, state: State, *, legacy: bool = False) -> None:
     """A checkpoint as a training framework leaves it: the tensors under `state_dict`, its own objects beside them."""
     module = types.ModuleType("mmengine_of_the_fakes")
     history = type("HistoryBuffer", (), {"__module__": module.__name__})
