@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 import settings as settings_module
+from cli import user
 from jobqueue.control import Control
 from jobqueue.database import Database
 from jobqueue.migrations import WrongDatabase, check_version
@@ -66,9 +67,20 @@ def load_settings(**changes: str | None) -> Settings:
         raise Failure(str(error), EXIT_USAGE) from None
 
 
+def act_as_worker(settings: Settings, *, owner: bool = False) -> None:
+    """Go on as WORKER_USER, if root began. owner: this command starts the worker, so DATA_DIR is given to that user first."""
+    try:
+        if owner:
+            user.give_folder(settings)
+        user.become(settings)
+    except SettingsError as error:
+        raise Failure(str(error), EXIT_USAGE) from None
+
+
 def open_worker() -> Worker:
     """The queue of DATA_DIR, to look at and to act on; it works while no program runs."""
     settings = load_settings()
+    act_as_worker(settings)
     try:
         check_version(settings.database)
     except WrongDatabase as error:

@@ -8,7 +8,6 @@ import fcntl
 import importlib.util
 import json
 import os
-import pwd
 import shutil
 import socket
 import stat
@@ -26,23 +25,6 @@ from settings import Settings
 LONGEST_RUN_DIR = 75
 SHM = "/dev/shm"  # noqa: S108 - the container's shared memory itself is meant
 SMALLEST_SHM_BYTES = 1 << 30
-
-
-def become_user(settings: Settings) -> None:
-    """If root starts the container for another user: give that user the data folder, and become that user."""
-    if settings.WORKER_USER is None or os.getuid() != 0:
-        return
-    try:
-        user = pwd.getpwnam(settings.WORKER_USER)
-    except KeyError:
-        raise _refusal(f"WORKER_USER={settings.WORKER_USER}: must be the name of a user of this system") from None
-    _check_folder(settings)
-    if settings.data_dir.stat().st_uid != user.pw_uid:
-        for path in (settings.data_dir, *settings.data_dir.rglob("*")):
-            os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
-    os.initgroups(user.pw_name, user.pw_gid)
-    os.setgid(user.pw_gid)
-    os.setuid(user.pw_uid)
 
 
 def make_ready(settings: Settings) -> list[str]:

@@ -27,9 +27,9 @@ LOOK_EVERY_S = 0.3
 
 @click.command()
 @click.option("--once", is_flag=True, help="End after the video, leaving no process behind.")
-@click.option("--data", default="data/demo", show_default=True, type=click.Path(file_okay=False), help="The demo's folder.")
+@click.option("--data", type=click.Path(file_okay=False), help="The demo's folder.  [default: demo in DATA_DIR]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result in JSON; progress goes to standard error.")
-def demo(once: bool, data: str, as_json: bool) -> None:
+def demo(once: bool, data: str | None, as_json: bool) -> None:
     """Start everything on this machine, run the sample job, and stay up until Ctrl-C."""
     for name in (VIDEO, AUDIO):
         if not (SAMPLES / name).is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from typing import Any
 
@@ -97,6 +98,8 @@ def submit(
         job = worker.operator.submit(payload, intake.shape(worker.settings.ENGINE), worker.settings.data_dir)
     except ValueError as error:
         raise Failure(str(error), EXIT_USAGE) from None
+    except PermissionError as error:  # in a container the commands act as WORKER_USER, who may not read all that root may
+        raise Failure(f"{error.filename}: user {os.getuid()} may not read it", EXIT_USAGE) from None
     if wait:
         job = _wait(worker, job)
     output = job.result.get("output_url")

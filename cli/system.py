@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cli import checks
-from cli.answer import EXIT_FAILED, Failure, load_settings
+from cli.answer import EXIT_FAILED, Failure, act_as_worker, load_settings
 from cli.up import command, environment
 from service import die_with_parent
 from settings import Settings
@@ -25,7 +25,7 @@ from settings import Settings
 #: How long the programs may take to end, in seconds.
 STOP_S = 60.0
 #: What a user's environment may say about a real fleet and its store; the demo sets it aside.
-ASIDE = ("B2_KEY_ID", "B2_APP_KEY", "B2_BUCKET_NAME", "BUFFER_WORKER_ID", "WORKER_TYPE", "WORKER_USER", "KILL_AT")
+ASIDE = ("B2_KEY_ID", "B2_APP_KEY", "B2_BUCKET_NAME", "BUFFER_WORKER_ID", "WORKER_TYPE", "KILL_AT")
 
 Job = dict[str, Any]
 
@@ -56,10 +56,11 @@ class Demo:
 
 
 @contextlib.contextmanager
-def running(data: str) -> Iterator[Demo]:
+def running(data: str | None) -> Iterator[Demo]:
     """All programs under supervisord, as a child of this process; none is left at the end."""
     changes = _environment(data)
     settings = load_settings(**changes)
+    act_as_worker(settings, owner=True)
     checks.make_ready(settings)
     console = settings.data_dir / "logs" / "console.out"
     console.parent.mkdir(exist_ok=True)
@@ -104,14 +105,14 @@ def served(folder: Path) -> Iterator[str]:
         server.server_close()
 
 
-def _environment(data: str) -> dict[str, str | None]:
+def _environment(data: str | None) -> dict[str, str | None]:
     """The demo's settings; what the user's environment says about a real fleet and its store is set aside."""
     admin_port = 8080 if _is_free(8080) else _free_port()
     aside: dict[str, str | None] = dict.fromkeys(ASIDE)
     asked = load_settings(**{**aside, "WORKER_MODE": "queue"})
     orchestrator_port = _free_port()
     return aside | {
-        "DATA_DIR": str(Path(data).absolute()),
+        "DATA_DIR": str(Path(data).absolute() if data else asked.data_dir / "demo"),
         "ENGINE": _engine(asked),
         "WORKER_MODE": "main",
         "PROVIDER": "local",

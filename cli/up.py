@@ -10,7 +10,7 @@ from typing import NoReturn
 import click
 
 from cli import checks
-from cli.answer import load_settings
+from cli.answer import act_as_worker, load_settings
 from settings import Settings, child_environment
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -26,7 +26,7 @@ def up(as_json: bool) -> NoReturn:
     """
     changes = {"LOG_FORMAT": "json"} if as_json else {}
     settings = load_settings(**changes)
-    checks.become_user(settings)
+    act_as_worker(settings, owner=True)
     for warning in checks.make_ready(settings):
         click.echo(f"warning: {warning}", err=True)
     sys.stdout.flush()
