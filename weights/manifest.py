@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 #: The hub that `repository` names a place on, unless a mirror is set.
 HUB = "https://huggingface.co"
+#: The folder under MODELS_DIR that an engine's converted files lie in, and their list of hashes, as `sha256sum` reads it.
+CONVERTED = {"musetalk": "musetalk-fp16"}
+SUMS = "SHA256SUMS"
 
 
 @dataclass(frozen=True, kw_only=True)

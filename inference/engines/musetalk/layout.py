@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from errors import EngineFailed
 from weights import manifest
 
 #: The folder of converted files, under MODELS_DIR.
-CONVERTED = "musetalk-fp16"
+CONVERTED = manifest.CONVERTED["musetalk"]
 #: How to get a published file, and a converted one.
 FETCHED = "`worker models pull musetalk` fetches it"
 WRITTEN = "`worker models convert musetalk` writes it anew"
@@ -61,17 +62,22 @@ def find(folder: Path, name: str) -> Found:
         weights, config = home / f"{name}.safetensors", home / f"{name}.json"
         if weights.is_file() and (config.is_file() or not PARTS[name].configs):
             return Found(weights, config if PARTS[name].configs else None, WRITTEN)
+    return published(folder, name)
+
+
+def published(folder: Path, name: str) -> Found:
+    """The files of one network as published. Raises EngineFailed, one line, if one is not there."""
     part = PARTS[name]
     weights = _first(folder, part.weights)
     return Found(weights, _first(folder, part.configs) if part.configs else None, _remedy(folder, weights))
 
 
-def missing(folder: Path, version: str = "1.5") -> list[str]:
+def missing(folder: Path, version: str = "1.5", where: Callable[[Path, str], Found] = find) -> list[str]:
     """One line for each file of a version that is not there: its name, size, and the command that fetches it."""
     lines = []
     for name in parts_of(version):
         try:
-            find(folder, name)
+            where(folder, name)
         except EngineFailed as error:
             lines.append(error.message)
     return lines
