@@ -248,7 +248,7 @@ def main() -> None:
     print("| queue | jobs/s | to the best peer |\n|---|---|---|")
     for name, value in medians.items():
         print(f"| {name} | {value:.0f} | {value / best:.2f} |" if value else f"| {name} | did not finish | |")
-    print(f"\nhand-over beyond the commit: p50 {p50:.2f} ms, p99 {p99:.2f} ms")
+    print(f"\nhand-over beyond the commit: p50 {p50:.2f} ms, p99 {p99:.2f} ms (negative: before the commit had returned)")
     print(f"three idle consumers: {100 * idle:.2f} % of a core")
 
 

@@ -41,8 +41,8 @@ PRAGMAS = (
     "pragma foreign_keys = on",
     "pragma trusted_schema = off",
     "pragma mmap_size = 0",
-    "pragma journal_size_limit = 20000000",
-    "pragma wal_autocheckpoint = 4000",
+    "pragma journal_size_limit = 8388608",
+    "pragma wal_autocheckpoint = 1000",
 )
 
 

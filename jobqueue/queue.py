@@ -52,7 +52,7 @@ class Queue:
             return job, fresh
 
         job, fresh = self._settled(lambda: self.database.write(statements))
-        self._announce(job)
+        self._announce(job.state)
         return job, fresh
 
     def retry(self, job_id: str) -> Job | None:
@@ -71,12 +71,12 @@ class Queue:
 
         Not synced to disk: a power cut that loses a take has also ended its owner, and the job would be put back anyway.
         """
-        ready = "select 1 from job where state = ? and finished_at is null and owner is null and not_before <= ? limit 1"
+        ready = "select 1 from job where state = ? and not_before <= ? limit 1"
         if not self.database.read(ready, stage.waiting, clock.now()):
             return None
         rows = self.database.write(lambda connection: _take(connection, stage, owner), durable=False)
         if rows:
-            self._announce(job_from_row(rows[0]))
+            self._announce(stage.working)
         return _first(rows)
 
     def progress(self, job: Job, phase: str, progress: float, done: int | None = None, total: int | None = None) -> Asked:
@@ -91,32 +91,39 @@ class Queue:
     def done(self, stage: Stage, job: Job, result: dict[str, Any]) -> Job:
         """The stage is complete: on to the next, with `result` added to what earlier stages found. A cancel wins until the
         object is stored. Raises LostJob."""
-        return self._done(stage, job, result, take=None)[0]
+        return self._move(job, stage.done, heed_cancel=stage.done != "succeeded", **_complete(stage, job, result))
 
-    def done_and_take(self, stage: Stage, job: Job, result: dict[str, Any]) -> tuple[Job, Job | None]:
-        """`done`, and the owner's next job of this stage, if one waits, taken in the same commit. Raises LostJob."""
-        return self._done(stage, job, result, take=stage)
+    def done_and_take(self, stage: Stage, job: Job, result: dict[str, Any]) -> tuple[str, Job | None]:
+        """`done`, and the owner's next job of this stage, if one waits, taken in the same commit. Returns the state that the
+        job is in now, and that next job. Raises LostJob."""
+        values = _move_values(job, stage.done, **_complete(stage, job, result))
 
-    def _done(self, stage: Stage, job: Job, result: dict[str, Any], take: Stage | None) -> tuple[Job, Job | None]:
-        merged = {**job.result, **result}
-        merged["stage_times"] = {**job.result.get("stage_times", {}), **result.get("stage_times", {})}
-        ends = stage.done == "succeeded"
-        progress, phase = (1.0, "completed") if ends else (job.progress, job.phase)
-        return self._move(job, stage.done, result=merged, progress=progress, phase=phase, heed_cancel=not ends, take=take)
+        def statements(connection: apsw.Connection) -> list[Row] | None:
+            moved = _moved(connection, values, heed_cancel=stage.done != "succeeded")
+            return _take(connection, stage, str(job.owner)) if moved else None
+
+        rows = self.database.write(statements)  # CommitUncertain passes: a job may be ours without our knowing, so end
+        if rows is None:
+            raise LostJob(job.id)
+        following = _first(rows)
+        self._announce(values["new"])
+        if following is not None:
+            self._announce(following.state)
+        return values["new"], following
 
     def put_back(self, stage: Stage, job: Job, delay_s: float, error: JobError | None = None, unharmed: bool = False) -> Job:
         """Back to waiting, to be taken again after delay_s seconds. unharmed: this start does not count. Raises LostJob."""
         noted = {**job.result, "last_error": error.message} if error else job.result
         not_before = clock.now() + delay_s if delay_s else 0
-        return self._move(job, stage.waiting, result=noted, not_before=not_before, unharmed=unharmed, heed_cancel=True)[0]
+        return self._move(job, stage.waiting, result=noted, not_before=not_before, unharmed=unharmed, heed_cancel=True)
 
     def fail(self, job: Job, error: dict[str, Any]) -> Job:
         """The end, with a structured error. Raises LostJob."""
-        return self._move(job, "failed", error=error, phase="failed")[0]
+        return self._move(job, "failed", error=error, phase="failed")
 
     def cancelled(self, job: Job, reason: str) -> Job:
         """The end, because someone asked for it. Raises LostJob."""
-        return self._move(job, "cancelled", cancel_reason=reason)[0]
+        return self._move(job, "cancelled", cancel_reason=reason)
 
     # ---- others' wishes ---------------------------------------------------------------------------------------------------
 
@@ -177,60 +184,23 @@ class Queue:
 
     # ---- inside -----------------------------------------------------------------------------------------------------------
 
-    def _move(
-        self,
-        job: Job,
-        new: str,
-        *,
-        result: dict[str, Any] | None = None,
-        error: dict[str, Any] | None = None,
-        not_before: float = 0,
-        progress: float = 0,
-        phase: str | None = None,
-        cancel_reason: str | None = None,
-        unharmed: bool = False,
-        heed_cancel: bool = False,
-        take: Stage | None = None,
-    ) -> tuple[Job, Job | None]:
-        values = {"new": new, "old": job.state, "owner": job.owner, "id": job.id, "not_before": not_before, "now": clock.now()}
-        values |= {
-            "result": json.dumps(job.result if result is None else result),
-            "error": json.dumps(error) if error else None,
-        }
-        values |= {
-            "unharmed": unharmed,
-            "progress": progress,
-            "phase": phase,
-            "cancel_reason": cancel_reason,
-            "at": clock.utc(),
-        }
-        values |= {
-            "finished": new in FINISHED,
-            "fresh": new not in [stage.waiting for stage in STAGES if stage.working == job.state],
-        }
+    def _move(self, job: Job, new: str, heed_cancel: bool = False, **changes: Any) -> Job:
+        values = _move_values(job, new, **changes)
 
         def statements(connection: apsw.Connection) -> list[Row]:
-            if heed_cancel:
-                asked = "select cancel_reason from job where id = ? and cancel_reason is not null"
-                if list(connection.execute(asked, (job.id,))):
-                    values.update(new="cancelled", finished=True, error=None, phase="failed")
-            rows = _changed(connection, sql.MOVE, values)
-            return rows + _take(connection, take, str(job.owner)) if rows and take else rows
+            moved = _moved(connection, values, heed_cancel)
+            return list(connection.execute("select * from job where id = ?", (job.id,))) if moved else []
 
         try:
             rows = self.database.write(statements)
         except CommitUncertain:  # look, then decide
-            if take:
-                raise  # the next job may be ours without our knowing: end, and find it at the start
             time.sleep(0.05)
             rows = self.database.read("select * from job where id = ? and state = ? and owner is null", job.id, values["new"])
             rows = rows or self.database.write(statements)
         if not rows:
             raise LostJob(job.id)
-        moved, *taken = [job_from_row(row) for row in rows]
-        for changed in (moved, *taken):
-            self._announce(changed)
-        return moved, taken[0] if taken else None
+        self._announce(values["new"])
+        return job_from_row(rows[0])
 
     def _bury(self, stage: Stage, job: Job, timeout_s: float) -> Job:
         """The owner died: put the job back, or end it if it has cost too much time or too many lives."""
@@ -277,9 +247,59 @@ class Queue:
     def _write(self, sql: str, values: dict[str, Any]) -> list[Row]:
         return self.database.write(lambda connection: list(connection.execute(sql, values)))
 
-    def _announce(self, job: Job) -> None:
-        if programs := LISTENERS.get(job.state):
+    def _announce(self, state: str) -> None:
+        if programs := LISTENERS.get(state):
             self.bell.poke(*programs)
+
+
+def _complete(stage: Stage, job: Job, result: dict[str, Any]) -> dict[str, Any]:
+    """What a stage that is complete changes."""
+    merged = {**job.result, **result}
+    merged["stage_times"] = {**job.result.get("stage_times", {}), **result.get("stage_times", {})}
+    if stage.done == "succeeded":
+        return {"result": merged, "progress": 1.0, "phase": "completed"}
+    return {"result": merged, "progress": job.progress, "phase": job.phase}
+
+
+def _move_values(
+    job: Job,
+    new: str,
+    *,
+    result: dict[str, Any] | None = None,
+    error: dict[str, Any] | None = None,
+    not_before: float = 0,
+    progress: float = 0,
+    phase: str | None = None,
+    cancel_reason: str | None = None,
+    unharmed: bool = False,
+) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "owner": job.owner,
+        "old": job.state,
+        "new": new,
+        "result": json.dumps(job.result if result is None else result),
+        "error": json.dumps(error) if error else None,
+        "not_before": not_before,
+        "progress": progress,
+        "phase": phase,
+        "cancel_reason": cancel_reason,
+        "unharmed": unharmed,
+        "finished": new in FINISHED,
+        "fresh": new not in [stage.waiting for stage in STAGES if stage.working == job.state],
+        "now": clock.now(),
+        "at": clock.utc(),
+    }
+
+
+def _moved(connection: apsw.Connection, values: dict[str, Any], heed_cancel: bool) -> bool:
+    """Make the move; to `cancelled` instead, noted in `values`, if that was asked for. False if the job is not the owner's."""
+    if heed_cancel:
+        asked = "select 1 from job where id = ? and cancel_reason is not null"
+        if list(connection.execute(asked, (values["id"],))):
+            values.update(new="cancelled", finished=True, error=None, phase="failed")
+    connection.execute(sql.MOVE, values)
+    return bool(connection.changes())
 
 
 def _take(connection: apsw.Connection, stage: Stage, owner: str) -> list[Row]:

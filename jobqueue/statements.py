@@ -6,7 +6,7 @@ way back within a transaction, and for each `returning`, SQLite sets memory asid
 
 #: The one to take, found before it is changed for the same reason.
 NEXT = """
-select id from job where state = :waiting and finished_at is null and owner is null and not_before <= :now
+select id from job where state = :waiting and not_before <= :now
     and not (:waiting = 'ready' and exists (select 1 from control where name in ('paused', 'unfit')))
 order by number limit 1"""
 

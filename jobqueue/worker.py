@@ -116,9 +116,9 @@ def _one(stage: Stage, do: Do, queue: Queue, job: Job, progress: Progress, timeo
         unknown.error_type = "unknown_error"
         _fail_or_retry(stage, queue, job, unknown, timeout_s)
     else:
-        moved, following = queue.done_and_take(stage, job, result)
+        state, following = queue.done_and_take(stage, job, result)
         faults.point(f"{stage.name}.after_commit")
-        log.info("%s after %.1f s", moved.state, clock.now() - job.stage_since)
+        log.info("%s after %.1f s", state, clock.now() - job.stage_since)
         return following
     return None
 

@@ -52,8 +52,11 @@ def test_jobs_are_taken_in_order_of_arrival(queue: Queue) -> None:
 def test_the_next_job_is_taken_in_the_commit_that_ends_the_one_before(queue: Queue) -> None:
     ready(queue, "a")
     ready(queue, "b")
-    moved, following = queue.done_and_take(GENERATE, take(queue), {})
-    assert (moved.id, moved.state) == ("a", "generated")
+    state, following = queue.done_and_take(GENERATE, take(queue), {"metrics": {"frames": 3}})
+    assert state == "generated"
+    done = queue.get("a")
+    assert done is not None
+    assert done.result["metrics"] == {"frames": 3}
     assert following is not None
     assert (following.id, following.state, following.owner, following.attempt) == ("b", "generating", "inference/1", 1)
     assert queue.done_and_take(GENERATE, following, {})[1] is None
