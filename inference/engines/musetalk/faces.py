@@ -1,0 +1,105 @@
+"""S3FD around its network: where the faces are, in many pictures at once, on a small copy of each.
+
+What the network says becomes boxes as published (softmax, boxes relative to anchors of four cells, overlapping ones dropped,
+more likely than not); only not with a loop over cells and not on the full picture, where finding a face takes longer than
+making one. In parity the picture is not made smaller. Whose faces they are over time is tracks.py's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+#: Pictures are looked at with their longer side at most this, in pixels.
+SIDE_PX = 640
+
+#: The published means, which are blue's, green's and red's, taken from red, green and blue; the weights know it no other way.
+MEAN = (104.0, 117.0, 123.0)
+#: Cells of the first answer are this wide, in pixels, each next one's twice as much; an anchor is four cells wide.
+FIRST_CELL, ANCHOR_CELLS = 4, 4
+#: What the network's numbers are multiplied with: places, and the logarithm of sizes.
+PLACE, LOG_SIZE = 0.1, 0.2
+
+#: A face is what is more likely than this one; what overlaps a likelier face by more than that is the same one.
+LIKELY, SAME = 0.5, 0.3
+
+#: (k, 5) float64, likeliest first: left, top, right, bottom in pixels of the picture, and how likely.
+Found = NDArray[np.float64]
+Answers = Sequence[tuple[torch.Tensor, torch.Tensor]]
+
+
+def detect(
+    network: Callable[[torch.Tensor], Answers],
+    pictures: torch.Tensor,
+    side_px: int | None = SIDE_PX,
+    dtype: torch.dtype = torch.float32,
+) -> list[Found]:
+    """The faces in each of (n, h, w, 3) uint8 RGB. side_px None: the pictures are looked at as they are."""
+    height, width = pictures.shape[1:3]
+    seen = pictures.permute(0, 3, 1, 2).float()
+    scale = 1.0 if side_px is None else min(1.0, side_px / max(height, width))
+    if scale < 1:
+        small = (max(1, round(height * scale)), max(1, round(width * scale)))
+        seen = torch.nn.functional.interpolate(seen, size=small, mode="bilinear", antialias=True)
+    seen = seen - torch.tensor(MEAN, device=seen.device).view(1, 3, 1, 1)
+    with torch.no_grad():
+        answers = network(seen.to(dtype))
+    stretch = np.array([width / seen.shape[3], height / seen.shape[2]] * 2 + [1.0])
+    return [found[distinct(found)] * stretch for found in candidates(answers)]
+
+
+def candidates(answers: Answers, likely: float = LIKELY) -> list[Found]:
+    """Every box that is likelier than that, before overlapping ones are dropped.
+
+    answers: logits (n, 2, h, w), not a face and a face, and places (n, 4, h, w), for cells of 4, 8 … pixels.
+    """
+    scores, places, anchors = [], [], []
+    for scale, (logits, place) in enumerate(answers):
+        scores.append(logits.float().softmax(dim=1)[:, 1].flatten(1))
+        places.append(place.float().flatten(2))
+        anchors.append(_anchors(logits.shape[2], logits.shape[3], FIRST_CELL << scale))
+    score, place, anchor = torch.cat(scores, 1), torch.cat(places, 2), torch.cat(anchors, 1).to(scores[0].device)
+    picture, cell = torch.nonzero(score > likely, as_tuple=True)
+    rows = torch.cat([place[picture, :, cell].T, anchor[:, cell], score[picture, cell][None], picture[None]])
+    numbers = rows.double().cpu().numpy()
+    middle = numbers[4:6] + numbers[0:2] * PLACE * numbers[6]
+    half = numbers[6] * np.exp(numbers[2:4] * LOG_SIZE) / 2
+    boxes = np.concatenate([middle - half, middle + half, numbers[7:8]]).T
+    return [boxes[numbers[8] == at] for at in range(len(score))]
+
+
+def distinct(found: Found, same: float = SAME) -> NDArray[np.int64]:
+    """Which of (k, 5) stay, likeliest first, when each drops what overlaps it; a box of whole pixels includes its last one."""
+    left, top, right, bottom, score = found.T
+    areas = (right - left + 1) * (bottom - top + 1)
+    rest = np.argsort(-score, kind="stable")
+    kept = []
+    while len(rest):
+        best, rest = rest[0], rest[1:]
+        kept.append(best)
+        width = np.minimum(right[best], right[rest]) - np.maximum(left[best], left[rest]) + 1
+        height = np.minimum(bottom[best], bottom[rest]) - np.maximum(top[best], top[rest]) + 1
+        shared = np.maximum(width, 0) * np.maximum(height, 0)
+        rest = rest[shared / (areas[best] + areas[rest] - shared) <= same]
+    return np.array(kept, dtype=np.int64)
+
+
+def surroundings(faces: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Where `landmarks` should look for a person with this face: head and shoulders, (n, 4) to (n, 4) or of one.
+
+    Three faces wide and four high, as the pose network's picture is, the face in the upper part.
+    """
+    side = (faces[..., 2:4] - faces[..., :2]).max(axis=-1)
+    middle = (faces[..., 0] + faces[..., 2]) / 2
+    above = faces[..., 1] - 0.75 * side
+    return np.stack([middle - 1.5 * side, above, middle + 1.5 * side, above + 4 * side], axis=-1)
+
+
+def _anchors(rows: int, columns: int, cell: int) -> torch.Tensor:
+    """(3, rows * columns): x and y of each cell's middle, and the anchor's side, in pixels."""
+    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    side = torch.full((rows * columns,), float(cell * ANCHOR_CELLS))
+    return torch.stack([x.flatten() * cell + cell / 2, y.flatten() * cell + cell / 2, side])
