@@ -1,9 +1,8 @@
 """The published pipeline's picture sizes to the last bit, without Pillow, on any device: OpenCV's Lanczos, Pillow's two.
 
-Both libraries weigh pixels with whole numbers (a share times a power of two) and round once a pass, so the sums are whole
-and fit in 53 bits: a matrix product in float64 gives exactly theirs, on a CPU and on a GPU. What the weights are is described
-in OpenCV's `resize` (INTER_LANCZOS4: eight taps, 11 bits) and in Pillow's `Resample.c` (a filter as wide as the picture
-shrinks, 22 bits, across first).
+Both libraries weigh pixels with whole numbers (a share times a power of two) and round once a pass; the sums fit in 32 bits,
+so that they come out the same on a CPU and on a GPU. What the weights are is described in OpenCV's `resize` (INTER_LANCZOS4:
+eight taps, 11 bits) and in Pillow's `Resample.c` (a filter as wide as the picture shrinks, 22 bits, across first).
 """
 
 from __future__ import annotations
@@ -29,25 +28,27 @@ REACH: dict[str, float] = {"bilinear": 1.0, "bicubic": 2.0}
 
 @dataclass(frozen=True)
 class Taps:
-    """From which source pixels each target pixel is made: (target, taps) each, whole-number weights, 0 for an unused tap."""
+    """From which source pixels each target pixel is made, and their whole-number weights: (target, taps) each."""
 
     at: NDArray[np.int64]
-    weight: NDArray[np.int64]
-    source: int
+    weight: NDArray[np.int32]
 
-    def matrix(self, device: Any, rows: slice = slice(None)) -> torch.Tensor:
-        """(target, source) float64, or only these rows of it."""
-        at, weight = torch.from_numpy(self.at[rows]).to(device), torch.from_numpy(self.weight[rows]).to(device)
-        empty = torch.zeros(len(at), self.source, dtype=torch.float64, device=device)
-        return empty.scatter_add_(1, at, weight.double())
+    def sums(self, picture: torch.Tensor, axis: int, part: slice = slice(None)) -> torch.Tensor:
+        """int32: the weighed pixels along one axis of (h, w, c), or only this part of them."""
+        at, weight = (torch.from_numpy(table[part].T.copy()).to(picture.device) for table in (self.at, self.weight))
+        along = (1, -1, 1) if axis else (-1, 1, 1)
+        shape = list(picture.shape)
+        shape[axis] = at.shape[1]
+        total = torch.zeros(shape, dtype=torch.int32, device=picture.device)
+        for pixel, share in zip(at, weight, strict=True):
+            total += picture.index_select(axis, pixel) * share.view(along)
+        return total
 
 
 def lanczos(picture: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """(h, w, c) uint8 to (height, width, c) uint8, as `cv2.resize` with INTER_LANCZOS4 does, both ways in one rounding."""
-    device = picture.device
-    planes = picture.permute(2, 0, 1).double()
-    across = planes @ lanczos_taps(picture.shape[1], width).matrix(device).T
-    return _rounded(lanczos_taps(picture.shape[0], height).matrix(device) @ across, 2 * OPENCV_BITS).permute(1, 2, 0)
+    across = lanczos_taps(picture.shape[1], width).sums(picture, 1)
+    return _rounded(lanczos_taps(picture.shape[0], height).sums(across, 0), 2 * OPENCV_BITS)
 
 
 def pillow(
@@ -57,16 +58,17 @@ def pillow(
 
     Squares only: which way it goes first, and so rounds first, depends on the shape in newer releases.
     """
-    planes = picture.permute(2, 0, 1)
     if side == picture.shape[0]:
         return picture[rows, columns]
     taps = pillow_taps(picture.shape[0], side, kind)
-    across = _rounded(planes.double() @ taps.matrix(picture.device, columns).T, PILLOW_BITS)
-    return _rounded(taps.matrix(picture.device, rows) @ across.double(), PILLOW_BITS).permute(1, 2, 0)
+    at, weight = taps.at[rows], taps.weight[rows]
+    first, stop = int(at.min()), int(at.max()) + 1  # only these rows are needed
+    across = _rounded(taps.sums(picture[first:stop], 1, columns), PILLOW_BITS)
+    return _rounded(Taps(at - first, weight).sums(across, 0), PILLOW_BITS)
 
 
 def _rounded(sums: torch.Tensor, bits: int) -> torch.Tensor:
-    return torch.floor((sums + 2 ** (bits - 1)) / 2**bits).clamp_(0, 255).to(torch.uint8)
+    return ((sums + (1 << (bits - 1))) >> bits).clamp_(0, 255).to(torch.uint8)
 
 
 @functools.lru_cache(maxsize=64)
@@ -75,9 +77,9 @@ def lanczos_taps(source: int, target: int) -> Taps:
     place = _opencv_places(source, target)
     first = np.floor(place).astype(np.int64)
     share = (place - first.astype(np.float32)).astype(np.float32)
-    weight = np.rint(_lanczos_weights(share) * np.float32(2**OPENCV_BITS)).astype(np.int64)
+    weight = np.rint(_lanczos_weights(share) * np.float32(2**OPENCV_BITS)).astype(np.int32)
     at = np.clip(first[:, None] + np.arange(LANCZOS_TAPS) - (LANCZOS_TAPS // 2 - 1), 0, source - 1)
-    return Taps(at, weight, source)
+    return Taps(at, weight)
 
 
 def _opencv_places(source: int, target: int) -> NDArray[np.float32]:
@@ -118,7 +120,7 @@ def pillow_taps(source: int, target: int, kind: Filter) -> Taps:
     distance = np.abs((at - middle[:, None] + 0.5) * (1.0 / widened))
     weight = np.where(at < stop[:, None], _bilinear(distance) if kind == "bilinear" else _bicubic(distance), 0.0)
     shares = weight / _added_up(weight) * 2**PILLOW_BITS
-    return Taps(np.minimum(at, source - 1), np.trunc(shares + np.copysign(0.5, shares)).astype(np.int64), source)
+    return Taps(np.minimum(at, source - 1), np.trunc(shares + np.copysign(0.5, shares)).astype(np.int32))
 
 
 def _bilinear(distance: NDArray[np.float64]) -> NDArray[np.float64]:
