@@ -150,6 +150,8 @@ class Settings(BaseModel):
     DATA_DIR: Path = Path("data")
     #: Where the weights live.
     MODELS_DIR: Path = Path("models")
+    #: Where `worker models pull` asks first: a mirror of the hub, or a copy of MODELS_DIR. https, or ALLOW_PRIVATE_URLS.
+    MODELS_MIRROR: Url | None = None
     #: An older spelling: another path for MuseTalk's UNet weights.
     MUSETALK_UNET_MODEL_PATH: Path | None = None
     #: An older spelling: another path for MuseTalk's UNet configuration.

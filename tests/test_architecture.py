@@ -27,7 +27,7 @@ NEIGHBOURS = {
 DOORS: dict[str, tuple[str, ...]] = {
     "apsw": ("jobqueue/", "orchestrator/"),
     "sqlite3": (),
-    "requests": ("poller/", "weights/pull.py"),
+    "requests": ("poller/", "weights/transfer.py"),
     "b2sdk": ("uploader/stores/b2.py",),
     "pynvml": ("telemetry/gpu.py",),
     "flask": ("api/", "admin/", "orchestrator/"),

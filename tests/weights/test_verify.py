@@ -1,0 +1,103 @@
+"""What lies under MODELS_DIR is judged byte for byte, and only what an engine needs stands against it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from weights import manifest, sums
+from weights.manifest import File
+from weights.verify import Verdict, check, needed, verify
+
+FILE = File(path="net/w.bin", size_bytes=3, sha256=hashlib.sha256(b"abc").hexdigest(), url="https://hub.example/w.bin")
+
+
+def put(folder: Path, path: str, content: bytes) -> None:
+    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    (folder / path).write_bytes(content)
+
+
+def test_the_right_bytes_are_good(tmp_path: Path) -> None:
+    put(tmp_path, FILE.path, b"abc")
+    assert check(tmp_path, FILE) == Verdict(FILE.path, "good", "", 3)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"ab", "has 2 bytes, 3 are right; `worker models pull` fetches it anew"),
+        (b"abd", "has other bytes (SHA-256 a52d159f262b…, ba7816bf8f01… is right); `worker models pull` fetches it anew"),
+    ],
+)
+def test_other_bytes_are_wrong_and_the_line_says_what_to_do(tmp_path: Path, content: bytes, said: str) -> None:
+    put(tmp_path, FILE.path, content)
+    assert check(tmp_path, FILE) == Verdict(FILE.path, "wrong", said, len(content))
+
+
+def test_every_byte_read_is_told(tmp_path: Path) -> None:
+    put(tmp_path, FILE.path, b"abc")
+    heard: list[int] = []
+    check(tmp_path, FILE, heard.append)
+    assert sum(heard) == 3
+
+
+def test_a_converted_file_is_held_to_its_list(tmp_path: Path) -> None:
+    put(tmp_path, "musetalk-fp16/vae.safetensors", b"abc")
+    put(tmp_path, "musetalk-fp16/unet-1.5.safetensors", b"other")
+    listed = {
+        name: hashlib.sha256(b"abc").hexdigest() for name in ("vae.safetensors", "unet-1.5.safetensors", "pose.safetensors")
+    }
+    sums.write(tmp_path / "musetalk-fp16" / "SHA256SUMS", listed)
+    states = {verdict.path: verdict for verdict in verify(tmp_path, "musetalk")}
+    assert states["musetalk-fp16/vae.safetensors"].state == "good"
+    assert states["musetalk-fp16/pose.safetensors"].state == "missing"
+    assert states["musetalk-fp16/unet-1.5.safetensors"].state == "wrong"
+    assert states["musetalk-fp16/unet-1.5.safetensors"].said.endswith("`worker models convert musetalk` writes it anew")
+
+
+def test_an_engine_does_not_need_what_is_optional_or_converted(tmp_path: Path) -> None:
+    verdicts = verify(tmp_path, "musetalk")
+    assert {verdict.state for verdict in verdicts} == {"missing"}
+    lacking = {verdict.path for verdict in needed(verdicts, "musetalk")}
+    assert "musetalkV15/unet.pth" in lacking
+    assert "musetalk/pytorch_model.bin" not in lacking
+    put(tmp_path, "musetalk-fp16/vae.safetensors", b"abc")
+    sums.write(tmp_path / "musetalk-fp16" / "SHA256SUMS", {"vae.safetensors": hashlib.sha256(b"abc").hexdigest()})
+    assert needed(verify(tmp_path, "musetalk"), "musetalk") == []
+    put(tmp_path, "sd-vae/config.json", b"{}")
+    assert [verdict.path for verdict in needed(verify(tmp_path, "musetalk"), "musetalk")] == ["sd-vae/config.json"]
+
+
+def test_lists_of_hashes_are_those_of_sha256sum(tmp_path: Path) -> None:
+    digest = "ab" * 32
+    (tmp_path / "list").write_text(f"{digest}  a.bin\n{digest.upper()} *b b.bin\n# a remark\n\n")
+    assert sums.read(tmp_path / "list") == {"a.bin": digest, "b b.bin": digest}
+    sums.write(tmp_path / "list", {"b": digest, "a": digest})
+    assert (tmp_path / "list").read_text() == f"{digest}  a\n{digest}  b\n"
+    assert sums.read(tmp_path / "none") == {}
+
+
+# ---- the manifest ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", manifest.MUSETALK, ids=lambda file: file.path)
+def test_every_file_says_where_it_is_and_what_is_not_known_of_it(file: File) -> None:
+    assert file.origin.startswith("https://")
+    assert file.expected_bytes > 0
+    assert not Path(file.path).is_absolute()
+    assert ".." not in file.path
+    if file.repository:
+        assert len(file.revision or "") == 40
+        assert file.origin == f"https://huggingface.co/{file.repository}/resolve/{file.revision}/{file.name}"
+    if file.sha256 is None or file.size_bytes is None:
+        assert file.note
+    assert file.sha256 is None or len(bytes.fromhex(file.sha256)) == 32
+
+
+def test_paths_are_named_once() -> None:
+    paths = [file.path for files in manifest.ENGINES.values() for file in files]
+    assert len(paths) == len(set(paths))
+    assert manifest.by_path("musetalkV15/unet.pth") in manifest.MUSETALK
+    assert manifest.by_path("nowhere") is None

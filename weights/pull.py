@@ -1,0 +1,237 @@
+"""Fetches the files of an engine: several at once, each resumed, checked by its SHA-256, and there only when it is right."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Literal
+from urllib.parse import urlsplit
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type
+from tenacity.wait import wait_random_exponential
+
+from errors import InvalidInput, JobError, Unavailable
+from weights import sums, verify
+from weights.manifest import File
+from weights.transfer import Absent, Broken, Promise, Stopped, fetch, is_allowed, open_part
+
+log = logging.getLogger(__name__)
+
+#: Files that are fetched at the same time.
+AT_ONCE = 4
+#: A try that brought the file this much further than any before it starts the count of tries anew.
+PROGRESS_BYTES = 2**20
+#: How often a source may send a whole file that is not the right one.
+MOST_WRONG = 2
+#: What shall still be free on the disk afterwards.
+SPARE_BYTES = 512 * 2**20
+
+#: on_bytes(path, bytes that are there, bytes in all or about so many)
+OnBytes = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ways:
+    """How to fetch. mirror: asked first, for the hub's own paths and for those under MODELS_DIR; then the hub itself."""
+
+    mirror: str | None = None
+    allow_private: bool = False
+    tries: int = 6
+    pause_s: float = 1.0
+    most_pause_s: float = 60.0
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+class Wrong(Broken):
+    """All of the file came, and it is not the right one."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a file. said: why it failed; of a file that has no hash in the manifest, the hash that came."""
+
+    path: str
+    state: Literal["fetched", "there", "failed", "stopped"]
+    said: str = ""
+    size_bytes: int = 0
+    seconds: float = 0.0
+    source: str = ""
+
+
+def pull(
+    folder: Path, files: list[File], ways: Ways | None = None, on_bytes: OnBytes = lambda path, done, total: None
+) -> list[Outcome]:
+    """Bring every one of `files` under `folder`; one outcome each, in their order. One that fails does not end the others.
+
+    Set `ways.stop` to end it; what has come is used by the next call. Raises InvalidInput for a mirror that is not allowed,
+    Unavailable if the disk has no room.
+    """
+    ways = ways or Ways()
+    if ways.mirror and not is_allowed(ways.mirror, ways.allow_private):
+        raise InvalidInput(f"MODELS_MIRROR={ways.mirror}: must be https, or http on this machine (see ALLOW_PRIVATE_URLS)")
+    folder.mkdir(parents=True, exist_ok=True)
+    check_room(folder, files)
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="pull") as threads:
+        waiting = [threads.submit(_brought, folder, file, ways, on_bytes) for file in files]
+        try:
+            outcomes = [each.result() for each in waiting]
+        except BaseException:
+            ways.stop.set()
+            raise
+    _note(folder, outcomes)
+    return outcomes
+
+
+def check_room(folder: Path, files: list[File]) -> None:
+    """Raises Unavailable if what is still to come does not fit."""
+    needed = sum(max(file.expected_bytes - _there(folder / file.path), 0) for file in files)
+    free = shutil.disk_usage(folder).free
+    if needed and free < needed + SPARE_BYTES:
+        asked = f"{needed / 1e9:.1f} GB are to come and {SPARE_BYTES / 1e9:.1f} GB shall stay free"
+        raise Unavailable(f"{folder}: has {free / 1e9:.1f} GB free; {asked}")
+
+
+def sources(file: File, mirror: str | None) -> list[str]:
+    """Where a file may be, in the order of asking."""
+    if not mirror:
+        return [file.origin]
+    of_hub = [f"{mirror}/{file.repository}/resolve/{file.revision}/{file.name}"] if file.repository else []
+    return [*of_hub, f"{mirror}/{file.path}", file.origin]
+
+
+# ---- one file --------------------------------------------------------------------------------------------------------------
+
+
+def _brought(folder: Path, file: File, ways: Ways, on_bytes: OnBytes) -> Outcome:
+    """One file's outcome. Nothing that belongs to one file is raised."""
+    began = time.monotonic()
+    target = folder / file.path
+    try:
+        if ways.stop.is_set():
+            raise Stopped
+        there = verify.check(folder, file)
+        if there.state in ("good", "unknown"):
+            return Outcome(file.path, "there", there.said, there.size_bytes)
+        with open_part(target.with_name(target.name + ".part")) as part:
+            source, digest = _tried(file, part, ways, on_bytes)
+            sums.keep(Path(part.name), target)
+    except Stopped:
+        return Outcome(file.path, "stopped", "stopped; the next pull goes on from there")
+    except JobError as error:
+        return Outcome(file.path, "failed", error.message)
+    except OSError as error:
+        return Outcome(file.path, "failed", f"{target}: could not be kept on disk: {(error.strerror or str(error)).lower()}")
+    size_bytes, seconds = target.stat().st_size, time.monotonic() - began
+    log.info("fetched %s, %d bytes in %.1f s", file.path, size_bytes, seconds)
+    return Outcome(file.path, "fetched", "" if file.sha256 else digest, size_bytes, seconds, urlsplit(source).hostname or "")
+
+
+def _tried(file: File, part: BinaryIO, ways: Ways, on_bytes: OnBytes) -> tuple[str, str]:
+    """Fill the part from the first source that has the file. Returns the source and the file's hash."""
+    absent: list[str] = []
+    for source in sources(file, ways.mirror):
+        try:
+            return source, _persisted(file, source, part, ways, on_bytes)
+        except Absent as error:
+            absent.append(f"{urlsplit(source).hostname} {error}")
+    raise Unavailable(f"{file.path}: no source has it: {', '.join(dict.fromkeys(absent))}")
+
+
+def _persisted(file: File, source: str, part: BinaryIO, ways: Ways, on_bytes: OnBytes) -> str:
+    """Fetch and check, as often as it takes. Returns the hash of what came."""
+    tries = _Tries(ways.tries, ways.pause_s, ways.most_pause_s)
+
+    def heard(there_bytes: int) -> None:
+        on_bytes(file.path, there_bytes, file.expected_bytes)
+
+    def attempt() -> str:
+        anew = part.seek(0, 2) == 0  # else the bytes that are wrong may be another's
+        try:
+            promise = fetch(source, part, _most_bytes(file), ways.allow_private, ways.stop, heard)
+            return _checked(file, part, promise)
+        except Wrong as error:
+            tries.wrong += anew
+            if tries.wrong == MOST_WRONG:
+                raise Absent(str(error)) from error
+            raise
+        finally:
+            tries.furthest(part.seek(0, 2))
+
+    try:
+        return Retrying(
+            retry=retry_if_exception_type(Broken),
+            stop=tries.are_over,
+            wait=tries.pause_s,
+            sleep=lambda seconds: _rest(seconds, ways.stop),
+            reraise=True,
+        )(attempt)
+    except Broken as error:
+        raise Unavailable(f"{file.path}: {urlsplit(source).hostname} {error} (tried {tries.made} times)") from error
+
+
+def _checked(file: File, part: BinaryIO, promise: Promise) -> str:
+    """The part's hash. One that is not right is thrown away: no byte of it can be trusted."""
+    part.flush()
+    size_bytes = part.seek(0, 2)
+    wanted_bytes, wanted = file.size_bytes or promise.size_bytes, file.sha256 or promise.sha256
+    if wanted_bytes is not None and size_bytes < wanted_bytes:
+        raise Broken(f"sent {size_bytes:,} of {wanted_bytes:,} bytes")
+    found = sums.digest(Path(part.name))
+    if (wanted_bytes is not None and size_bytes != wanted_bytes) or (wanted is not None and found != wanted):
+        part.truncate(0)
+        right = f"{wanted_bytes:,} bytes" if wanted is None else f"SHA-256 {wanted[:12]}…"
+        raise Wrong(f"sends other bytes: {size_bytes:,} of them, SHA-256 {found[:12]}…; {right} is right")
+    return found
+
+
+def _most_bytes(file: File) -> int:
+    return file.size_bytes or 2 * file.about_bytes + PROGRESS_BYTES
+
+
+class _Tries:
+    """How many tries in a row have brought nothing."""
+
+    def __init__(self, most: int, pause_s: float, most_pause_s: float) -> None:
+        self.made = self.wrong = 0
+        self._most, self._furthest_bytes = most, 0
+        self._since = 0
+        self._most_pause_s = most_pause_s
+        self._random = wait_random_exponential(multiplier=pause_s, max=most_pause_s)
+
+    def furthest(self, there_bytes: int) -> None:
+        """A try has ended with so many bytes there."""
+        self.made += 1
+        self._since = 1 if there_bytes >= self._furthest_bytes + PROGRESS_BYTES else self._since + 1
+        self._furthest_bytes = max(self._furthest_bytes, there_bytes)
+
+    def are_over(self, _: RetryCallState) -> bool:
+        return self._since >= self._most
+
+    def pause_s(self, state: RetryCallState) -> float:
+        asked = state.outcome.exception() if state.outcome else None
+        asked_s = asked.retry_after_s if isinstance(asked, Broken) else 0.0
+        return max(min(asked_s, self._most_pause_s), float(self._random(state)))
+
+
+def _rest(seconds: float, stop: threading.Event) -> None:
+    if stop.wait(seconds):
+        raise Stopped
+
+
+def _there(path: Path) -> int:
+    """Bytes of the file that are on the disk already, whole or in part."""
+    part = path.with_name(path.name + ".part")
+    return max((each.stat().st_size for each in (path, part) if each.exists()), default=0)
+
+
+def _note(folder: Path, outcomes: list[Outcome]) -> None:
+    """Keep the hashes of those files that the manifest has none of, for `verify`."""
+    new = {outcome.path: outcome.said for outcome in outcomes if outcome.state == "fetched" and outcome.said}
+    if new:
+        sums.write(folder / verify.FETCHED, sums.read(folder / verify.FETCHED) | new)

@@ -1,0 +1,181 @@
+"""One try to fetch the rest of one file over HTTP: goes on where the part ends, follows redirects, hears the hub's promise."""
+
+from __future__ import annotations
+
+import fcntl
+import ipaddress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import urljoin, urlsplit
+
+import requests
+
+from errors import InvalidInput, Unavailable
+
+#: A connection that breaks off loses up to one of these.
+CHUNK_BYTES = 2**16
+CONNECT_S, READ_S = 10.0, 30.0
+_MOST_REDIRECTS = 5
+_AGENT = {"User-Agent": "gpu-video-worker", "Accept-Encoding": "identity"}
+
+
+class Broken(Exception):
+    """This try failed; another may do. retry_after_s: how long the server asked to be left alone."""
+
+    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Absent(Exception):
+    """This address has no such file; another may."""
+
+
+class Stopped(Exception):
+    """The pull has been ended; what came stays."""
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What the hub says of the file that it sends: its SHA-256 and size, where it names them."""
+
+    sha256: str | None = None
+    size_bytes: int | None = None
+
+
+def is_allowed(url: str, allow_private: bool) -> bool:
+    """https anywhere; http to this machine, or wherever private addresses are allowed."""
+    parts = urlsplit(url)
+    if parts.scheme == "https" and parts.hostname:
+        return True
+    return parts.scheme == "http" and bool(parts.hostname) and (allow_private or _is_loopback(parts.hostname or ""))
+
+
+@contextmanager
+def open_part(part: Path) -> Iterator[BinaryIO]:
+    """The part that has come so far, ready to be written on, by this process alone. Raises Unavailable."""
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with part.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise Unavailable(f"{part}: another process is fetching it") from None
+        yield file
+
+
+def fetch(
+    url: str,
+    file: BinaryIO,
+    most_bytes: int,
+    allow_private: bool,
+    stop: threading.Event,
+    on_bytes: Callable[[int], None],
+) -> Promise:
+    """Append the rest of what `url` names to `file`, but not much over `most_bytes`.
+
+    `on_bytes` hears how many bytes of the file are there now.
+
+    Returns what the hub promised. Raises Broken (try again), Absent (try elsewhere), Stopped, InvalidInput, and OSError of
+    the file alone.
+    """
+    offset = file.seek(0, 2)
+    try:
+        with requests.Session() as session:
+            session.trust_env = not _is_loopback(urlsplit(url).hostname or "")  # a proxy does not reach this machine
+            response, promise = _asked(session, url, offset, allow_private)
+            with response:
+                _judge(response, offset)
+                if offset and response.status_code != 206:
+                    file.truncate(0)
+                    offset = file.seek(0, 2)
+                for there_bytes in _received(response, file, offset):
+                    on_bytes(there_bytes)
+                    if stop.is_set():
+                        raise Stopped
+                    if there_bytes > most_bytes:
+                        break  # whatever this is, its hash will be wrong
+                return promise
+    except requests.RequestException as error:
+        raise Broken(_in_words(error)) from error
+
+
+def _asked(session: requests.Session, url: str, offset: int, allow_private: bool) -> tuple[requests.Response, Promise]:
+    """The answer of the server that has the file, and what the servers before it promised."""
+    headers, promise = _AGENT | ({"Range": f"bytes={offset}-"} if offset else {}), Promise()
+    for _ in range(_MOST_REDIRECTS + 1):
+        if not is_allowed(url, allow_private):
+            raise InvalidInput(f"{_shown(url)}: must be https, or http on this machine (ALLOW_PRIVATE_URLS allows others)")
+        response = session.get(url, headers=headers, stream=True, allow_redirects=False, timeout=(CONNECT_S, READ_S))
+        promise = _promised(response, promise)
+        if not response.is_redirect:
+            return response, promise
+        url = urljoin(url, response.headers["Location"])
+        response.close()
+    raise Broken(f"redirects more than {_MOST_REDIRECTS} times")
+
+
+def _promised(response: requests.Response, before: Promise) -> Promise:
+    """A hub that keeps large files elsewhere names their hash and size on the way there."""
+    tag = response.headers.get("X-Linked-ETag", "").removeprefix("W/").strip('"').lower()
+    size = response.headers.get("X-Linked-Size", "")
+    is_hash = len(tag) == 64 and not set(tag) - set("0123456789abcdef")
+    return Promise(tag if is_hash else before.sha256, int(size) if size.isdecimal() else before.size_bytes)
+
+
+def _judge(response: requests.Response, offset: int) -> None:
+    code = response.status_code
+    if code in (408, 425, 429) or code >= 500:
+        asked = response.headers.get("Retry-After", "")
+        raise Broken(f"answers {code}", float(asked) if asked.isdecimal() else 0.0)
+    if code in (401, 403, 404, 410, 451):
+        raise Absent(f"answers {code}")
+    if code == 416:  # the part has all of it, or more than all: the hash will say
+        return
+    if code not in (200, 206):
+        raise Broken(f"answers {code}")
+    if code == 206 and not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
+        raise Broken("sends another part than the one that was asked for")
+
+
+def _received(response: requests.Response, file: BinaryIO, offset: int) -> Iterator[int]:
+    """Write what comes; yields how many bytes of the file are there."""
+    if response.status_code == 416:
+        return
+    told = response.headers.get("Content-Length", "")
+    came = 0
+    for chunk in response.iter_content(CHUNK_BYTES):
+        file.write(chunk)
+        came += len(chunk)
+        yield offset + came
+    if told.isdecimal() and came < int(told):
+        raise Broken(f"ended after {came:,} of {int(told):,} bytes")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _in_words(error: requests.RequestException) -> str:
+    words = {
+        requests.exceptions.SSLError: "its certificate is not good",
+        requests.exceptions.ProxyError: "the proxy does not connect",
+        requests.exceptions.ConnectTimeout: f"did not answer within {CONNECT_S:g} s",
+        requests.exceptions.ReadTimeout: f"sent nothing for {READ_S:g} s",
+        requests.exceptions.ChunkedEncodingError: "broke the connection off",
+        requests.exceptions.ConnectionError: "takes no connection, or broke it off",
+    }
+    return next((said for kind, said in words.items() if isinstance(error, kind)), "answers nothing that makes sense")
+
+
+def _shown(url: str) -> str:
+    """Without a query: signed links hold secrets there."""
+    return urlsplit(url)._replace(query="", fragment="").geturl()

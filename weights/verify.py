@@ -1,0 +1,70 @@
+"""Whether the weights that lie under MODELS_DIR are what they should be, byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from weights import manifest, sums
+from weights.manifest import File
+
+#: Hashes of files that the manifest knows none of, as the hub named them when they were fetched; under MODELS_DIR.
+FETCHED = "fetched.sha256"
+
+State = Literal["good", "missing", "wrong", "unknown"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """path under MODELS_DIR. good: the hash is right; unknown: nothing to compare it with; `said`: why, fit for the user."""
+
+    path: str
+    state: State
+    said: str = ""
+    size_bytes: int = 0
+
+
+def verify(folder: Path, engine: str, tick: Callable[[int], None] = lambda count: None) -> list[Verdict]:
+    """A verdict on each file of an engine, published and converted. Reads every byte; `tick` hears of each MiB."""
+    converted = folder / manifest.CONVERTED.get(engine, engine)
+    written = sums.read(converted / manifest.SUMS)
+    verdicts = [check(folder, file, tick) for file in manifest.ENGINES[engine]]
+    for name, digest in written.items():
+        path = f"{converted.name}/{name}"
+        verdicts.append(_judge(folder / path, path, None, digest, f"`worker models convert {engine}` writes it anew", tick))
+    return verdicts
+
+
+def check(folder: Path, file: File, tick: Callable[[int], None] = lambda count: None) -> Verdict:
+    """A verdict on one published file."""
+    digest = file.sha256 or sums.read(folder / FETCHED).get(file.path)
+    return _judge(folder / file.path, file.path, file.size_bytes, digest, "`worker models pull` fetches it anew", tick)
+
+
+def needed(verdicts: list[Verdict], engine: str) -> list[Verdict]:
+    """Those that stand against running the engine: wrong ones, and missing ones that are not optional or converted.
+
+    Published files need not be there where all of them have been converted.
+    """
+    converted = any(verdict.path.startswith(manifest.CONVERTED.get(engine, engine) + "/") for verdict in verdicts)
+    optional = {file.path for file in manifest.ENGINES[engine] if file.optional or converted}
+    return [v for v in verdicts if v.state == "wrong" or (v.state == "missing" and v.path not in optional)]
+
+
+def _judge(path: Path, name: str, size: int | None, digest: str | None, remedy: str, tick: Callable[[int], None]) -> Verdict:
+    try:
+        there = path.stat().st_size
+        if size is not None and there != size:
+            return Verdict(name, "wrong", f"has {there:,} bytes, {size:,} are right; {remedy}", there)
+        if digest is None:
+            return Verdict(name, "unknown", "no hash is known for it", there)
+        found = sums.digest(path, tick)
+    except FileNotFoundError:
+        return Verdict(name, "missing", f"is missing; {remedy}")
+    except OSError as error:
+        return Verdict(name, "wrong", f"cannot be read: {(error.strerror or str(error)).lower()}; {remedy}")
+    if found != digest:
+        return Verdict(name, "wrong", f"has other bytes (SHA-256 {found[:12]}…, {digest[:12]}… is right); {remedy}", there)
+    return Verdict(name, "good", "", there)
