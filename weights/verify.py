@@ -33,14 +33,14 @@ def verify(folder: Path, engine: str, tick: Callable[[int], None] = lambda count
     verdicts = [check(folder, file, tick) for file in manifest.ENGINES[engine]]
     for name, digest in written.items():
         path = f"{converted.name}/{name}"
-        verdicts.append(_judge(folder / path, path, None, digest, f"`worker models convert {engine}` writes it anew", tick))
+        verdicts.append(_judge(folder / path, path, None, digest, f"`worker models convert {engine}` writes it", tick))
     return verdicts
 
 
 def check(folder: Path, file: File, tick: Callable[[int], None] = lambda count: None) -> Verdict:
     """A verdict on one published file."""
     digest = file.sha256 or sums.read(folder / FETCHED).get(file.path)
-    return _judge(folder / file.path, file.path, file.size_bytes, digest, "`worker models pull` fetches it anew", tick)
+    return _judge(folder / file.path, file.path, file.size_bytes, digest, "`worker models pull` fetches it", tick)
 
 
 def needed(verdicts: list[Verdict], engine: str) -> list[Verdict]:

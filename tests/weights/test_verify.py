@@ -27,8 +27,8 @@ def test_the_right_bytes_are_good(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"ab", "has 2 bytes, 3 are right; `worker models pull` fetches it anew"),
-        (b"abd", "has other bytes (SHA-256 a52d159f262b…, ba7816bf8f01… is right); `worker models pull` fetches it anew"),
+        (b"ab", "has 2 bytes, 3 are right; `worker models pull` fetches it"),
+        (b"abd", "has other bytes (SHA-256 a52d159f262b…, ba7816bf8f01… is right); `worker models pull` fetches it"),
     ],
 )
 def test_other_bytes_are_wrong_and_the_line_says_what_to_do(tmp_path: Path, content: bytes, said: str) -> None:
@@ -54,7 +54,7 @@ def test_a_converted_file_is_held_to_its_list(tmp_path: Path) -> None:
     assert states["musetalk-fp16/vae.safetensors"].state == "good"
     assert states["musetalk-fp16/pose.safetensors"].state == "missing"
     assert states["musetalk-fp16/unet-1.5.safetensors"].state == "wrong"
-    assert states["musetalk-fp16/unet-1.5.safetensors"].said.endswith("`worker models convert musetalk` writes it anew")
+    assert states["musetalk-fp16/unet-1.5.safetensors"].said.endswith("`worker models convert musetalk` writes it")
 
 
 def test_an_engine_does_not_need_what_is_optional_or_converted(tmp_path: Path) -> None:

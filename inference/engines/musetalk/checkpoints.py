@@ -21,6 +21,7 @@ from torch import Tensor
 
 from errors import EngineFailed
 from inference.engines.musetalk.layout import FETCHED
+from inference.engines.musetalk.networks.bisenet import UNUSED
 
 #: What reading a file that is cut off, or something else, raises.
 _FAULTS = (
@@ -110,6 +111,20 @@ def read(path: Path, remedy: str = FETCHED) -> dict[str, Tensor]:
     state = _state(found)
     if not state:
         raise EngineFailed(f"{path}: holds no tensors; {remedy}")
+    return state
+
+
+def part_of(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those tensors of a file that the network uses, by the network's own names."""
+    if name == "whisper":
+        for prefix in ("model.encoder.", "encoder."):
+            kept = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+            if kept:
+                return kept
+    if name == "pose":
+        return {key: tensor for key, tensor in state.items() if key.startswith(("backbone.", "head."))}
+    if name == "parser":
+        return {key: tensor for key, tensor in state.items() if not key.startswith(UNUSED)}
     return state
 
 
