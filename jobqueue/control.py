@@ -10,11 +10,14 @@ The flags, each a row while it holds, its value a JSON object with a reason:
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 from typing import Any, Literal
 
 from jobqueue import clock
-from jobqueue.database import Database, Row
+from jobqueue.database import ERRORS, Database, Row
+
+log = logging.getLogger(__name__)
 
 Flag = Literal["paused", "draining", "unfit", "hold"]
 
@@ -45,10 +48,14 @@ class Control:
         return bool(self._write("delete from control where name = ? returning 1 as one", name))
 
     def publish(self, program: str, body: dict[str, Any]) -> None:
-        """A program's newest word about itself, for the other programs to read."""
+        """A program's newest word about itself, for the other programs to read. It is dropped if the queue cannot be written:
+        the next one is as good, and no program may end because its word was lost."""
         sql = "insert or replace into status (program, body, at, at_boot) values (?, ?, ?, ?)"
         values = (program, json.dumps(body), clock.utc(), clock.now())
-        self.database.write(lambda connection: connection.execute(sql, values).fetchall(), durable=False)
+        try:
+            self.database.write(lambda connection: connection.execute(sql, values).fetchall(), durable=False)
+        except ERRORS as error:
+            log.warning("what %s says about itself could not be written: %s", program, error)
 
     def published(self) -> dict[str, dict[str, Any]]:
         """What each program last said, with `at` (UTC text) and `age_s` (seconds ago) added."""

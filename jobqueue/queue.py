@@ -154,6 +154,13 @@ class Queue:
             freed.append(self._bury(stage, job, timeout_s))
         return freed
 
+    def let_go(self, owner: str) -> None:
+        """Put back unharmed whatever this owner holds: it does not know itself, since a commit of its own failed."""
+        for row in self.database.read(sql.WORKED_ON):
+            if row["owner"] == owner:
+                stage = next(stage for stage in STAGES if stage.working == row["state"])
+                self.put_back(stage, job_from_row(row), 0, unharmed=True)
+
     # ---- to look ----------------------------------------------------------------------------------------------------------
 
     def get(self, job_id: str) -> Job | None:

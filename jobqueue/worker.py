@@ -14,6 +14,7 @@ import structlog
 
 from errors import Cancelled, EngineFailed, InvalidInput, JobError, LostJob, OutOfMemory, Unavailable
 from jobqueue import clock, faults
+from jobqueue.database import ERRORS
 from jobqueue.job import Job, Stage
 from jobqueue.queue import Queue
 
@@ -28,6 +29,11 @@ LONGEST_PAUSE_S = 60.0
 LONGEST_HOLD_S = 60.0
 #: How often progress goes to the queue, at the most, in seconds. It is also how soon a cancel is seen.
 PROGRESS_EVERY_S = 0.25
+#: Between two looks at a queue that cannot be written, in seconds.
+QUEUE_PAUSE_S = 1.0
+
+#: What says nothing about the job: it is no longer ours, or the queue cannot be written.
+NOT_THE_JOBS: tuple[type[Exception], ...] = (LostJob, *ERRORS)
 
 
 class Stopped(Exception):
@@ -76,19 +82,26 @@ def work(
 
     timeout_s: how long a stage may take, its retries included; after it, errors of the outside end the job too.
     """
-    job = None
+    job, unsure = None, False
     while not stop.is_set():
         mark = queue.bell.mark()
-        job = job or queue.take(stage, owner)
-        if job is None:
-            queue.bell.wait(mark)
-            continue
-        with structlog.contextvars.bound_contextvars(job=job.id, stage=stage.name, attempt=job.attempt):
-            try:
+        try:
+            if unsure:  # whether the last move was made: what is still ours goes back
+                queue.let_go(owner)
+                unsure = False
+            job = job or queue.take(stage, owner)
+            if job is None:
+                queue.bell.wait(mark)
+                continue
+            with structlog.contextvars.bound_contextvars(job=job.id, stage=stage.name, attempt=job.attempt):
                 job = _one(stage, do, queue, job, Progress(queue, job, stop, grace_s), timeout_s)
-            except LostJob:
-                job = None
-                log.warning("the job is no longer ours; its work is dropped")
+        except LostJob:
+            job = None
+            log.warning("the job is no longer ours; its work is dropped")
+        except ERRORS as error:  # the disk is full, say: go on when it is well again, the other loops do too
+            job, unsure = None, True
+            log.error("the queue cannot be written, trying again: %s", error)
+            stop.wait(QUEUE_PAUSE_S)
     if job is not None:
         queue.put_back(stage, job, 0, unharmed=True)
 
@@ -105,7 +118,7 @@ def _one(stage: Stage, do: Do, queue: Queue, job: Job, progress: Progress, timeo
     except Stopped:
         queue.put_back(stage, job, 0, unharmed=True)
         log.info("put back: the program stops")
-    except LostJob:
+    except NOT_THE_JOBS:
         raise
     except JobError as error:
         _fail_or_retry(stage, queue, job, error, timeout_s)

@@ -9,6 +9,7 @@ import threading
 from errors import Unavailable
 from jobqueue import clock
 from jobqueue.control import Control
+from jobqueue.database import ERRORS
 from jobqueue.job import UPLOAD
 from jobqueue.worker import work
 from service import run, start
@@ -42,6 +43,15 @@ def open_store(settings: Settings) -> Store:
 
 def check(store: Store, control: Control, stop: threading.Event) -> None:
     """Ask the store whether it will have us, at start and while it will not; meanwhile no job is claimed."""
+    while not stop.is_set():
+        try:
+            _ask(store, control, stop)
+        except ERRORS as error:
+            log.error("the queue cannot be written, trying again: %s", error)
+            stop.wait(PUBLISH_EVERY_S)
+
+
+def _ask(store: Store, control: Control, stop: threading.Event) -> None:
     refused = False
     while not stop.is_set():
         try:

@@ -80,6 +80,18 @@ def test_a_lost_job_takes_no_next_one_along(queue: Queue) -> None:
     assert queue.counts() == {"ready": 2}
 
 
+def test_an_owner_that_lost_track_lets_go_of_all_it_holds_and_of_nothing_else(queue: Queue) -> None:
+    ready(queue, "a")
+    ready(queue, "b")
+    take(queue, owner="inference/1")
+    take(queue, owner="inference/2")
+    queue.let_go("inference/1")
+    mine, other = queue.get("a"), queue.get("b")
+    assert mine is not None
+    assert other is not None
+    assert (mine.state, mine.attempt, other.state, other.owner) == ("ready", 0, "generating", "inference/2")
+
+
 def test_a_succeeded_job_that_is_claimed_again_is_reported_again(queue: Queue, outbox: Outbox) -> None:
     to_the_end(queue)
     event, _ = outbox.due()[0]
