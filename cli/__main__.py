@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cli import demo, look, models, operate, testing, up
+from cli import demo, look, models, operate, setup, testing, up
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -16,7 +16,7 @@ def main() -> None:
 
 
 for command in (
-    *(up.up, demo.demo, testing.test, look.status, look.jobs, operate.pause, operate.resume, operate.drain),
+    *(setup.setup, up.up, demo.demo, testing.test, look.status, look.jobs, operate.pause, operate.resume, operate.drain),
     *(operate.retry, operate.cancel, operate.submit, look.logs, models.models),
 ):
     main.add_command(command)

@@ -22,7 +22,7 @@ def checkout(tmp_path: Path) -> Path:
     (here / "requirements").mkdir(parents=True)
     (here / "cli").mkdir()
     shutil.copy(SCRIPT, here / "worker")
-    for name in ("worker", "test"):
+    for name in ("worker", "test", "engine"):
         (here / "requirements" / f"{name}.txt").write_text(f"# nothing for {name}\n")
     (here / "cli" / "__main__.py").write_text("import os, sys\nprint(sys.prefix, os.getcwd(), *sys.argv[1:], sep='|')\n")
     return here
@@ -53,6 +53,14 @@ def test_a_changed_list_of_requirements_is_installed(checkout: Path) -> None:
     assert "installing requirements/worker.txt" in run(checkout).stderr
     assert "installing requirements/test.txt" in run(checkout, "test").stderr
     assert run(checkout).stderr == ""
+
+
+def test_the_engines_needs_are_installed_when_asked_for(checkout: Path) -> None:
+    assert "requirements/engine.txt" not in run(checkout, "setup").stderr
+    assert "installing requirements/engine.txt" in run(checkout, "setup", "--engine", "--json").stderr
+    again = run(checkout, "setup", "--engine")
+    assert (again.stdout, again.stderr) == (f"{checkout}/.venv|/|setup|--engine\n", "")
+    assert run(checkout, "status").stderr == ""  # that list holds the worker's
 
 
 def test_a_set_up_that_was_broken_off_is_mended(checkout: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.cli.conftest import Run
 
-COMMANDS = ("up", "demo", "test", "status", "jobs", "pause", "resume", "drain", "retry", "cancel", "submit", "logs")
+COMMANDS = ("setup", "up", "demo", "test", "status", "jobs", "pause", "resume", "drain", "retry", "cancel", "submit", "logs")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
