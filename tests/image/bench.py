@@ -24,10 +24,14 @@ PROCESSES = """
 import json, os, pathlib
 found = []
 for entry in pathlib.Path("/proc").iterdir():
-    if entry.name.isdigit() and int(entry.name) != os.getpid():
+    if not entry.name.isdigit() or int(entry.name) == os.getpid():
+        continue
+    try:
         status = dict(line.split(":", 1) for line in (entry / "status").read_text().splitlines() if ":" in line)
         words = (entry / "cmdline").read_bytes().decode().split("\\0")
-        found.append({"pid": int(entry.name), "uid": int(status["Uid"].split()[0]), "words": words})
+    except OSError:  # it has ended meanwhile
+        continue
+    found.append({"pid": int(entry.name), "uid": int(status["Uid"].split()[0]), "words": words})
 print(json.dumps(found))
 """
 STATUS = """
@@ -110,8 +114,11 @@ class Container:
         return done.stdout, done.stderr
 
     def processes(self) -> list[dict[str, Any]]:
-        """pid, uid and words of everything that runs in it; nothing while it does not run."""
-        return list(json.loads(self.execute(PYTHON, "-I", "-c", PROCESSES).stdout or "[]"))
+        """pid, uid and words of everything that runs in it."""
+        done = self.execute(PYTHON, "-I", "-c", PROCESSES)
+        if done.returncode:
+            raise RuntimeError(f"its processes cannot be seen: {done.stderr.strip()}")
+        return list(json.loads(done.stdout))
 
     def pid(self, program: str) -> int | None:
         """The process of `python -m PROGRAM`; it comes before those that it starts itself."""
