@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,16 +19,11 @@ import pytest
 import settings
 import supervision
 from tests.guard.supervised import CHECKOUT, DEADLINE_S, wait_for
+from tests.patience import free_port
 
 PROGRAMS = ("poller", "inference", "uploader", "api", "admin", "guard")
 #: What all programs but inference may use together.
 MOST_MEMORY_MIB = 400
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True, kw_only=True)

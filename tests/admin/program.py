@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +21,8 @@ from jobqueue.job import STAGES, Job, NewJob
 from jobqueue.outbox import Outbox
 from jobqueue.queue import Queue
 from tests.fakes import clips
+from tests.patience import PATIENCE_S, free_port, until
 
-PATIENCE_S = 20.0
 ROOT = Path(__file__).parents[2]
 PASSWORD = "a long password"
 
@@ -84,26 +82,11 @@ def running(data_dir: Path, **variables: str) -> Iterator[Admin]:
         database.close()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def answers(url: str) -> bool:
     try:
         return requests.get(f"{url}/healthz", timeout=PATIENCE_S).ok
     except requests.ConnectionError:
         return False
-
-
-def until(true: Callable[[], Any]) -> Any:
-    """Wait for a condition, with a deadline."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not (value := true()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-    return value
 
 
 def arrival(job_id: str, **inputs: str) -> NewJob:

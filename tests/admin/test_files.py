@@ -11,7 +11,8 @@ import requests
 
 from admin import files
 from jobqueue import spool
-from tests.admin.program import PATIENCE_S, Admin, add_done, until
+from tests.admin.program import Admin, add_done
+from tests.patience import PATIENCE_S, until
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -13,7 +13,8 @@ import requests
 
 from admin import words
 from jobqueue.job import FETCH, GENERATE
-from tests.admin.program import PATIENCE_S, ROOT, Admin, add_done, add_failed, arrival, running
+from tests.admin.program import ROOT, Admin, add_done, add_failed, arrival, running
+from tests.patience import PATIENCE_S
 
 OUT_OF_MEMORY = {
     "message": "the GPU ran out of memory: 23.1 of 24.0 GiB used",

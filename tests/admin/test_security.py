@@ -12,7 +12,8 @@ import pytest
 import requests
 
 from admin import security
-from tests.admin.program import PATIENCE_S, Admin, add_done, add_failed, arrival, running
+from tests.admin.program import Admin, add_done, add_failed, arrival, running
+from tests.patience import PATIENCE_S
 
 ROUTES = [
     "/",

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +19,8 @@ from jobqueue.database import Database
 from jobqueue.job import STAGES, Job, Stage
 from jobqueue.outbox import Outbox
 from jobqueue.queue import Queue
+from tests.patience import PATIENCE_S, free_port, until
 
-PATIENCE_S = 20.0
 ROOT = Path(__file__).parents[2]
 JOB = {"musetalk_job_id": "j1", "video_url": "https://a.example/v.mp4", "audio_url": "https://a.example/a.wav"}
 CLIP = {"musetalk_job_id": "j1", "image_url": "https://a.example/i.png", "prompt": "a fox"}
@@ -67,26 +65,11 @@ def running(data_dir: Path, **variables: str) -> Iterator[Api]:
         database.close()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def answers(port: int) -> bool:
     try:
         return requests.get(f"http://127.0.0.1:{port}/hc", timeout=PATIENCE_S).ok
     except requests.ConnectionError:
         return False
-
-
-def until(true: Callable[[], Any]) -> Any:
-    """Wait for a condition, with a deadline."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not (value := true()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-    return value
 
 
 def work_through(queue: Queue, results: Mapping[str, dict[str, Any]] | None = None) -> Job:

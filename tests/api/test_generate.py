@@ -14,7 +14,8 @@ from api.generate import MOST_WAITERS
 from api.health import MOST_QUEUED
 from jobqueue.control import Flag
 from jobqueue.job import FETCH, GENERATE
-from tests.api.program import CLIP, JOB, PATIENCE_S, Api, running, taken, until, work_through
+from tests.api.program import CLIP, JOB, Api, running, taken, work_through
+from tests.patience import PATIENCE_S, until
 
 
 def test_the_answer_comes_when_the_job_is_stored(api: Api) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import psutil
 
 from settings import VERSION
-from tests.api.program import JOB, ROOT, answers, running, until
+from tests.api.program import JOB, ROOT, answers, running
+from tests.patience import until
 
 
 def test_a_killed_api_leaves_no_process_and_its_port_is_free_again(data_dir: Path) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
 
-from tests.admin.program import PATIENCE_S, Admin, running
+from tests.admin.program import Admin, running
 from tests.browser import scene
+from tests.patience import PATIENCE_S
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]

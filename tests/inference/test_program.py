@@ -17,9 +17,10 @@ from jobqueue.database import Database
 from jobqueue.job import FETCH, Job, NewJob
 from jobqueue.outbox import Outbox
 from jobqueue.queue import Queue
-from tests.api.program import ROOT, until
+from tests.api.program import ROOT
 from tests.fakes import clips
 from tests.fakes.engines.copies import made_from
+from tests.patience import until
 
 
 @dataclass

@@ -15,15 +15,7 @@ from jobqueue.job import GENERATE, Job
 from jobqueue.queue import Queue
 from jobqueue.worker import Progress, work
 from tests.jobqueue.conftest import ready
-
-PATIENCE_S = 20.0
-
-
-def until(true: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
+from tests.patience import PATIENCE_S, until
 
 
 @contextmanager

@@ -5,17 +5,17 @@ from __future__ import annotations
 import functools
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import requests
+
+from tests.patience import free_port, until
 
 ROOT = Path(__file__).parents[2]
 KEY = "a-key-for-the-tests"
@@ -119,15 +119,6 @@ def answer(response: requests.Response, status: int = 200) -> Any:
     return response.json()
 
 
-def until(true: Callable[[], Any], deadline_s: float = 20.0) -> Any:
-    """Wait for a condition; its value."""
-    end = time.monotonic() + deadline_s
-    while not (value := true()):
-        assert time.monotonic() < end, f"did not become true within {deadline_s} s"
-        time.sleep(0.05)
-    return value
-
-
 @contextmanager
 def running(data: Path, *options: str) -> Iterator[Server]:
     """An orchestrator on a free port, ended with SIGTERM; its exit code must be 0 unless the test has killed it."""
@@ -166,12 +157,6 @@ def answers(server: Server) -> bool:
         return requests.get(server.url + "/health", timeout=5).ok
     except requests.ConnectionError:
         return False
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def freeze(server: Server) -> None:

@@ -8,7 +8,8 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.orchestrator.server import Server, answer, free_port, running, start, until
+from tests.orchestrator.server import Server, answer, running, start
+from tests.patience import free_port, until
 
 
 def test_many_workers_at_once_never_get_the_same_job(server: Server) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.orchestrator.server import Server, answer, freeze, running, thaw, until
+from tests.orchestrator.server import Server, answer, freeze, running, thaw
+from tests.patience import until
 
 SILENCE_S = 1.0
 

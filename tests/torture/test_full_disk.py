@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.patience import until
 from tests.torture.check import gaps, violations
 from tests.torture.test_torture import scene
 from tests.torture.worker import Worker
@@ -40,12 +41,6 @@ def fill(file: Path) -> None:
                     os.write(out.fileno(), b"\0" * size)
             except OSError:
                 continue
-
-
-def until(true: Callable[[], bool], patience_s: float) -> None:
-    deadline = time.monotonic() + patience_s
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.2)
 
 
 def test_a_disk_that_fills_up_under_the_jobs_costs_time_and_nothing_else(small_disk: Path, tmp_path: Path) -> None:

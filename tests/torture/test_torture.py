@@ -23,9 +23,9 @@ import pytest
 import requests
 
 from jobqueue import faults
-from tests.api.program import free_port
 from tests.fakes import b2, clips
 from tests.fakes.engines.copies import made_from
+from tests.patience import free_port
 from tests.torture.check import gaps, violations
 from tests.torture.nemesis import DEEDS, Nemesis
 from tests.torture.proxy import Proxy

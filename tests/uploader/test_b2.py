@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from errors import Cancelled, Unavailable
 from tests.fakes import b2
+from tests.patience import until
 from uploader.stores import StoreRefused
 from uploader.stores.b2 import ANSWER_S, UPLOAD_TRIES, B2Store
 
@@ -35,13 +36,6 @@ def store_at(server: b2.Store, **changes: str) -> B2Store:
 
 def put(store: B2Store, path: Path, name: str = "avatar/outputs/a.mp4") -> str:
     return store.put(path, name, "video/mp4", lambda done, total: None).url
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def sha1(path: Path) -> str:
