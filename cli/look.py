@@ -147,7 +147,7 @@ def _said_lines(program: str, said: dict[str, Any]) -> list[str]:
     if program == "uploader":
         return [f"store {said.get('store')} " + ("ok" if said.get("ok") else f"down: {said.get('error')}")]
     lines = [_gpu_line(gpu) for gpu in said.get("gpus") or []]
-    if (link := said.get("orchestrator")) is not None:
+    if link := said.get("orchestrator"):  # empty: none is set, or none has been asked yet
         lines.append("orchestrator " + (f"ok, {link.get('latency_ms')} ms" if link.get("ok") else f"down: {link.get('error')}"))
     return lines
 

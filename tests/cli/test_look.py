@@ -23,6 +23,13 @@ def test_status_is_one_screen(worker: Run, operator: Operator) -> None:
     assert "\x1b" not in screen
 
 
+def test_a_worker_without_an_orchestrator_misses_none(worker: Run, operator: Operator) -> None:
+    operator.control.publish("poller", {"orchestrator": {}, "gpus": []})
+    assert "orchestrator" not in worker("status").stdout
+    operator.control.publish("poller", {"orchestrator": {"ok": False, "error": "no answer"}})
+    assert "orchestrator down: no answer" in worker("status").stdout
+
+
 def test_status_in_json(worker: Run, operator: Operator) -> None:
     add(operator)
     status = json.loads(worker("status", "--json").stdout)
