@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import EngineFailed
-from inference.engine import Engine
+from inference.engine import Engine, Options
 from inference.generate import Generate
 from jobqueue.control import Control
 from jobqueue.job import GENERATE
@@ -71,7 +71,7 @@ class Inference:
         settings = self.service.settings
         name, note = choose(settings)
         device = _device()
-        engine: Engine = importlib.import_module(_module(name)).Engine()
+        engine = _made(name, settings)
         self._say(engine=engine.name, device=device, reason=f"{engine.name} is loading")
         began = time.monotonic()
         engine.load(settings.models_dir, device)
@@ -106,16 +106,36 @@ def choose(settings: Settings) -> tuple[str, str | None]:
 def _lacking(name: str, models_dir: Path) -> str | None:
     """What keeps the engine from being loaded, or None."""
     try:
-        found = importlib.util.find_spec(_module(name))
-    except ModuleNotFoundError:
-        found = None
-    if found is None:
-        return f"ENGINE={name}: this version of the worker has no such engine"
-    missing = getattr(importlib.import_module(_module(name)).Engine, "missing", None)
+        engine = importlib.import_module(_module(name)).Engine
+    except ModuleNotFoundError as error:
+        lacks = (error.name or "").split(".")[0]
+        if _module(name).split(".")[0] == lacks:
+            return f"ENGINE={name}: this version of the worker has no such engine"
+        return f"ENGINE={name} needs {lacks}, which is not installed; worker setup --engine installs it"
+    missing = getattr(engine, "missing", None)
     files = missing(models_dir) if missing else []
     if files:
         return f"the weights of {name} are missing in {models_dir} ({files[0]}); fetch them with: worker models pull {name}"
     return None
+
+
+def _made(name: str, settings: Settings) -> Engine:
+    """The engine, told what the settings say. Raises EngineFailed if a library that it needs is not installed."""
+    try:
+        engine: Engine = importlib.import_module(_module(name)).Engine()
+    except ModuleNotFoundError as error:
+        raise EngineFailed(f"ENGINE={name} needs {error.name}, which is not installed; run: worker setup --engine") from error
+    configure = getattr(engine, "configure", None)
+    if configure is not None:
+        configure(
+            Options(
+                fit=settings.OUTPUT_FIT,
+                batch_size=int(settings.BATCH_SIZE) if settings.BATCH_SIZE.isdigit() else None,
+                cache_dir=settings.data_dir / "avatars",
+                cache_bytes=int(settings.AVATAR_CACHE_GB * 1e9),
+            )
+        )
+    return engine
 
 
 def _module(name: str) -> str:

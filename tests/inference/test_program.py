@@ -157,6 +157,12 @@ def test_an_engine_without_weights_makes_the_worker_unfit_and_says_what_to_do(tm
         assert program.job().state == "ready"
 
 
+def test_an_engine_without_its_libraries_makes_the_worker_unfit_and_says_what_to_do(tmp_path: Path) -> None:
+    with running(tmp_path, fake("lacks_a_library")) as program:
+        flag = until(lambda: program.control.flag("unfit"))
+        assert "needs a_library_that_nobody_has, which is not installed; worker setup --engine" in flag["reason"]
+
+
 def test_a_machine_that_stands_alone_without_weights_runs_the_preview_engine_and_says_so(tmp_path: Path) -> None:
     with running(tmp_path, "musetalk", MODELS_DIR=str(tmp_path / "none")) as program:
         said = until(lambda: (word := program.control.published().get("inference")) and word["model_loaded"] and word)
