@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 #: progress(phase, frames_done, frames_total): phase is "preparing", "inferring" or "encoding". Cheap: call it every frame
 #: or batch. Raises `errors.Cancelled` when the job is to end and `errors.LostJob` when it is no longer ours; let both pass.
@@ -41,7 +41,19 @@ class Metrics:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the worker's settings say to an engine that has a method `configure(options)`, which is called before `load`."""
+
+    fit: Literal["source", "pad", "crop"] = "source"  # OUTPUT_FIT
+    batch_size: int | None = None  # frames a batch; None: what the card holds is measured
+    cache_dir: Path | None = None  # a folder for what may be kept from job to job; None: nothing is kept
+    cache_bytes: int = 0  # the most that it may hold
+
+
 class Engine(Protocol):
+    """A module that has an engine may also have `missing(models) -> list[str]`: a line for each file of weights not there."""
+
     name: str
 
     def load(self, models: Path, device: str) -> None:

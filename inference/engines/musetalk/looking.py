@@ -1,0 +1,131 @@
+"""Where the chosen person's face is in every picture of a video: found, told apart, measured by its points, steadied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from errors import InvalidInput
+from inference.engines.musetalk import boxes, faces, landmarks, tracks
+from inference.engines.musetalk.boxes import Box, Edges
+from inference.engines.musetalk.faces import Found
+from inference.engines.musetalk.models import Models
+from inference.engines.musetalk.params import Params
+from inference.engines.musetalk.pictures import Batch, Pictures
+from inference.engines.musetalk.room import Room
+
+#: A box made of points must overlap the face that was found (intersection over union) by this, else the face's own is taken.
+BELIEVABLE = 0.15
+
+#: (68, 2) float64 in the picture's pixels.
+Points = NDArray[np.float64]
+
+
+@dataclass
+class Seen:
+    """What was seen in the pictures so far. points: of those pictures where there was no question whose."""
+
+    found: list[Found] = field(default_factory=list)
+    points: dict[int, Points] = field(default_factory=dict)
+
+
+def look(
+    pictures: Pictures, models: Models, params: Params, rate: Fraction, room: Room, report: Callable[[int], None]
+) -> list[Box | None]:
+    """The box of each picture, kept inside of it, the margin below the chin included; None where nothing is generated.
+
+    report: given the number of pictures seen so far. Raises InvalidInput if there is no face in any picture.
+    """
+    seen = Seen()
+    height = width = 0
+    for batch in pictures.batches(room.size):
+        height, width = batch.seen.shape[1:3]
+        (_look_as_published if params.parity else _look)(batch, models, seen, room)
+        report(len(seen.found))
+    if not any(len(found) for found in seen.found):
+        raise _no_face(len(seen.found), rate, params.parity)
+    if params.parity:
+        found = _as_published(seen, params)
+    else:
+        found = boxes.whole(_steadied(seen, pictures, models, params, rate, room, (width, height)), width, height)
+    return [box and boxes.with_margin(box, params.extra_margin, height) for box in found]
+
+
+def _look(batch: Batch, models: Models, seen: Seen, room: Room) -> None:
+    """Faces in every picture, and the points of those that are alone."""
+    parts = room.parts(len(batch), lambda part: faces.detect(models.detector, batch.seen[part], dtype=models.looking_dtype))
+    found = [one for part in parts for one in part]
+    alone = [at for at, one in enumerate(found) if len(one) == 1]
+    _measure(batch, alone, [found[at][0] for at in alone], models, seen, room)
+    seen.found += found
+
+
+def _measure(batch: Batch, wanted: list[int], around: list[Found], models: Models, seen: Seen, room: Room) -> None:
+    """The points of one face in each of these pictures of a batch."""
+    if not wanted:
+        return
+    chosen = batch.seen if len(wanted) == len(batch) else batch.seen[wanted]
+    regions = faces.surroundings(np.stack(around)[:, :4])
+    parts = room.parts(
+        len(wanted),
+        lambda part: landmarks.locate(models.pose, chosen[part], regions[part], models.looking_dtype),
+    )
+    for at, points in zip(wanted, np.concatenate(parts), strict=True):
+        seen.points[batch.first + at] = _believed(points[None])[0]
+
+
+def _believed(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n, 68, 2) of (n, 133, 3), NaN where one of them was not seen."""
+    face = landmarks.face68(points).copy()
+    face[(points[:, landmarks.FACE, 2] <= 0).any(axis=1)] = np.nan
+    return face
+
+
+def _steadied(
+    seen: Seen, pictures: Pictures, models: Models, params: Params, rate: Fraction, room: Room, size: tuple[int, int]
+) -> Edges:
+    """The chosen face's edges in every picture, over time."""
+    chosen = tracks.choose(tracks.follow(seen.found, rate), params.face, len(seen.found), *size)
+    there = np.asarray(~np.isnan(chosen).any(axis=1))
+    if any(there[number] and number not in seen.points for number in range(len(there))):
+        for batch in pictures.batches(room.size):  # several faces: now it is known whose points are wanted
+            numbers = range(batch.first, batch.first + len(batch))
+            wanted = [at for at, number in enumerate(numbers) if there[number] and number not in seen.points]
+            _measure(batch, wanted, [chosen[batch.first + at] for at in wanted], models, seen, room)
+    points = np.full((len(chosen), 68, 2), np.nan)
+    for number in np.flatnonzero(there):
+        points[number] = seen.points[int(number)]
+    edges = boxes.edges_of_points(points, params.bbox_shift)
+    with np.errstate(invalid="ignore"):
+        doubtful = there & (np.isnan(edges).any(axis=1) | (boxes.overlap(edges, chosen) < BELIEVABLE))
+    edges[doubtful] = chosen[doubtful]
+    return boxes.steady(edges, rate) if params.smooth else edges
+
+
+def _look_as_published(batch: Batch, models: Models, seen: Seen, room: Room) -> None:
+    """On full pictures, the points of whomever the pose network takes for the person in them."""
+    parts = room.parts(len(batch), lambda part: faces.detect(models.detector, batch.seen[part], None, models.looking_dtype))
+    points = room.parts(len(batch), lambda part: landmarks.locate(models.pose, batch.seen[part], None, models.looking_dtype))
+    for face in landmarks.face68(np.concatenate(points)):
+        seen.points[len(seen.points)] = face
+    seen.found += [one for part in parts for one in part]
+
+
+def _as_published(seen: Seen, params: Params) -> list[Box | None]:
+    return [
+        boxes.of_points(seen.points[number], params.bbox_shift, tuple(found[0])) if len(found) else None
+        for number, found in enumerate(seen.found)
+    ]
+
+
+def _no_face(looked_at: int, rate: Fraction, parity: bool) -> InvalidInput:
+    smallest = "" if parity else f" and be at least a {faces.SIDE_PX // 16}th of the picture's longer side wide"
+    return InvalidInput(
+        f"no face found in the video: looked at all of its {looked_at} frames, from 0.00 s to "
+        f"{float((looked_at - 1) / rate):.2f} s; a face must be seen from the front{smallest}",
+        stage="preprocessing",
+    )

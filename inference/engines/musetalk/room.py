@@ -1,0 +1,47 @@
+"""How many pictures go through the networks at once: as many as the memory holds, found out by trying."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from errors import OutOfMemory
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Room:
+    """`size` pictures fit at once, as far as is known; it is halved when they did not, and stays so."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def parts(self, count: int, work: Callable[[slice], T]) -> list[T]:
+        """What `work` gives for 0 … count - 1 in parts of `size`; a part that does not fit is done again in halves.
+
+        Raises OutOfMemory if not even one picture fits.
+        """
+        made: list[T] = []
+        first = 0
+        while first < count:
+            part = slice(first, min(first + self.size, count))
+            try:
+                made.append(work(part))
+            except torch.OutOfMemoryError as error:
+                self._halve(error)
+                continue
+            first = part.stop
+        return made
+
+    def _halve(self, error: torch.OutOfMemoryError) -> None:
+        if self.size == 1:
+            raise OutOfMemory("the card has not enough free memory for a single picture") from error
+        self.size = max(1, self.size // 2)
+        log.warning("out of memory: %d pictures at once from now on", self.size)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

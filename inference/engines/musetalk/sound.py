@@ -1,0 +1,36 @@
+"""What each output frame hears: windows of the speech in batches, silence where the speech is silent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+
+from inference.engines.musetalk import silence, speech
+from inference.engines.musetalk.models import Models
+from inference.engines.musetalk.params import Params
+from media import audio
+
+
+def measure(path: Path) -> silence.Loudness:
+    """How long the speech is and how loud when. Raises InvalidInput if there is no sound that can be decoded."""
+    return silence.measure(audio.mono(path, speech.SAMPLE_RATE_HZ))
+
+
+def windows(
+    path: Path, models: Models, params: Params, loudness: silence.Loudness, frames: int, rate: Fraction, size: int
+) -> Iterator[torch.Tensor]:
+    """(size, 50, 384) on the device for the frames 0 … frames - 1 in turn, the last batch shorter."""
+    as_trained = params.version == "1.0" and not params.parity
+    heard = speech.listen(audio.mono(path, speech.SAMPLE_RATE_HZ), models.whisper, as_trained=as_trained)
+    quiet = torch.from_numpy(silence.quiet(loudness, frames, rate) & (not params.parity))
+    nothing = speech.silence(models.whisper, as_trained=as_trained) if quiet.any() else None
+    first = 0
+    for batch in speech.batches(heard, frames, rate, size, "repeat" if as_trained else "zeros"):
+        still = quiet[first : first + len(batch)]
+        if nothing is not None and still.any():
+            batch[still.to(batch.device)] = nothing.to(batch.dtype)
+        first += len(batch)
+        yield batch

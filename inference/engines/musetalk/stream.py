@@ -1,0 +1,197 @@
+"""From source pictures and speech to finished frames, as a stream: decoding, the networks and whoever takes the frames each
+work in a thread of their own, a few batches apart. Nothing but these batches is in memory.
+
+Only the masks' rectangles go to the device and come back; the rest of a picture is never touched.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from errors import Cancelled
+from inference.engines.musetalk import blend, mouths, sound
+from inference.engines.musetalk.ahead import Ahead
+from inference.engines.musetalk.avatar import Avatar
+from inference.engines.musetalk.models import Models
+from inference.engines.musetalk.params import Params
+from inference.engines.musetalk.room import Room
+from inference.engines.musetalk.silence import Loudness
+from media import video
+from media.still import Picture
+
+#: Batches that each step is ahead of the next.
+AHEAD = 2
+#: What the pictures of one batch may take; large pictures go in smaller batches.
+GROUP_BYTES = 192 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is to be made."""
+
+    clip: video.Clip
+    avatar: Avatar
+    speech: Path
+    loudness: Loudness
+    params: Params
+    frames: int
+
+    @property
+    def rate(self) -> Fraction:
+        return self.clip.rate
+
+
+@dataclass
+class Busy:
+    """Seconds that each step has worked so far, and what it met."""
+
+    decode_s: float = 0.0
+    networks_s: float = 0.0
+    composite_s: float = 0.0
+    without_face: int = 0
+
+
+@dataclass
+class Group:
+    """Consecutive output frames. numbers: of the source pictures. with_face: which of them get a new mouth."""
+
+    numbers: list[int]
+    pictures: list[Picture]
+    with_face: list[int]
+    layout: blend.Layout | None = None
+    parts: torch.Tensor | None = None  # what stands in the masks' places, on the device
+    patches: torch.Tensor | None = field(default=None)  # what comes in its stead, in the host's memory when `arrived`
+    arrived: torch.cuda.Event | None = None
+
+    def finish(self) -> None:
+        """Put the new mouths into the pictures."""
+        if self.patches is None or self.layout is None:
+            return
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        patches = self.patches.numpy()
+        for at, patch, mask in zip(self.with_face, patches, self.layout.masks, strict=True):
+            blend.put_in(self.pictures[at], patch, mask)
+
+
+def frames(job: Job, models: Models, room: Room, busy: Busy, waiting: Callable[[], None]) -> Iterator[Picture]:
+    """The output's frames in order. waiting is called while there is none yet; what it raises ends everything."""
+    stop = threading.Event()
+    size = max(1, min(room.size, job.frames, GROUP_BYTES // (job.clip.width * job.clip.height * 3)))
+    with (
+        Ahead(_decoded(job, size, models.device, busy, stop), AHEAD, "decode") as decoded,
+        Ahead(_spoken(job, size, decoded, models, room, busy), AHEAD, "networks", waiting) as spoken,
+    ):
+        try:
+            for group in spoken:
+                began = time.monotonic()
+                group.finish()
+                busy.without_face += len(group.pictures) - len(group.with_face)
+                busy.composite_s += time.monotonic() - began
+                yield from group.pictures
+        finally:
+            stop.set()
+
+
+def _decoded(job: Job, size: int, device: torch.device, busy: Busy, stop: threading.Event) -> Iterator[Group]:
+    """Groups of `size` frames with what the device needs of them."""
+    with closing(_sources(job, stop)) as coming:
+        while True:
+            began = time.monotonic()
+            some = list(itertools.islice(coming, size))
+            if not some:
+                return
+            numbers, pictures = [number for number, _ in some], [picture for _, picture in some]
+            group = Group(numbers, pictures, [at for at, number in enumerate(numbers) if job.avatar.has_face(number)])
+            if group.with_face:
+                chosen = [numbers[at] for at in group.with_face]
+                places = [job.avatar.box(number) for number in chosen], [job.avatar.mask(number) for number in chosen]
+                group.layout = blend.layout(*places, device, least=job.avatar.largest_mask)
+                group.parts = _sent(blend.cut_out([pictures[at] for at in group.with_face], group.layout), device)
+            busy.decode_s += time.monotonic() - began
+            yield group
+
+
+def _sources(job: Job, stop: threading.Event) -> Generator[tuple[int, Picture], None, None]:
+    """The source picture of each output frame and its number, a copy that may be written into."""
+
+    def while_decoding() -> None:
+        if stop.is_set():
+            raise Cancelled("nobody takes the frames any more")
+
+    coming: Iterator[tuple[int, Picture]]
+    if job.params.loop == "loop" or job.clip.is_still:
+        coming = video.there_and_back(job.clip, job.frames, while_decoding)
+    else:
+        coming = _held(enumerate(video.pictures(job.clip)))
+    for number, picture in itertools.islice(coming, job.frames):
+        while_decoding()
+        repeated = job.clip.is_still or (job.params.loop == "hold" and number == len(job.avatar) - 1)
+        yield min(number, len(job.avatar) - 1), picture.copy() if repeated else picture
+
+
+def _held(coming: Iterator[tuple[int, Picture]]) -> Iterator[tuple[int, Picture]]:
+    """The last one again and again."""
+    last = None
+    for last in coming:
+        yield last
+    if last is not None:
+        yield from itertools.repeat(last)
+
+
+def _spoken(job: Job, size: int, groups: Ahead[Group], models: Models, room: Room, busy: Busy) -> Iterator[Group]:
+    """The groups with their new mouths on the way back from the device."""
+    with torch.inference_mode():
+        heard = sound.windows(job.speech, models, job.params, job.loudness, job.frames, job.rate, size)
+        for group in groups:
+            began = time.monotonic()
+            windows = next(heard)
+            if group.layout is not None and group.parts is not None:
+                made = _mouths(job, [group.numbers[at] for at in group.with_face], windows[group.with_face], models, room)
+                _fetch(group, blend.patches(group.parts, made, group.layout))
+            busy.networks_s += time.monotonic() - began
+            yield group
+
+
+def _mouths(job: Job, numbers: list[int], windows: torch.Tensor, models: Models, room: Room) -> torch.Tensor:
+    """(n, 256, 256, 3) uint8 on the device; the networks are always given the same number at once."""
+    latents = torch.from_numpy(job.avatar.latents[numbers])
+
+    def speak(part: slice) -> torch.Tensor:
+        count = part.stop - part.start
+        padding = room.size - count
+        filled = torch.nn.functional.pad(latents[part], (0, 0, 0, 0, 0, 0, 0, padding))
+        heard = torch.nn.functional.pad(windows[part], (0, 0, 0, 0, 0, padding))
+        if models.device.type == "cuda":
+            filled = filled.pin_memory()
+        return mouths.speak(models, filled, heard)[:count]
+
+    parts = room.parts(len(numbers), speak)
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _sent(parts: NDArray[np.uint8], device: torch.device) -> torch.Tensor:
+    sent = torch.from_numpy(parts)
+    return sent.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else sent
+
+
+def _fetch(group: Group, patches: torch.Tensor) -> None:
+    """Start the way back; `Group.finish` waits for its end."""
+    if patches.device.type != "cuda":
+        group.patches = patches
+        return
+    group.patches = torch.empty(patches.shape, dtype=patches.dtype, pin_memory=True)
+    group.patches.copy_(patches, non_blocking=True)
+    group.arrived = torch.cuda.Event(blocking=True)
+    group.arrived.record()
