@@ -120,11 +120,8 @@ def _lacking(name: str, models_dir: Path) -> str | None:
 
 
 def _made(name: str, settings: Settings) -> Engine:
-    """The engine, told what the settings say. Raises EngineFailed if a library that it needs is not installed."""
-    try:
-        engine: Engine = importlib.import_module(_module(name)).Engine()
-    except ModuleNotFoundError as error:
-        raise EngineFailed(f"ENGINE={name} needs {error.name}, which is not installed; run: worker setup --engine") from error
+    """The engine, told what the settings say."""
+    engine: Engine = importlib.import_module(_module(name)).Engine()
     configure = getattr(engine, "configure", None)
     if configure is not None:
         configure(

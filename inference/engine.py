@@ -52,7 +52,8 @@ class Options:
 
 
 class Engine(Protocol):
-    """A module that has an engine may also have `missing(models) -> list[str]`: a line for each file of weights not there."""
+    """An engine may also have a static `missing(models)`, a line for each file of its weights that is not there, and
+    `configure(options)`."""
 
     name: str
 
