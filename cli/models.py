@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from cli.answer import EXIT_FAILED, EXIT_USAGE, Failure, load_settings, say, with_json
+from cli.answer import EXIT_FAILED, EXIT_USAGE, Failure, act_as_worker, load_settings, say, with_json
 from errors import InvalidInput, JobError
 from settings import Settings
 from weights import manifest
@@ -46,6 +46,7 @@ def pull(engine: str | None, everything: bool, mirror: str | None, as_json: bool
     What has come stays when it is interrupted; the next pull goes on from there. Whole files are checked, not fetched again.
     """
     settings = load_settings(**({"MODELS_MIRROR": mirror} if mirror else {}))
+    act_as_worker(settings)
     files = [file for file in manifest.ENGINES[_engine(engine, settings)] if everything or not file.optional]
     ways = Ways(mirror=settings.MODELS_MIRROR, allow_private=settings.ALLOW_PRIVATE_URLS)
     try:
@@ -88,9 +89,10 @@ def convert(engine: str | None, as_json: bool) -> None:
     In a process of its own, which needs torch.
     """
     settings = load_settings()
+    act_as_worker(settings)
     engine = _engine(engine, settings)
     if importlib.util.find_spec("torch") is None:
-        raise Failure("torch is not installed here; converting needs what the engine needs", EXIT_FAILED)
+        raise Failure("torch is not installed here; worker setup --engine installs what converting needs", EXIT_FAILED)
     command = [sys.executable, "-m", f"inference.engines.{engine}.convert", str(settings.models_dir)]
     done = subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:

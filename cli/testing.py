@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 import tempfile
@@ -11,7 +12,7 @@ from typing import NoReturn
 
 import click
 
-from cli.answer import say
+from cli.answer import EXIT_FAILED, Failure, say
 from cli.up import CHECKOUT
 
 
@@ -20,6 +21,10 @@ from cli.up import CHECKOUT
 @click.option("--json", "as_json", is_flag=True, help="Print the counts in JSON after the tests.")
 def test(arguments: tuple[str, ...], as_json: bool) -> NoReturn:
     """Run the tests. ARGUMENTS go to pytest: a file, -k WORD, -m slow, …"""
+    if importlib.util.find_spec("pytest") is None:
+        raise Failure(
+            "pytest is not installed here; ./worker test in a checkout installs it", EXIT_FAILED
+        )
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", *arguments, *([f"--junitxml={report}"] if as_json else [])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -11,7 +12,10 @@ import click
 
 from cli import checks
 from cli.answer import act_as_worker, load_settings
-from settings import Settings, child_environment
+from settings import Settings, child_environment, secret_values
+from telemetry import logs
+
+log = logging.getLogger(__name__)
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -27,8 +31,10 @@ def up(as_json: bool) -> NoReturn:
     changes = {"LOG_FORMAT": "json"} if as_json else {}
     settings = load_settings(**changes)
     act_as_worker(settings, owner=True)
-    for warning in checks.make_ready(settings):
-        click.echo(f"warning: {warning}", err=True)
+    warnings = checks.make_ready(settings)
+    logs.set_up("worker", settings.LOG_FORMAT, settings.data_dir / "logs", secret_values(settings))
+    for warning in warnings:
+        log.warning("%s", warning)
     sys.stdout.flush()
     os.execve(sys.executable, command(settings), environment(settings, **changes))  # noqa: S606 - our own interpreter
 
