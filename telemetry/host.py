@@ -1,4 +1,4 @@
-"""What the machine under the worker is: processor, memory, disk, shared memory.
+"""What the machine under the worker is: processor, memory, disk.
 
 Inside a container the kernel's own numbers are the host's; what the container may use is in its control group (cgroup), and
 the smaller of the two counts. GB here are 2**30 bytes, as the orchestrator has always been told.
@@ -58,15 +58,6 @@ def usable_cores(cgroup: Path = CGROUP) -> int:
         cores = min(cores, len(os.sched_getaffinity(0)))
     quota = _quota(cgroup)
     return cores if quota is None else max(1, min(cores, math.ceil(quota)))
-
-
-def shm_size_bytes(path: Path = Path("/dev/shm")) -> int | None:  # noqa: S108 - looked at, never written to
-    """The size of the shared memory file system; None where there is none."""
-    try:
-        found = os.statvfs(path)
-    except OSError:
-        return None
-    return found.f_frsize * found.f_blocks
 
 
 @functools.cache

@@ -66,8 +66,3 @@ def test_without_a_limit_the_machine_counts(tmp_path: Path, files: dict[str, str
 @pytest.mark.parametrize("files", [version_2(quota="50000"), version_1(limit=2**63 - 4096, quota=50000)])
 def test_a_containers_share_of_the_processor_is_rounded_up_to_a_core(tmp_path: Path, files: dict[str, str]) -> None:
     assert host.usable_cores(group(tmp_path, files)) == 1
-
-
-def test_shared_memory_is_measured_where_there_is_some(tmp_path: Path) -> None:
-    assert host.shm_size_bytes(tmp_path / "none") is None
-    assert (host.shm_size_bytes(tmp_path) or 0) > 0
