@@ -74,7 +74,13 @@ def layout(
     down = [_between(face_side, box.height, mask.y - box.y1, height, at_ends=False) for box, mask in pairs]
     across = [_between(face_side, box.width, mask.x - box.x1, width, at_ends=True) for box, mask in pairs]
     tables = [np.stack(table) for way in (down, across) for table in zip(*way, strict=True)]
-    return Layout(tuple(masks), *(torch.from_numpy(table).to(device, non_blocking=True) for table in (alpha, *tables)))
+    return Layout(tuple(masks), *(sent(table, device) for table in (alpha, *tables)))
+
+
+def sent(table: NDArray[Any], device: Any) -> torch.Tensor:
+    """An array on the device; to a card it goes without anybody waiting for it."""
+    tensor = torch.from_numpy(table)
+    return tensor.pin_memory().to(device, non_blocking=True) if torch.device(device).type == "cuda" else tensor.to(device)
 
 
 def patches(pictures: torch.Tensor, faces: torch.Tensor, layout: Layout) -> torch.Tensor:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from inference.engines.musetalk import crops, looking, masks, mouths
 from inference.engines.musetalk.avatar import Avatar, Maker
@@ -41,44 +42,42 @@ def build(
         boxes = looking.look(pictures, models, params, clip.rate, room, seen)
         maker, generator = Maker(), torch.Generator(models.device).manual_seed(SEED) if params.parity else None
         for batch in pictures.batches(room.size):
-            known = boxes[batch.first : batch.first + len(batch)]
-            with_face = [at for at, box in enumerate(known) if box is not None]
-            chosen = batch.seen[with_face] if len(with_face) < len(batch) else batch.seen
-            faces = [box for box in known if box is not None]
-            _add(maker, chosen, known, faces, models, params, room, generator)
+            add(maker, batch.seen, boxes[batch.first : batch.first + len(batch)], models, params, room, generator)
             seen(len(boxes) + len(maker))
     return maker.made(whole=pictures.whole)
 
 
-def _add(
+def add(
     maker: Maker,
-    chosen: torch.Tensor,
-    known: list[Box | None],
-    faces: list[Box],
+    pictures: torch.Tensor,
+    boxes: Sequence[Box | None],
     models: Models,
     params: Params,
     room: Room,
     generator: torch.Generator | None,
 ) -> None:
+    """Put these pictures (n, h, w, 3) into the avatar, those without a box as they are."""
+    with_face = [at for at, box in enumerate(boxes) if box is not None]
+    faces = [box for box in boxes if box is not None]
+    chosen = pictures if len(faces) == len(boxes) else pictures[with_face]
     latents = room.parts(len(faces), lambda part: _latents(models, chosen[part], faces[part], generator))
-    alphas = room.parts(len(faces), lambda part: _masks(models, chosen[part], faces[part], params))
-    made = zip((one for part in latents for one in part), (one for part in alphas for one in part), strict=True)
-    for box in known:
-        if box is None:
-            maker.pass_by()
-            continue
-        latent, mask = next(made)
-        if mask is None:
+    masks_ = room.parts(len(faces), lambda part: _masks(models, chosen[part], faces[part], params))
+    made = zip((one for part in latents for one in part), (one for part in masks_ for one in part), strict=True)
+    for box in boxes:
+        latent, mask = next(made) if box is not None else (None, None)
+        if box is None or latent is None or mask is None:
             maker.pass_by()
         else:
             maker.add(box, latent, mask)
 
 
-def _latents(models: Models, pictures: torch.Tensor, faces: list[Box], generator: torch.Generator | None) -> np.ndarray:
+def _latents(
+    models: Models, pictures: torch.Tensor, faces: list[Box], generator: torch.Generator | None
+) -> NDArray[np.float16]:
     """(n, 8, 32, 32) float16; both halves of all pictures in one batch."""
     both = torch.cat(crops.halves(crops.squares(pictures, faces)))
     masked, whole = mouths.encode(models, both, generator).chunk(2)
-    latents: np.ndarray = crops.together(masked, whole).to(torch.float16).cpu().numpy()
+    latents: NDArray[np.float16] = crops.together(masked, whole).to(torch.float16).cpu().numpy()
     return latents
 
 

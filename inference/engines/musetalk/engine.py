@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,18 @@ import torch
 
 from errors import EngineFailed, InvalidInput
 from inference.engine import Inputs, Metrics, Options, Progress
-from inference.engines.musetalk import build, cycle, models, params, sound, speech, stream
+from inference.engines.musetalk import build, cycle, identity, models, mouths, params, shape, sound, speech, stream, trial
+from inference.engines.musetalk.avatar import Avatar
+from inference.engines.musetalk.cache import Cache, key
 from inference.engines.musetalk.room import Room
 from media import video, write
 from media.still import Picture
 
 log = logging.getLogger(__name__)
 
-#: Without a card, this many pictures at once.
-CPU_BATCH = 4
 #: At least this much of a video is looked at, in seconds, so that the next, longer speech finds it known; then twice as much.
 LEAST_S = 10
+MIB = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,59 +33,77 @@ class Prepared:
     """A job that is ready for the networks."""
 
     job: stream.Job
+    shape: shape.Shape
     took_s: float
     cached: bool
 
 
 class Engine:
+    """`prepare` may run in another thread while `generate` works; each has a stream of its own on the card."""
+
     name = "musetalk"
+    prepares_ahead = True
 
     def __init__(self) -> None:
         self._options = Options()
-        self._models: models.Models | None = None
-        self._room = Room(CPU_BATCH)
+        self._cache = Cache(None, 0)
+        self._models: dict[str, models.Models] = {}  # by version
+        self._speak: dict[str, mouths.Speak] = {}
+        self._weights = ""
+        self._speaking, self._looking = Room(1), Room(1)
 
     @staticmethod
     def missing(folder: Path) -> list[str]:
-        """One line for each file of the weights that is not there."""
-        return models.missing(folder)
+        """One line for each file of the weights that is not there; version 1.0 alone will do."""
+        lines = models.missing(folder)
+        return lines if lines and models.missing(folder, "1.0") else []
 
     def configure(self, options: Options) -> None:
         """What the worker's settings say; before `load`."""
         self._options = options
 
     def load(self, models_dir: Path, device: str) -> None:
-        """Halves on a card, 32 bits on a CPU. bfloat16 has 8 bits of precision, which shows in 8-bit pictures."""
-        dtype = torch.float16 if device.startswith("cuda") else torch.float32
-        self._models = models.load(models_dir, "1.5", device, dtype)
+        """The networks of each version whose files are there, in halves on a card, else in 32 bits.
 
-    @property
-    def _loaded(self) -> models.Models:
-        if self._models is None:
-            raise EngineFailed("the engine is not loaded")
-        return self._models
+        Not bfloat16: its 8 bits of precision show as steps in 8-bit pictures, and nothing here leaves the range of halves.
+        """
+        dtype = torch.float16 if device.startswith("cuda") else torch.float32
+        torch.backends.cudnn.benchmark = True  # the shapes are the same from batch to batch
+        versions = [version for version in ("1.5", "1.0") if not models.missing(models_dir, version)] or ["1.5"]
+        first = models.load(models_dir, versions[0], device, dtype)
+        self._models = {versions[0]: first}
+        for version in versions[1:]:
+            self._models[version] = models.of_version(first, models_dir, version)
+        self._weights = f"{identity.of(models_dir)} {dtype}"
+        self._cache = Cache(self._options.cache_dir, self._options.cache_bytes)
 
     def warm_up(self) -> None:
-        self._room = Room(self._options.batch_size or CPU_BATCH)
+        """Find the batch size, record the networks, and put a made-up job through everything."""
+        loaded = next(iter(self._models.values()))
+        size = self._options.batch_size or mouths.measured(loaded)
+        self._speaking, self._looking = Room(size), Room(max(1, size // 2))
+        self._speak = {version: mouths.recorded(found, size) for version, found in self._models.items()}
+        if loaded.device.type == "cuda":
+            trial.run(loaded, self._speak[loaded.version], self._looking, self._speaking)
 
     def prepare(self, inputs: Inputs, said: dict[str, Any], progress: Progress) -> Prepared:
-        """All that does not depend on what is said. Raises InvalidInput for bad input."""
+        """All that does not depend on what is said; from the cache if the video is known. Raises InvalidInput."""
         began = time.monotonic()
         wanted = params.read(said, self._options.fit)
+        loaded = self._of_version(wanted.version)
         if inputs.video is None or inputs.audio is None:
             lacking = "video_url" if inputs.video is None else "audio_url"
             raise InvalidInput(f"{lacking} is missing; musetalk needs a video and speech", stage="validation")
         clip = video.open_clip(inputs.video)
-        loudness = sound.measure(inputs.audio)
+        output = shape.of(clip, inputs.fields, wanted.fit)
+        loudness = sound.measure(inputs.audio, lambda: progress("preparing", 0, 1))
         frames = speech.frames(loudness.samples, clip.rate)
-        avatar = build.build(
-            clip,
-            _reach(frames, clip),
-            self._loaded,
-            wanted,
-            self._room,
-            lambda done, total: progress("preparing", done, total),
-        )
+        name = key(inputs.video, wanted, self._weights)
+        avatar = self._cache.get(name, frames)
+        cached = avatar is not None
+        if avatar is None:
+            avatar = self._built(clip, frames, loaded, wanted, progress)
+            self._cache.put(name, avatar)
         job = stream.Job(
             clip=clip,
             avatar=avatar,
@@ -92,22 +112,40 @@ class Engine:
             params=wanted,
             frames=cycle.length(frames, len(avatar), wanted.loop),
         )
-        return Prepared(job=job, took_s=time.monotonic() - began, cached=False)
+        return Prepared(job=job, shape=output, took_s=time.monotonic() - began, cached=cached)
+
+    def _built(self, clip: video.Clip, frames: int, loaded: models.Models, wanted: params.Params, progress: Progress) -> Avatar:
+        with _own_stream(loaded.device):
+            return build.build(
+                clip,
+                _reach(frames, clip),
+                loaded,
+                wanted,
+                self._looking,
+                lambda done, total: progress("preparing", done, total),
+            )
 
     def generate(self, prepared: Prepared, output: Path, progress: Progress) -> Metrics:
-        """Write the video."""
+        """Write the video: each source picture with its new mouth, under the speech."""
         began = time.monotonic()
         job, busy = prepared.job, stream.Busy()
-        ended = [began]
+        loaded = self._of_version(job.params.version)
+        on_card = loaded.device.type == "cuda"
+        if on_card:
+            torch.cuda.reset_peak_memory_stats(loaded.device)
+        made = stream.frames(
+            job, loaded, self._speak[loaded.version], self._speaking, busy, _waiting(progress, busy, job.frames)
+        )
         written = write.write(
             output,
-            _reported(
-                stream.frames(job, self._loaded, self._room, busy, lambda: progress("inferring", 0, 1)), job, progress, ended
-            ),
+            _shaped(made, prepared.shape, progress, busy, job.frames),
             rate=job.rate,
             speech=job.speech,
-            pixel_aspect=job.clip.pixel_aspect,
+            pixel_aspect=prepared.shape.pixel_aspect,
         )
+        made_s = busy.ended - began
+        peak = torch.cuda.max_memory_reserved(loaded.device) / MIB if on_card else None
+        log.info("wrote %d frames of %dx%d in %.1f s", written.frames, written.width, written.height, time.monotonic() - began)
         return Metrics(
             frames=written.frames,
             fps=float(job.rate),
@@ -116,11 +154,25 @@ class Engine:
             duration_sec=written.duration_s,
             stage_times={
                 "preprocessing": prepared.took_s,
-                "inference": ended[0] - began,
-                "postprocessing": time.monotonic() - ended[0],
+                "inference": made_s,
+                "postprocessing": time.monotonic() - began - made_s,
             },
-            extra={"encoder": written.encoder, "frames_without_face": busy.without_face},
+            peak_vram_mib=None if peak is None else round(peak, 1),
+            extra={
+                "encoder": written.encoder,
+                "frames_without_face": busy.without_face,
+                "avatar_cache": "hit" if prepared.cached else "miss",
+                "batch_size": self._speaking.size,
+                "first_frame_s": round(busy.first_s - began, 3),
+                "busy_s": {name: round(seconds, 3) for name, seconds in busy.steps().items()},
+            },
         )
+
+    def _of_version(self, version: str) -> models.Models:
+        if version not in self._models:
+            there = ", ".join(self._models) or "none"
+            raise EngineFailed(f"the weights of MuseTalk {version} are not on this worker; it has {there}", stage="validation")
+        return self._models[version]
 
 
 def _reach(frames: int, clip: video.Clip) -> int:
@@ -131,9 +183,21 @@ def _reach(frames: int, clip: video.Clip) -> int:
     return int(reach)
 
 
-def _reported(frames: Iterator[Picture], job: stream.Job, progress: Progress, ended: list[float]) -> Iterator[Picture]:
-    for done, frame in enumerate(frames, 1):
-        yield frame
-        progress("inferring", done, job.frames)
-    ended[0] = time.monotonic()
-    progress("encoding", job.frames, job.frames)
+def _own_stream(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    return torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else contextlib.nullcontext()
+
+
+def _waiting(progress: Progress, busy: stream.Busy, total: int) -> Callable[[], None]:
+    return lambda: progress("inferring", busy.frames, total)
+
+
+def _shaped(
+    frames: Iterator[Picture], output: shape.Shape, progress: Progress, busy: stream.Busy, total: int
+) -> Iterator[Picture]:
+    """The frames in the output's shape, counted and reported."""
+    for frame in frames:
+        busy.frames += 1
+        yield output.apply(frame)
+        progress("inferring", busy.frames, total)
+    busy.ended = time.monotonic()
+    progress("encoding", total, total)

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -79,18 +79,25 @@ def load(
     lines = missing(folder, version)
     if lines:
         raise EngineFailed(lines[0] + (f" ({len(lines)} files are missing)" if len(lines) > 1 else ""))
-    made = {}
-    try:
-        for name, build in _BUILD.items():
-            part = f"unet-{version}" if name == "unet" else name
-            network = build(layout.find(folder, part))
-            wanted = dtype if name in ("unet", "vae") else looking_dtype
-            nn.Module.to(network.eval().requires_grad_(False), device=device, dtype=wanted)
-            made[name] = network if name == "whisper" else network.to(memory_format=torch.channels_last)
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemory(f"the models do not fit into the memory of {device}") from error
+    made = {name: _ready(folder, name, version, device, dtype if name in ("unet", "vae") else looking_dtype) for name in _BUILD}
     log.info("loaded MuseTalk %s from %s to %s in %.1f s", version, folder, device, time.monotonic() - began)
     return Models(**made, version=version, device=device, dtype=dtype, looking_dtype=looking_dtype)
+
+
+def of_version(loaded: Models, folder: Path, version: str) -> Models:
+    """The same networks with the UNet of another version, the only one that differs. Raises as `load` does."""
+    unet = _ready(folder, "unet", version, loaded.device, loaded.dtype)
+    return replace(loaded, unet=unet, version=version)
+
+
+def _ready(folder: Path, name: str, version: str, device: torch.device, dtype: torch.dtype) -> Any:
+    """One network on its device."""
+    network = _BUILD[name](layout.find(folder, f"unet-{version}" if name == "unet" else name))
+    try:
+        nn.Module.to(network.eval().requires_grad_(False), device=device, dtype=dtype)
+        return network if name == "whisper" else network.to(memory_format=torch.channels_last)
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(f"the models do not fit into the memory of {device}") from error
 
 
 # ---- one builder a network -------------------------------------------------------------------------------------------------

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+import functools
+import logging
+import time
+from collections.abc import Callable
+
 import torch
 
 from inference.engines.musetalk import speech
 from inference.engines.musetalk.models import Models
+
+log = logging.getLogger(__name__)
+
+#: Without a card, this many pictures at once; with one, at most so many, and no more when that is hardly faster.
+CPU_BATCH, MOST, FASTER = 4, 64, 1.03
+#: The share of the free memory that a batch may take; the rest is for what is prepared beside it.
+MEMORY_SHARE = 0.5
+#: How far a recorded pass may be from the live one, of 255.
+SAME = 1
+
+#: (latents, windows) -> faces, see `speak`.
+Speak = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def encode(models: Models, faces: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
@@ -21,12 +38,111 @@ def encode(models: Models, faces: torch.Tensor, generator: torch.Generator | Non
 def speak(models: Models, latents: torch.Tensor, heard: torch.Tensor) -> torch.Tensor:
     """(n, 256, 256, 3) uint8 RGB on the device, from latents (n, 8, 32, 32) and windows (n, 50, 384), see speech.py."""
     seen = latents.to(models.device, models.dtype, non_blocking=True, memory_format=torch.channels_last)
-    placed = heard.to(models.dtype) + positions(models)
-    made = models.unet(seen, placed) / models.vae.config.scaling_factor
+    return _made(models, seen, _placed(models, heard))
+
+
+def _placed(models: Models, heard: torch.Tensor) -> torch.Tensor:
+    """The windows with the table of positions, rounded to the UNet's numbers, added."""
+    return heard.to(models.device, models.dtype, non_blocking=True) + _positions(models.device, models.dtype)
+
+
+@functools.lru_cache(maxsize=4)
+def _positions(device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    return speech.positions().to(device, dtype)
+
+
+def _made(models: Models, latents: torch.Tensor, placed: torch.Tensor) -> torch.Tensor:
+    made = models.unet(latents, placed) / models.vae.config.scaling_factor
     shares = models.vae.decode(made).sample.float() / 2 + 0.5
     return (shares.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def positions(models: Models) -> torch.Tensor:
-    """The table that is added to every window, rounded to the UNet's numbers."""
-    return speech.positions().to(models.device, models.dtype, non_blocking=True)
+def measured(models: Models) -> int:
+    """How many faces at once are fastest and fit: tried in powers of two on a card, CPU_BATCH without one."""
+    if models.device.type != "cuda":
+        return CPU_BATCH
+    best, fastest = 1, 0.0
+    size = 1
+    while size <= MOST:
+        try:
+            rate, fits = _tried(models, size)
+        except torch.OutOfMemoryError:
+            break
+        finally:
+            torch.cuda.empty_cache()
+        if not fits or rate < fastest * FASTER:
+            break
+        best, fastest, size = size, rate, 2 * size
+    log.info("%d faces at once make %.0f a second", best, fastest)
+    return best
+
+
+@torch.inference_mode()
+def _tried(models: Models, size: int) -> tuple[float, bool]:
+    """Faces a second, and whether the memory that it took is within the share."""
+    free, _ = torch.cuda.mem_get_info(models.device)
+    torch.cuda.reset_peak_memory_stats(models.device)
+    before = torch.cuda.memory_allocated(models.device)
+    latents, heard = _anything(models, size)
+    for _ in range(2):  # kernels are chosen in the first passes
+        speak(models, latents, heard)
+    torch.cuda.synchronize(models.device)
+    began = time.monotonic()
+    for _ in range(3):
+        speak(models, latents, heard)
+    torch.cuda.synchronize(models.device)
+    took_s = time.monotonic() - began
+    peak = torch.cuda.max_memory_allocated(models.device) - before
+    return 3 * size / took_s, peak <= free * MEMORY_SHARE
+
+
+def _anything(models: Models, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    latents = torch.randn(size, 8, 32, 32, device=models.device, dtype=models.dtype)
+    return latents, torch.randn(size, 50, 384, device=models.device, dtype=models.dtype)
+
+
+def recorded(models: Models, size: int) -> Speak:
+    """`speak`, which on a card plays a recording for batches of `size`: one launch instead of a thousand, so that the threads
+    that decode and encode do not wait for the interpreter. A recording that fails or differs is not used."""
+
+    def live(latents: torch.Tensor, heard: torch.Tensor) -> torch.Tensor:
+        return speak(models, latents, heard)
+
+    if models.device.type != "cuda":
+        return live
+    try:
+        play: Speak = _recording(models, size, live)
+        return play
+    except RuntimeError as error:
+        log.warning("the networks could not be recorded, they run live: %s", str(error).splitlines()[0])
+        return live
+
+
+@torch.inference_mode()
+def _recording(models: Models, size: int, live: Speak) -> Speak:
+    latents, heard = _anything(models, size)
+    latents = latents.contiguous(memory_format=torch.channels_last)
+    side = torch.cuda.Stream(models.device)
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            expected = live(latents, heard)
+    side.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    placed = _placed(models, heard)
+    with torch.cuda.graph(graph):
+        faces = _made(models, latents, placed)
+    graph.replay()
+    torch.cuda.synchronize(models.device)
+    apart = int((faces.int() - expected.int()).abs().max())
+    if apart > SAME:
+        raise RuntimeError(f"the recording differs by {apart} of 255")
+
+    def play(new_latents: torch.Tensor, new_heard: torch.Tensor) -> torch.Tensor:
+        if len(new_latents) != size:
+            return live(new_latents, new_heard)
+        latents.copy_(new_latents, non_blocking=True)
+        placed.copy_(_placed(models, new_heard))
+        graph.replay()
+        return torch.clone(faces)  # the next replay writes into the same place
+
+    return play

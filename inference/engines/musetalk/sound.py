@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from inference.engines.musetalk import silence, speech
 from inference.engines.musetalk.models import Models
 from inference.engines.musetalk.params import Params
 from media import audio
 
+#: Decoded chunks of sound (some hundredths of a second each) between two calls of `while_listening`.
+CHUNKS = 200
 
-def measure(path: Path) -> silence.Loudness:
-    """How long the speech is and how loud when. Raises InvalidInput if there is no sound that can be decoded."""
-    return silence.measure(audio.mono(path, speech.SAMPLE_RATE_HZ))
+
+def measure(path: Path, while_listening: Callable[[], None]) -> silence.Loudness:
+    """How long the speech is and how loud when. Raises InvalidInput if there is no sound that can be decoded, and what
+    while_listening raises, which is called again and again."""
+
+    def heard() -> Iterator[NDArray[np.float32]]:
+        for number, chunk in enumerate(audio.mono(path, speech.SAMPLE_RATE_HZ)):
+            if number % CHUNKS == 0:
+                while_listening()
+            yield chunk
+
+    return silence.measure(heard())
 
 
 def windows(

@@ -15,15 +15,14 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from errors import Cancelled
-from inference.engines.musetalk import blend, mouths, sound
+from inference.engines.musetalk import blend, sound
 from inference.engines.musetalk.ahead import Ahead
 from inference.engines.musetalk.avatar import Avatar
 from inference.engines.musetalk.models import Models
+from inference.engines.musetalk.mouths import Speak
 from inference.engines.musetalk.params import Params
 from inference.engines.musetalk.room import Room
 from inference.engines.musetalk.silence import Loudness
@@ -59,7 +58,13 @@ class Busy:
     decode_s: float = 0.0
     networks_s: float = 0.0
     composite_s: float = 0.0
-    without_face: int = 0
+    without_face: int = 0  # frames that were passed on as they were
+    frames: int = 0  # taken by the encoder
+    first_s: float = 0.0  # when the first frame was there, and when the last one was taken, by time.monotonic
+    ended: float = 0.0
+
+    def steps(self) -> dict[str, float]:
+        return {"decode": self.decode_s, "networks": self.networks_s, "composite": self.composite_s}
 
 
 @dataclass
@@ -85,13 +90,13 @@ class Group:
             blend.put_in(self.pictures[at], patch, mask)
 
 
-def frames(job: Job, models: Models, room: Room, busy: Busy, waiting: Callable[[], None]) -> Iterator[Picture]:
+def frames(job: Job, models: Models, speak: Speak, room: Room, busy: Busy, waiting: Callable[[], None]) -> Iterator[Picture]:
     """The output's frames in order. waiting is called while there is none yet; what it raises ends everything."""
     stop = threading.Event()
     size = max(1, min(room.size, job.frames, GROUP_BYTES // (job.clip.width * job.clip.height * 3)))
     with (
         Ahead(_decoded(job, size, models.device, busy, stop), AHEAD, "decode") as decoded,
-        Ahead(_spoken(job, size, decoded, models, room, busy), AHEAD, "networks", waiting) as spoken,
+        Ahead(_spoken(job, size, decoded, models, speak, room, busy), AHEAD, "networks", waiting) as spoken,
     ):
         try:
             for group in spoken:
@@ -99,6 +104,7 @@ def frames(job: Job, models: Models, room: Room, busy: Busy, waiting: Callable[[
                 group.finish()
                 busy.without_face += len(group.pictures) - len(group.with_face)
                 busy.composite_s += time.monotonic() - began
+                busy.first_s = busy.first_s or time.monotonic()
                 yield from group.pictures
         finally:
             stop.set()
@@ -118,7 +124,7 @@ def _decoded(job: Job, size: int, device: torch.device, busy: Busy, stop: thread
                 chosen = [numbers[at] for at in group.with_face]
                 places = [job.avatar.box(number) for number in chosen], [job.avatar.mask(number) for number in chosen]
                 group.layout = blend.layout(*places, device, least=job.avatar.largest_mask)
-                group.parts = _sent(blend.cut_out([pictures[at] for at in group.with_face], group.layout), device)
+                group.parts = blend.sent(blend.cut_out([pictures[at] for at in group.with_face], group.layout), device)
             busy.decode_s += time.monotonic() - began
             yield group
 
@@ -150,7 +156,7 @@ def _held(coming: Iterator[tuple[int, Picture]]) -> Iterator[tuple[int, Picture]
         yield from itertools.repeat(last)
 
 
-def _spoken(job: Job, size: int, groups: Ahead[Group], models: Models, room: Room, busy: Busy) -> Iterator[Group]:
+def _spoken(job: Job, size: int, groups: Ahead[Group], models: Models, speak: Speak, room: Room, busy: Busy) -> Iterator[Group]:
     """The groups with their new mouths on the way back from the device."""
     with torch.inference_mode():
         heard = sound.windows(job.speech, models, job.params, job.loudness, job.frames, job.rate, size)
@@ -158,32 +164,29 @@ def _spoken(job: Job, size: int, groups: Ahead[Group], models: Models, room: Roo
             began = time.monotonic()
             windows = next(heard)
             if group.layout is not None and group.parts is not None:
-                made = _mouths(job, [group.numbers[at] for at in group.with_face], windows[group.with_face], models, room)
+                made = _mouths(
+                    job, [group.numbers[at] for at in group.with_face], windows[group.with_face], models, speak, room
+                )
                 _fetch(group, blend.patches(group.parts, made, group.layout))
             busy.networks_s += time.monotonic() - began
             yield group
 
 
-def _mouths(job: Job, numbers: list[int], windows: torch.Tensor, models: Models, room: Room) -> torch.Tensor:
+def _mouths(job: Job, numbers: list[int], windows: torch.Tensor, models: Models, speak: Speak, room: Room) -> torch.Tensor:
     """(n, 256, 256, 3) uint8 on the device; the networks are always given the same number at once."""
     latents = torch.from_numpy(job.avatar.latents[numbers])
 
-    def speak(part: slice) -> torch.Tensor:
+    def spoken(part: slice) -> torch.Tensor:
         count = part.stop - part.start
         padding = room.size - count
         filled = torch.nn.functional.pad(latents[part], (0, 0, 0, 0, 0, 0, 0, padding))
         heard = torch.nn.functional.pad(windows[part], (0, 0, 0, 0, 0, padding))
         if models.device.type == "cuda":
             filled = filled.pin_memory()
-        return mouths.speak(models, filled, heard)[:count]
+        return speak(filled, heard)[:count]
 
-    parts = room.parts(len(numbers), speak)
+    parts = room.parts(len(numbers), spoken)
     return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def _sent(parts: NDArray[np.uint8], device: torch.device) -> torch.Tensor:
-    sent = torch.from_numpy(parts)
-    return sent.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else sent
 
 
 def _fetch(group: Group, patches: torch.Tensor) -> None:

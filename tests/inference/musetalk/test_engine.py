@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from inference.engine import Inputs, Metrics  # noqa: E402
+from inference.engine import Inputs, Metrics, Options  # noqa: E402
 from inference.engines.musetalk import Engine  # noqa: E402
 from media import video, write  # noqa: E402
 from media.still import Picture  # noqa: E402
@@ -87,3 +87,19 @@ def test_pictures_without_a_face_pass_through_and_are_counted(say: Say, tmp_path
     assert (metrics.frames, metrics.extra["frames_without_face"]) == (20, 14)
     changed = [bool(np.abs(picture.astype(int) - np.median(picture)).max() > 30) for picture in pictures(path)]
     assert changed == [True] * 3 + [False] * 14 + [True] * 3
+
+
+def test_a_known_video_is_not_looked_at_again(weights: Path, tmp_path: Path) -> None:
+    engine = Engine()
+    engine.configure(Options(batch_size=3, cache_dir=tmp_path / "avatars", cache_bytes=1 << 24))
+    engine.load(weights, "cpu")
+    engine.warm_up()
+    source, outputs, met = clip(tmp_path / "a.mp4", [200] * 6), [], []
+    for number in range(2):
+        prepared = engine.prepare(Inputs(video=source, audio=tone(tmp_path / "a.wav", 0.4)), {}, ignore)
+        output = tmp_path / f"{number}.mp4"
+        met.append(engine.generate(prepared, output, ignore).extra)
+        outputs.append(output.read_bytes())
+    assert [extra["avatar_cache"] for extra in met] == ["miss", "hit"]
+    assert [extra["batch_size"] for extra in met] == [3, 3]
+    assert outputs[0] == outputs[1]
