@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import EngineFailed
+from inference.ahead import Ahead
 from inference.engine import Engine, Options
 from inference.generate import Generate
 from jobqueue.control import Control
@@ -33,6 +34,7 @@ class Inference:
 
     def __init__(self, service: Service, queue: Queue, control: Control) -> None:
         self.service, self.queue, self.control = service, queue, control
+        self.ahead = Ahead(queue, service.settings.data_dir)
         self.said: dict[str, Any] = {"engine": None, "model_loaded": False, "device": None, "reason": "the engine is loading"}
 
     def generate(self, stop: threading.Event) -> None:
@@ -41,7 +43,8 @@ class Inference:
         if engine is None:
             return
         settings = self.service.settings
-        stage = Generate(engine=engine, data_dir=settings.data_dir, timeout_s=settings.JOB_TIMEOUT_SEC)
+        self.ahead.begin(engine)
+        stage = Generate(engine=engine, data_dir=settings.data_dir, timeout_s=settings.JOB_TIMEOUT_SEC, ahead=self.ahead)
         work(GENERATE, stage.do, self.queue, self.service.owner, stop, timeout_s=settings.JOB_TIMEOUT_SEC, grace_s=20)
 
     def publish(self, stop: threading.Event) -> None:
@@ -129,7 +132,7 @@ def _made(name: str, settings: Settings) -> Engine:
                 fit=settings.OUTPUT_FIT,
                 batch_size=int(settings.BATCH_SIZE) if settings.BATCH_SIZE.isdigit() else None,
                 cache_dir=settings.data_dir / "avatars",
-                cache_bytes=int(settings.AVATAR_CACHE_GB * 1e9),
+                cache_bytes=int(min(settings.AVATAR_CACHE_GB, settings.DATA_LIMIT_GB / 4) * 1e9),
             )
         )
     return engine
@@ -153,7 +156,9 @@ def main() -> int:
     for job in queue.recover("inference", service.owner, service.settings.JOB_TIMEOUT_SEC):
         log.warning("found job %s unfinished by a dead inference; it is %s now", job.id, job.state)
     program = Inference(service, queue, control)
-    return run(service, {"generate": program.generate, "publish": program.publish}, queue.bell.ring)
+    return run(
+        service, {"generate": program.generate, "ahead": program.ahead.loop, "publish": program.publish}, queue.bell.ring
+    )
 
 
 if __name__ == "__main__":

@@ -52,8 +52,8 @@ class Options:
 
 
 class Engine(Protocol):
-    """An engine may also have a static `missing(models)`, a line for each file of its weights that is not there, and
-    `configure(options)`."""
+    """An engine may also have a static `missing(models)`, a line for each file of its weights that is not there;
+    `configure(options)`; and `prepares_ahead = True`, if its `prepare` may run beside another job's `generate`."""
 
     name: str
 
@@ -64,7 +64,7 @@ class Engine(Protocol):
         """Pay every first-job cost now (allocation, compilation, kernels), so that no job pays it."""
 
     def prepare(self, inputs: Inputs, params: dict[str, Any], progress: Progress) -> Any:
-        """What the CPU can do ahead; may run beside another job's `generate`. Raises InvalidInput for bad input."""
+        """All that can be done before the frames are made. Raises InvalidInput for bad input."""
 
     def generate(self, prepared: Any, output: Path, progress: Progress) -> Metrics:
         """Write the video to `output` (a name of this attempt alone). Raises InvalidInput, OutOfMemory, EngineFailed."""

@@ -18,8 +18,10 @@ from typing import Any
 
 import media.probe
 from errors import EngineFailed, JobError, Unavailable
-from inference.engine import Engine, Inputs, Metrics
-from jobqueue import clock, faults, intake, spool
+from inference.ahead import Ahead
+from inference.engine import Engine, Metrics
+from inference.inputs import inputs_of
+from jobqueue import clock, faults, spool
 from jobqueue.job import Job
 from jobqueue.worker import Progress
 
@@ -37,6 +39,7 @@ class Generate:
     engine: Engine
     data_dir: Path
     timeout_s: float
+    ahead: Ahead | None = None
 
     def do(self, job: Job, progress: Progress) -> dict[str, Any]:
         """Make the job's output file. Raises JobError, Cancelled, LostJob."""
@@ -68,17 +71,10 @@ class Generate:
             progress(phase, start + share * done / max(total, 1), done, total)
 
         report("preparing", 0, 1)
-        prepared = self.engine.prepare(self._inputs(job), job.params, report)
+        prepared = self.ahead.take(job, lambda done, total: report("preparing", done, total)) if self.ahead else None
+        if prepared is None:
+            prepared = self.engine.prepare(inputs_of(job, self.data_dir), job.params, report)
         return self.engine.generate(prepared, written, report)
-
-    def _inputs(self, job: Job) -> Inputs:
-        files = {}
-        for field in intake.LINKS[job.engine]:
-            path = spool.input_file(self.data_dir, job.id, field)
-            if not path.is_file():
-                raise EngineFailed(f"{field}: the downloaded file is gone from this machine")
-            files[field.removesuffix("_url")] = path
-        return Inputs(fields=job.inputs, **files)
 
     def _remove_leftovers(self, job: Job) -> None:
         for old in spool.folder(self.data_dir, job.id).glob("output-*.tmp.mp4"):

@@ -37,8 +37,9 @@ class Program:
     def begin(self) -> None:
         self.process = subprocess.Popen([sys.executable, "-m", "inference"], cwd=ROOT, env=self.environment)
 
-    def add(self, job_id: str = "a", video: bytes | None = None) -> None:
-        self.queue.add(NewJob(id=job_id, source="local", engine="musetalk", inputs={"video_url": "x", "audio_url": "y"}))
+    def add(self, job_id: str = "a", video: bytes | None = None, **params: object) -> None:
+        inputs = {"video_url": "x", "audio_url": "y"}
+        self.queue.add(NewJob(id=job_id, source="local", engine="musetalk", inputs=inputs, params=params))
         job = self.queue.take(FETCH, "poller/test")
         assert job is not None
         spool.folder(self.data_dir, job_id).mkdir(parents=True)
