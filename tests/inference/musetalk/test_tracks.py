@@ -10,6 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from errors import InvalidInput
+
+pytest.importorskip("torch")
+
 from inference.engines.musetalk import tracks
 from inference.engines.musetalk.boxes import overlap
 
