@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -39,7 +41,7 @@ def windows(
     as_trained = params.version == "1.0" and not params.parity
     heard = speech.listen(audio.mono(path, speech.SAMPLE_RATE_HZ), models.whisper, as_trained=as_trained)
     quiet = torch.from_numpy(silence.quiet(loudness, frames, rate) & (not params.parity))
-    nothing = speech.silence(models.whisper, as_trained=as_trained) if quiet.any() else None
+    nothing = _nothing(models, as_trained) if quiet.any() else None
     first = 0
     for batch in speech.batches(heard, frames, rate, size, "repeat" if as_trained else "zeros"):
         still = quiet[first : first + len(batch)]
@@ -47,3 +49,14 @@ def windows(
             batch[still.to(batch.device)] = nothing.to(batch.dtype)
         first += len(batch)
         yield batch
+
+
+#: What silence sounds like to a listener, which takes as long to hear as half a minute of speech.
+_HEARD: WeakKeyDictionary[Any, dict[bool, torch.Tensor]] = WeakKeyDictionary()
+
+
+def _nothing(models: Models, as_trained: bool) -> torch.Tensor:
+    heard = _HEARD.setdefault(models.whisper, {})
+    if as_trained not in heard:
+        heard[as_trained] = speech.silence(models.whisper, as_trained=as_trained)
+    return heard[as_trained]

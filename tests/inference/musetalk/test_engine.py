@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -14,92 +14,235 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from inference.engine import Inputs, Metrics, Options  # noqa: E402
-from inference.engines.musetalk import Engine  # noqa: E402
-from media import video, write  # noqa: E402
-from media.still import Picture  # noqa: E402
-from tests.fakes import checkpoints  # noqa: E402
-from tests.media import files  # noqa: E402
-
-#: The steady networks of the fakes see a face in every bright picture; this is its size in the tests.
-SIDE = 128
+from errors import Cancelled, EngineFailed, InvalidInput, OutOfMemory  # noqa: E402
+from inference.engine import Engine as Plug  # noqa: E402
+from inference.engine import Inputs, Metrics  # noqa: E402
+from inference.engines import musetalk  # noqa: E402
+from inference.engines.musetalk.engine import Engine  # noqa: E402
+from tests.inference.musetalk.engines import changed, clip, ignore, levels, loaded, pictures, run, tone, use  # noqa: E402
 
 Say = Callable[..., tuple[Path, Metrics]]
 
 
-def ignore(phase: str, done: int, total: int) -> None:
-    """Progress that nobody looks at."""
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoints.write(tmp_path_factory.mktemp("models"))
-
-
 @pytest.fixture(scope="module")
 def engine(weights: Path) -> Engine:
-    torch.set_num_threads(2)
-    made = Engine()
-    made.load(weights, "cpu")
-    made.warm_up()
-    return made
+    return loaded(weights)
 
 
 @pytest.fixture
 def say(engine: Engine, tmp_path: Path) -> Say:
     """Runs a job: the file it made and what it says about it."""
 
-    def run(source: Path, speech: Path, said: dict[str, Any] | None = None, **fields: Any) -> tuple[Path, Metrics]:
-        prepared = engine.prepare(Inputs(video=source, audio=speech, fields=fields), said or {}, ignore)
-        return tmp_path / "out.mp4", engine.generate(prepared, tmp_path / "out.mp4", ignore)
+    def say_(*inputs: Any, **fields: Any) -> tuple[Path, Metrics]:
+        return tmp_path / "out.mp4", run(engine, tmp_path / "out.mp4", *inputs, **fields)
 
-    return run
-
-
-def clip(path: Path, brightness: list[int], side: int = SIDE, rate: Fraction = Fraction(25)) -> Path:
-    """A video of plain pictures; the fakes see a face in those that are bright."""
-    pictures = (np.full((side, side, 3), level, np.uint8) for level in brightness)
-    write.write(path, pictures, rate=rate, speech=None)
-    return path
-
-
-def tone(path: Path, seconds: float) -> Path:
-    return files.sound(path, seconds=seconds)
-
-
-def pictures(path: Path) -> list[Picture]:
-    return list(video.pictures(video.open_clip(path)))
+    return say_
 
 
 def test_a_job_becomes_a_video_of_the_speechs_length_with_a_new_face_in_it(say: Say, tmp_path: Path) -> None:
-    source = clip(tmp_path / "a.mp4", [200] * 6)
-    path, metrics = say(source, tone(tmp_path / "a.wav", 0.4))
-    assert (metrics.frames, metrics.fps, metrics.width, metrics.height) == (10, 25.0, SIDE, SIDE)
-    assert metrics.extra["frames_without_face"] == 0
+    path, metrics = say(clip(tmp_path / "a.mp4", [200] * 6), tone(tmp_path / "a.wav", 0.4))
+    assert (metrics.frames, metrics.fps, metrics.width, metrics.height) == (10, 25.0, 128, 128)
+    assert set(metrics.stage_times) == {"preprocessing", "inference", "postprocessing"}
+    assert min(metrics.stage_times.values()) > 0
+    assert (metrics.extra["frames_without_face"], metrics.extra["avatar_cache"]) == (0, "miss")
     made = pictures(path)
     assert len(made) == 10
-    assert all(np.abs(picture.astype(int) - 200).max() > 30 for picture in made)
+    assert all(changed(picture) for picture in made)
 
 
 def test_pictures_without_a_face_pass_through_and_are_counted(say: Say, tmp_path: Path) -> None:
     source = clip(tmp_path / "a.mp4", [200] * 3 + [20] * 14 + [200] * 3)
     path, metrics = say(source, tone(tmp_path / "a.wav", 0.8), {"smooth": False})
     assert (metrics.frames, metrics.extra["frames_without_face"]) == (20, 14)
-    changed = [bool(np.abs(picture.astype(int) - np.median(picture)).max() > 30) for picture in pictures(path)]
-    assert changed == [True] * 3 + [False] * 14 + [True] * 3
+    assert [changed(picture) for picture in pictures(path)] == [True] * 3 + [False] * 14 + [True] * 3
+
+
+def test_a_video_without_a_face_is_refused_with_what_was_looked_at(say: Say, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"no face found.*all of its 20 frames, from 0.00 s to 0.76 s") as raised:
+        say(clip(tmp_path / "a.mp4", [20] * 20), tone(tmp_path / "a.wav", 0.4))
+    assert raised.value.stage == "preprocessing"
+
+
+@pytest.mark.parametrize(
+    ("loop", "expected"),
+    [("loop", [150, 180, 210, 210, 180, 150, 150, 180]), ("hold", [150, 180, *[210] * 6]), ("cut", [150, 180, 210])],
+)
+def test_speech_longer_than_the_video_loops_holds_or_is_cut(say: Say, tmp_path: Path, loop: str, expected: list[int]) -> None:
+    path, _ = say(clip(tmp_path / "a.mp4", [150, 180, 210]), tone(tmp_path / "a.wav", 0.32), {"loop": loop})
+    assert levels(path) == pytest.approx(expected, abs=3)
+    assert all(changed(picture) for picture in pictures(path))
+
+
+def test_a_video_longer_than_the_speech_is_cut_to_it(say: Say, tmp_path: Path) -> None:
+    path, metrics = say(clip(tmp_path / "a.mp4", list(range(150, 250, 5))), tone(tmp_path / "a.wav", 0.16))
+    assert metrics.frames == 4
+    assert levels(path) == pytest.approx([150, 155, 160, 165], abs=3)
+
+
+def test_a_still_is_looked_at_once_and_lasts_as_long_as_the_speech(weights: Path, tmp_path: Path) -> None:
+    import cv2
+
+    engine, looked = loaded(weights), []
+    detector = engine._models["1.5"].detector
+
+    def counted(seen: Any) -> Any:
+        looked.append(len(seen))
+        return detector(seen)
+
+    use(engine, detector=counted)
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((129, 131, 3), 200, np.uint8))
+    metrics = run(engine, tmp_path / "out.mp4", tmp_path / "a.png", tone(tmp_path / "a.wav", 0.4))
+    assert (metrics.frames, metrics.fps, looked) == (10, 25.0, [1])
+    assert (metrics.width, metrics.height) == (132, 130)
+    assert all(changed(picture) for picture in pictures(tmp_path / "out.mp4"))
+
+
+def test_the_mouth_is_still_in_silence(say: Say, tmp_path: Path) -> None:
+    source = clip(tmp_path / "a.mp4", [200])
+    made = pictures(say(source, tone(tmp_path / "a.wav", 0.8, loud=()))[0])
+    assert max(np.abs(made[0].astype(int) - picture).mean() for picture in made) < 1
+    heard = pictures(say(source, tone(tmp_path / "b.wav", 0.8, loud=()), {"parity": True})[0])
+    assert len(heard) == len(made) == 20
 
 
 def test_a_known_video_is_not_looked_at_again(weights: Path, tmp_path: Path) -> None:
-    engine = Engine()
-    engine.configure(Options(batch_size=3, cache_dir=tmp_path / "avatars", cache_bytes=1 << 24))
-    engine.load(weights, "cpu")
-    engine.warm_up()
-    source, outputs, met = clip(tmp_path / "a.mp4", [200] * 6), [], []
-    for number in range(2):
-        prepared = engine.prepare(Inputs(video=source, audio=tone(tmp_path / "a.wav", 0.4)), {}, ignore)
-        output = tmp_path / f"{number}.mp4"
-        met.append(engine.generate(prepared, output, ignore).extra)
-        outputs.append(output.read_bytes())
+    engine = loaded(weights, batch_size=3, cache_dir=tmp_path / "avatars", cache_bytes=1 << 24)
+    source, speech = clip(tmp_path / "a.mp4", [200] * 6), tone(tmp_path / "a.wav", 0.4)
+    met = [run(engine, tmp_path / f"{number}.mp4", source, speech).extra for number in range(2)]
     assert [extra["avatar_cache"] for extra in met] == ["miss", "hit"]
     assert [extra["batch_size"] for extra in met] == [3, 3]
-    assert outputs[0] == outputs[1]
+    assert (tmp_path / "0.mp4").read_bytes() == (tmp_path / "1.mp4").read_bytes()
+
+
+def test_no_more_of_a_video_is_looked_at_than_speech_may_soon_need(
+    weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = loaded(weights, cache_dir=tmp_path / "avatars", cache_bytes=1 << 26)
+    source = clip(tmp_path / "a.mp4", [200] * 30, rate=1)
+    prepared = engine.prepare(Inputs(video=source, audio=tone(tmp_path / "a.wav", 2.0)), {}, ignore)
+    assert (len(prepared.job.avatar), prepared.job.avatar.whole, prepared.job.frames) == (10, False, 2)
+    again = engine.prepare(Inputs(video=source, audio=tone(tmp_path / "b.wav", 11.0)), {}, ignore)
+    assert (len(again.job.avatar), again.cached, again.job.frames) == (20, False, 11)
+    last = engine.prepare(Inputs(video=source, audio=tone(tmp_path / "c.wav", 35.0)), {}, ignore)
+    assert (len(last.job.avatar), last.job.avatar.whole, last.job.frames) == (30, True, 35)
+    assert engine.prepare(Inputs(video=source, audio=tone(tmp_path / "d.wav", 40.0)), {}, ignore).cached
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on_in_the_same_job(weights: Path, tmp_path: Path) -> None:
+    engine, tried = loaded(weights, batch_size=8), []
+    decode = engine._models["1.5"].vae.decode
+
+    class Small:
+        config, encode = engine._models["1.5"].vae.config, engine._models["1.5"].vae.encode
+
+        def decode(self, latents: Any) -> Any:
+            tried.append(len(latents))
+            if len(latents) > 2:
+                raise torch.OutOfMemoryError("no room")
+            return decode(latents)
+
+    use(engine, vae=Small())
+    metrics = run(engine, tmp_path / "out.mp4", clip(tmp_path / "a.mp4", [200]), tone(tmp_path / "a.wav", 0.4))
+    assert (metrics.frames, metrics.extra["batch_size"]) == (10, 2)
+    assert tried == [8, 4, 2, 2, 2, 2, 2]
+    assert all(changed(picture) for picture in pictures(tmp_path / "out.mp4"))
+
+
+def test_out_of_memory_with_one_picture_is_the_end(weights: Path, tmp_path: Path) -> None:
+    engine = loaded(weights, batch_size=2)
+
+    def never(latents: Any, heard: Any) -> Any:
+        raise torch.OutOfMemoryError("no room")
+
+    use(engine, unet=never)
+    with pytest.raises(OutOfMemory, match="not enough free memory for a single picture"):
+        run(engine, tmp_path / "out.mp4", clip(tmp_path / "a.mp4", [200]), tone(tmp_path / "a.wav", 0.4))
+
+
+@pytest.mark.parametrize("phase", ["preparing", "inferring"])
+def test_cancel_ends_a_job_and_all_of_its_threads(engine: Engine, tmp_path: Path, phase: str) -> None:
+    def cancel(now: str, done: int, total: int) -> None:
+        if now == phase and done > 2:
+            raise Cancelled("enough")
+
+    inputs = Inputs(video=clip(tmp_path / "a.mp4", [200] * 10), audio=tone(tmp_path / "a.wav", 2.0))
+    with pytest.raises(Cancelled):
+        engine.generate(engine.prepare(inputs, {}, cancel), tmp_path / "out.mp4", cancel)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("decode", "networks"))]
+
+
+def test_an_error_in_any_thread_ends_the_job_with_that_error(weights: Path, tmp_path: Path) -> None:
+    engine, calls = loaded(weights, batch_size=2), []
+
+    def breaks(latents: Any, heard: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return latents[:, :4]
+
+    use(engine, unet=breaks)
+    with pytest.raises(RuntimeError, match="illegal memory"):
+        run(engine, tmp_path / "out.mp4", clip(tmp_path / "a.mp4", [200]), tone(tmp_path / "a.wav", 1.0))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("decode", "networks"))]
+
+
+def test_a_job_may_be_prepared_while_another_is_made(engine: Engine, tmp_path: Path) -> None:
+    one, other = clip(tmp_path / "a.mp4", [200] * 5), clip(tmp_path / "b.mp4", [160] * 5)
+    speech = tone(tmp_path / "a.wav", 0.8)
+    alone = run(engine, tmp_path / "alone.mp4", one, speech)
+    prepared = engine.prepare(Inputs(video=one, audio=speech), {}, ignore)
+    beside: list[Any] = []
+    thread = threading.Thread(target=lambda: beside.append(engine.prepare(Inputs(video=other, audio=speech), {}, ignore)))
+    thread.start()
+    metrics = engine.generate(prepared, tmp_path / "out.mp4", ignore)
+    thread.join()
+    assert metrics.frames == alone.frames
+    assert (tmp_path / "out.mp4").read_bytes() == (tmp_path / "alone.mp4").read_bytes()
+    assert engine.generate(beside[0], tmp_path / "other.mp4", ignore).frames == 20
+
+
+@pytest.mark.parametrize(
+    ("fit", "size", "bars"), [("pad", (64, 114), True), ("crop", (64, 114), False), ("source", (128, 128), False)]
+)
+def test_the_jobs_shape_is_honoured_where_it_is_asked_for(
+    say: Say, tmp_path: Path, fit: str, size: tuple[int, int], bars: bool
+) -> None:
+    source, speech = clip(tmp_path / "a.mp4", [200]), tone(tmp_path / "a.wav", 0.1)
+    path, metrics = say(source, speech, {"fit": fit}, aspect_ratio="9:16", resolution="114x114")
+    assert (metrics.width, metrics.height) == size
+    assert (float(pictures(path)[0][:10].mean()) < 5) == bars
+
+
+def test_parity_runs_the_published_way(say: Say, tmp_path: Path) -> None:
+    source = clip(tmp_path / "a.mp4", [200] * 2 + [20] * 2 + [200] * 2)
+    path, metrics = say(source, tone(tmp_path / "a.wav", 0.24), {"parity": True})
+    assert metrics.extra["frames_without_face"] == 2
+    assert [changed(picture) for picture in pictures(path)] == [True] * 2 + [False] * 2 + [True] * 2
+
+
+def test_version_1_0_is_loaded_beside_1_5_and_each_job_chooses(weights: Path, tmp_path: Path) -> None:
+    from tests.fakes import checkpoints
+
+    both = checkpoints.write(tmp_path / "models")
+    checkpoints.write(both, seed=1, version="1.0")
+    engine = loaded(both)
+    assert set(engine._models) == {"1.5", "1.0"}
+    assert engine._models["1.5"].vae is engine._models["1.0"].vae
+    source, speech = clip(tmp_path / "a.mp4", [200]), tone(tmp_path / "a.wav", 0.2)
+    made = []
+    for version in ("1.5", "1.0"):
+        run(engine, tmp_path / "out.mp4", source, speech, {"version": version})
+        made.append(pictures(tmp_path / "out.mp4")[0])
+    assert np.abs(made[0].astype(int) - made[1]).max() > 30
+
+
+def test_a_version_that_is_not_there_is_said(say: Say, tmp_path: Path) -> None:
+    with pytest.raises(EngineFailed, match=r"MuseTalk 1.0 are not on this worker; it has 1.5"):
+        say(clip(tmp_path / "a.mp4", [200]), tone(tmp_path / "a.wav", 0.2), {"version": "1.0"})
+
+
+def test_weights_are_missing_until_one_version_is_whole(weights: Path, tmp_path: Path) -> None:
+    plug: type[Plug] = musetalk.Engine
+    assert plug is Engine
+    assert "musetalkV15/unet.pth" in Engine.missing(tmp_path)[0]
+    assert Engine.missing(weights) == []

@@ -1,0 +1,68 @@
+"""What the tests of the whole engine share: a loaded one, small clips and sounds, and a way to run a job."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inference.engine import Inputs, Metrics, Options
+from inference.engines.musetalk.engine import Engine
+from media import video, write
+from media.still import Picture
+from tests.media import files
+
+#: The side of the clips' pictures. The fakes' detector sees a face of this size wherever a picture is bright.
+SIDE = 128
+
+
+def ignore(phase: str, done: int, total: int) -> None:
+    """Progress that nobody looks at."""
+
+
+def loaded(weights: Path, **options: Any) -> Engine:
+    engine = Engine()
+    engine.configure(Options(**options))
+    engine.load(weights, "cpu")
+    engine.warm_up()
+    return engine
+
+
+def run(engine: Engine, output: Path, source: Path, speech: Path, said: dict[str, Any] | None = None, **fields: Any) -> Metrics:
+    prepared = engine.prepare(Inputs(video=source, audio=speech, fields=fields), said or {}, ignore)
+    return engine.generate(prepared, output, ignore)
+
+
+def use(engine: Engine, **networks: Any) -> None:
+    """Put other networks into a loaded engine."""
+    engine._models = {version: replace(found, **networks) for version, found in engine._models.items()}
+    engine.warm_up()
+
+
+def clip(path: Path, levels: list[int], size: tuple[int, int] = (SIDE, SIDE), rate: Fraction | int = 25) -> Path:
+    """A video of plain pictures of these brightnesses; the fakes see a face in those above 140."""
+    width, height = size
+    pictures = (np.full((height, width, 3), level, np.uint8) for level in levels)
+    write.write(path, pictures, rate=Fraction(rate), speech=None)
+    return path
+
+
+def tone(path: Path, seconds: float, **how: Any) -> Path:
+    return files.sound(path, seconds=seconds, **how)
+
+
+def pictures(path: Path) -> list[Picture]:
+    return list(video.pictures(video.open_clip(path)))
+
+
+def levels(path: Path) -> list[int]:
+    """How bright each picture is in its upper left corner, which nothing changes."""
+    return [round(float(picture[:8, :8].mean())) for picture in pictures(path)]
+
+
+def changed(picture: Picture) -> bool:
+    """Whether a plain picture got a new face."""
+    return bool(np.abs(picture.astype(int) - np.median(picture[:8, :8])).max() > 30)
