@@ -22,9 +22,7 @@ from cli.up import CHECKOUT
 def test(arguments: tuple[str, ...], as_json: bool) -> NoReturn:
     """Run the tests. ARGUMENTS go to pytest: a file, -k WORD, -m slow, …"""
     if importlib.util.find_spec("pytest") is None:
-        raise Failure(
-            "pytest is not installed here; ./worker test in a checkout installs it", EXIT_FAILED
-        )
+        raise Failure("pytest is not installed here; ./worker test in a checkout installs it", EXIT_FAILED)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", *arguments, *([f"--junitxml={report}"] if as_json else [])]
