@@ -102,7 +102,7 @@ class Queue:
             moved = _moved(connection, values, heed_cancel=stage.done != "succeeded")
             return _take(connection, stage, str(job.owner)) if moved else None
 
-        rows = self.database.write(statements)  # CommitUncertain passes: a job may be ours without our knowing, so end
+        rows = self.database.write(statements)  # CommitUncertain passes: `work` lets go of what may be ours
         if rows is None:
             raise LostJob(job.id)
         following = _first(rows)
