@@ -77,6 +77,18 @@ class QueueMachine(RuleBasedStateMachine):
             del self.held[self.owner(stage)]
 
     @rule(stage=STAGE)
+    def done_and_take(self, stage: Stage) -> None:
+        job = self.held.pop(self.owner(stage), None)
+        if job is None:
+            return
+        state, following = self.queue.done_and_take(stage, job, {"output_url": "http://x"})
+        assert state in (stage.done, "cancelled")
+        if following is not None:
+            assert (following.state, following.owner) == (stage.working, self.owner(stage))
+            assert stage.name != "generate" or not self.control.flag("paused")
+            self.held[self.owner(stage)] = following
+
+    @rule(stage=STAGE)
     def die(self, stage: Stage) -> None:
         job = self.held.pop(self.owner(stage), None)
         if job is not None:
@@ -84,12 +96,14 @@ class QueueMachine(RuleBasedStateMachine):
         self.lives[stage.program] += 1
         self.queue.recover(stage.program, self.owner(stage), 1800)
 
-    @rule(how=st.sampled_from(["done", "put_back", "progress"]))
+    @rule(how=st.sampled_from(["done", "done_and_take", "put_back", "progress"]))
     def the_dead_write(self, how: str) -> None:
         for stage, job in self.lost:
             with contextlib.suppress(LostJob):
                 if how == "done":
                     self.queue.done(stage, job, {"output_url": "http://stale"})
+                elif how == "done_and_take":
+                    self.queue.done_and_take(stage, job, {"output_url": "http://stale"})
                 elif how == "put_back":
                     self.queue.put_back(stage, job, 0)
                 else:
