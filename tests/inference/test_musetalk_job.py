@@ -36,7 +36,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def painting(weights: Path) -> Engine:
     """An engine that finds real faces and paints instead of speaking."""
     engine = loaded(weights)
-    engine._models = {"1.5": stand_ins.replaced(engine._models["1.5"])}
+    engine.use({"1.5": stand_ins.replaced(engine._models["1.5"])})
     engine.warm_up()
     return engine
 

@@ -71,10 +71,12 @@ class Engine:
         torch.backends.cudnn.benchmark = True  # the shapes are the same from batch to batch
         versions = [version for version in ("1.5", "1.0") if not models.missing(models_dir, version)] or ["1.5"]
         first = models.load(models_dir, versions[0], device, dtype)
-        self._models = {versions[0]: first}
-        for version in versions[1:]:
-            self._models[version] = models.of_version(first, models_dir, version)
-        self._weights = f"{identity.of(models_dir)} {dtype}"
+        others = {version: models.of_version(first, models_dir, version) for version in versions[1:]}
+        self.use({versions[0]: first, **others}, f"{identity.of(models_dir)} {dtype}")
+
+    def use(self, found: dict[str, models.Models], weights: str = "") -> None:
+        """Take these networks, by version, as loaded; `weights` tells them from others. For benchmarks and tests."""
+        self._models, self._weights = found, weights
         self._cache = Cache(self._options.cache_dir, self._options.cache_bytes)
 
     def warm_up(self) -> None:

@@ -90,7 +90,9 @@ class Group:
             blend.put_in(self.pictures[at], patch, mask)
 
 
-def frames(job: Job, models: Models, speak: Speak, room: Room, busy: Busy, waiting: Callable[[], None]) -> Iterator[Picture]:
+def frames(
+    job: Job, models: Models, speak: Speak, room: Room, busy: Busy, waiting: Callable[[], None]
+) -> Generator[Picture, None, None]:
     """The output's frames in order. waiting is called while there is none yet; what it raises ends everything."""
     stop = threading.Event()
     size = max(1, min(room.size, job.frames, GROUP_BYTES // (job.clip.width * job.clip.height * 3)))

@@ -38,7 +38,7 @@ def run(engine: Engine, output: Path, source: Path, speech: Path, said: dict[str
 
 def use(engine: Engine, **networks: Any) -> None:
     """Put other networks into a loaded engine."""
-    engine._models = {version: replace(found, **networks) for version, found in engine._models.items()}
+    engine.use({version: replace(found, **networks) for version, found in engine._models.items()})
     engine.warm_up()
 
 
