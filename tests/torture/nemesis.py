@@ -19,14 +19,16 @@ MEAN_PAUSE_S = 0.35
 #: How often each deed is done, in parts of a hundred.
 DEEDS = {"kill": 70, "stop": 20, "twin": 8, "plug": 2}
 LONGEST_STOP_S = 1.0
+#: Programs that are started a second time.
+TWINS = ("poller", "inference", "uploader")
 
 
 class Nemesis:
     """A thread that does harm until `end`; `deeds` counts what it did."""
 
-    def __init__(self, worker: Worker, seed: int, shares: dict[str, int]) -> None:
+    def __init__(self, worker: Worker, seed: int, shares: dict[str, int], twins: tuple[str, ...] = TWINS) -> None:
         self._worker, self._random, self._over = worker, random.Random(seed), threading.Event()
-        self._shares = shares
+        self._shares, self._twins = shares, twins
         self.deeds: dict[str, int] = {}
         self._thread = threading.Thread(target=self._run, name="nemesis", daemon=True)
 
@@ -44,7 +46,7 @@ class Nemesis:
             if deed == "plug":
                 self._worker.pull_the_plug()
             elif deed == "twin":
-                self._twin(self._random.choice(("poller", "inference", "uploader")))
+                self._twin(self._random.choice(self._twins))
             elif (pid := self._pid(program)) is None or not self._harm(pid, deed):
                 continue
             self.deeds[deed] = self.deeds.get(deed, 0) + 1

@@ -27,7 +27,7 @@ from tests.fakes import b2, clips
 from tests.fakes.engines.copies import made_from
 from tests.patience import free_port
 from tests.torture.check import gaps, violations
-from tests.torture.nemesis import DEEDS, Nemesis
+from tests.torture.nemesis import DEEDS, TWINS, Nemesis
 from tests.torture.proxy import Proxy
 from tests.torture.worker import ROOT, Worker, copy_of_the_tree
 
@@ -130,14 +130,16 @@ def torture(
     harm_s: float,
     calm_s: float,
     deeds: dict[str, int] = DEEDS,
+    twins: tuple[str, ...] = TWINS,
     step_s: float = 0.01,
+    p_lie: float = 0.05,
 ) -> list[str]:
     """Submit jobs, do harm for harm_s seconds, then leave everything in peace for up to calm_s; what was violated."""
     for number in range(count):
         here.submit(number, step_s)
-    nemesis = Nemesis(worker, here.seed, deeds)
+    nemesis = Nemesis(worker, here.seed, deeds, twins)
     here.proxy.faulty = True
-    here.store.faults(p_503=0.05, p_cut=0.05, p_lose_answer=0.05, p_lie=0.05)
+    here.store.faults(p_503=0.05, p_cut=0.05, p_lose_answer=0.05, p_lie=p_lie)
     worker.begin()
     nemesis.begin()
     deadline = time.monotonic() + harm_s
@@ -204,13 +206,19 @@ MUTANTS = {
 }
 
 
+#: The harm that each of them is most open to, so that it is all but certain to show.
+OPEN_TO: dict[str, dict[str, Any]] = {
+    "no fence": {"deeds": {"stop": 20, "twin": 80}, "twins": ("inference",)},
+    "no object check": {"p_lie": 0.4},
+}
+
+
 @pytest.mark.parametrize("name", MUTANTS)
 def test_it_bites(tmp_path: Path, name: str) -> None:
     tree = copy_of_the_tree(tmp_path / "tree", MUTANTS[name])
-    deeds = {"kill": 20, "stop": 20, "twin": 60} if name == "no fence" else DEEDS
     with scene(tmp_path, 48, _seed()) as here:
         worker = Worker(tmp_path, here.variables(), tree)
-        found = torture(here, worker, 48, harm_s=60, calm_s=45, deeds=deeds, step_s=0.12)
+        found = torture(here, worker, 48, harm_s=60, calm_s=45, step_s=0.12, **OPEN_TO[name])
     assert found, f"the mutant {name!r} was not noticed"
 
 
