@@ -7,7 +7,9 @@ one gets its last row or column twice.
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -34,6 +36,9 @@ KEY_FRAME_S = 2
 #: AAC bits a second for each channel.
 AAC_BITS = 96_000
 
+#: So many pictures are converted ahead of the encoder; until then nobody may change them.
+CONVERTED_AHEAD = 3
+
 #: AVCOL_SPC_BT709, what a stream's tag says; the scaler counts in numbers of its own.
 TAG_BT709 = 1
 
@@ -54,7 +59,7 @@ def write(
 ) -> Written:
     """Encode pictures (height, width, 3) uint8 RGB, all of one size, at `rate` with the sound of the file `speech`.
 
-    What `pictures` raises passes through. Raises EngineFailed if encoding fails, OSError if writing does.
+    A picture must stay as it is once it was given. What `pictures` raises passes through. Raises EngineFailed if encoding fails, OSError if writing does.
     """
     coming = iter(pictures)
     first = next(coming, None)
@@ -104,24 +109,35 @@ def _add_video(container: Any, encoder: str, width: int, height: int, rate: Frac
 
 
 def _write_frames(container: Any, stream: Any, pictures: Iterator[Picture], sound: _Sound | None) -> int:
+    """Colours are converted in a thread of their own, which takes as long as encoding on many cores does."""
+    time_base, frames = stream.codec_context.time_base, 0
     scaler = VideoReformatter()
-    frames = 0
-    for picture in pictures:
-        frame = scaler.reformat(
-            av.VideoFrame.from_ndarray(_even(picture), format="rgb24"),
-            format="yuv420p",
-            dst_colorspace=Colorspace.ITU709,
-            dst_color_range=ColorRange.MPEG,
-            interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND,
-            threads=1,
-        )
-        frame.pts, frame.time_base = frames, stream.codec_context.time_base
-        container.mux(stream.encode(frame))
-        frames += 1
-        if sound is not None:
-            sound.write_until(frames * stream.codec_context.time_base)
+    coming: deque[Future[Any]] = deque()
+    with ThreadPoolExecutor(1, thread_name_prefix="colours") as converting:
+        for picture in itertools.chain(pictures, itertools.repeat(None, CONVERTED_AHEAD)):
+            if picture is not None:
+                coming.append(converting.submit(_converted, scaler, picture))
+            if not coming or (picture is not None and len(coming) <= CONVERTED_AHEAD):
+                continue
+            frame = coming.popleft().result()
+            frame.pts, frame.time_base = frames, time_base
+            container.mux(stream.encode(frame))
+            frames += 1
+            if sound is not None:
+                sound.write_until(frames * time_base)
     container.mux(stream.encode(None))
     return frames
+
+
+def _converted(scaler: VideoReformatter, picture: Picture) -> Any:
+    return scaler.reformat(
+        av.VideoFrame.from_ndarray(_even(picture), format="rgb24"),
+        format="yuv420p",
+        dst_colorspace=Colorspace.ITU709,
+        dst_color_range=ColorRange.MPEG,
+        interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND,
+        threads=1,
+    )
 
 
 def _even(picture: Picture) -> Picture:
