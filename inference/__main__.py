@@ -8,7 +8,6 @@ import logging
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 from errors import EngineFailed
@@ -98,7 +97,7 @@ def choose(settings: Settings) -> tuple[str, str | None]:
     Raises EngineFailed when there is nothing it may run.
     """
     name = settings.ENGINE
-    lacking = _lacking(name, settings.models_dir)
+    lacking = _lacking(name, settings)
     if lacking is None:
         return name, None
     if settings.orchestrator_url is None and name == "musetalk":
@@ -106,19 +105,20 @@ def choose(settings: Settings) -> tuple[str, str | None]:
     raise EngineFailed(f"{lacking}; or set ENGINE=preview to try the worker without weights")
 
 
-def _lacking(name: str, models_dir: Path) -> str | None:
+def _lacking(name: str, settings: Settings) -> str | None:
     """What keeps the engine from being loaded, or None."""
     try:
-        engine = importlib.import_module(_module(name)).Engine
+        engine = _made(name, settings)
     except ModuleNotFoundError as error:
         lacks = (error.name or "").split(".")[0]
         if _module(name).split(".")[0] == lacks:
             return f"ENGINE={name}: this version of the worker has no such engine"
         return f"ENGINE={name} needs {lacks}, which is not installed; worker setup --engine installs it"
     missing = getattr(engine, "missing", None)
-    files = missing(models_dir) if missing else []
+    files = missing(settings.models_dir) if missing else []
     if files:
-        return f"the weights of {name} are missing in {models_dir} ({files[0]}); fetch them with: worker models pull {name}"
+        lacks = f"the weights of {name} are missing in {settings.models_dir} ({files[0]})"
+        return f"{lacks}; fetch them with: worker models pull {name}"
     return None
 
 
@@ -133,6 +133,8 @@ def _made(name: str, settings: Settings) -> Engine:
                 batch_size=int(settings.BATCH_SIZE) if settings.BATCH_SIZE.isdigit() else None,
                 cache_dir=settings.data_dir / "avatars",
                 cache_bytes=int(min(settings.AVATAR_CACHE_GB, settings.DATA_LIMIT_GB / 4) * 1e9),
+                unet=settings.MUSETALK_UNET_MODEL_PATH,
+                unet_config=settings.MUSETALK_UNET_CONFIG,
             )
         )
     return engine

@@ -43,16 +43,18 @@ class Metrics:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the worker's settings say to an engine that has a method `configure(options)`, which is called before `load`."""
+    """What the worker's settings say to an engine that has a method `configure(options)`, which is called before all others."""
 
     fit: Literal["source", "pad", "crop"] = "source"  # OUTPUT_FIT
     batch_size: int | None = None  # frames a batch; None: what the card holds is measured
     cache_dir: Path | None = None  # a folder for what may be kept from job to job; None: nothing is kept
     cache_bytes: int = 0  # the most that it may hold
+    unet: Path | None = None  # MUSETALK_UNET_MODEL_PATH and _CONFIG: files to take instead of those under MODELS_DIR
+    unet_config: Path | None = None
 
 
 class Engine(Protocol):
-    """An engine may also have a static `missing(models)`, a line for each file of its weights that is not there;
+    """An engine may also have `missing(models)`, a line for each file of its weights that is not there;
     `configure(options)`; and `prepares_ahead = True`, if its `prepare` may run beside another job's `generate`."""
 
     name: str

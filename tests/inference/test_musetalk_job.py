@@ -3,6 +3,7 @@ region, mask, blend and timing are right, on our sample and on a real job where 
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,13 @@ from jobqueue import spool  # noqa: E402
 from media import probe, video, write  # noqa: E402
 from tests.fakes import checkpoints, stand_ins  # noqa: E402
 from tests.inference.musetalk.engines import clip, ignore, loaded  # noqa: E402
-from tests.inference.test_program import running  # noqa: E402
+from tests.inference.test_program import Program, running  # noqa: E402
 from tests.media import files  # noqa: E402
+from tests.patience import until  # noqa: E402
+from tests.patience import until  # noqa: E402
 
+#: The libraries alone take many seconds to import on a busy machine.
+LOADS_WITHIN_S = 90.0
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "samples" / "face.mp4"
 REAL = ROOT.parent / "shared" / "data" / "yongen.mp4"
@@ -28,7 +33,6 @@ REAL = ROOT.parent / "shared" / "data" / "yongen.mp4"
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(2)
     return checkpoints.write(tmp_path_factory.mktemp("weights"))
 
 
@@ -84,11 +88,17 @@ def test_what_is_painted_is_where_the_mouth_is_when_the_speech_is_loud(painting:
     assert max(np.array(bars)[(moments > 0.59) & (moments < 0.87)]) == 0.0
 
 
+def until_loaded(program: Program) -> None:
+    until(lambda: program.control.published().get("inference", {}).get("model_loaded"), LOADS_WITHIN_S)
+
+
 def test_the_program_takes_a_job_through_the_engine(weights: Path, tmp_path: Path) -> None:
     source = clip(tmp_path / "person.mp4", [200] * 6).read_bytes()
     with running(tmp_path, "musetalk", MODELS_DIR=str(weights), OUTPUT_FIT="source", BATCH_SIZE="2") as program:
+        until_loaded(program)
         program.add(video=source)
-        job = program.wait("generated", "failed")
+        until(lambda: program.job().state in ("generated", "failed"), patience_s=90)  # loading the libraries takes long
+        job = program.job()
         assert job.state == "generated", job.error
         found = probe.probe(spool.output_file(tmp_path, "a"))
         assert (found.kind, found.width, found.height, found.has_audio) == ("video", 128, 128, True)
@@ -100,3 +110,29 @@ def test_the_program_takes_a_job_through_the_engine(weights: Path, tmp_path: Pat
         assert job.state == "generated", job.error
         assert job.result["metrics"]["avatar_cache"] == "hit"
         assert len(list((tmp_path / "avatars").iterdir())) == 1
+
+
+def test_the_older_variables_name_a_unet_that_lies_elsewhere(weights: Path, tmp_path: Path) -> None:
+    models, elsewhere = tmp_path / "models", tmp_path / "elsewhere"
+    shutil.copytree(weights, models)
+    shutil.move(models / "musetalkV15", elsewhere)
+    variables = {"MODELS_DIR": str(models), "BATCH_SIZE": "2", "MUSETALK_UNET_MODEL_PATH": str(elsewhere / "unet.pth")}
+    with running(tmp_path, "musetalk", **variables) as program:
+        until_loaded(program)
+        program.add("a", video=clip(tmp_path / "a.mp4", [200] * 4).read_bytes())
+        job = program.wait("generated", "failed")
+        assert job.state == "generated", job.error
+        assert job.result["metrics"]["engine"] == "musetalk"
+
+
+def test_a_unet_that_is_not_where_the_older_variable_says_is_named(weights: Path, tmp_path: Path) -> None:
+    gone = tmp_path / "gone.pth"
+    variables = {
+        "MODELS_DIR": str(weights),
+        "MUSETALK_UNET_MODEL_PATH": str(gone),
+        "ORCHESTRATOR_BASE_URL": "http://127.0.0.1:9",
+    }
+    with running(tmp_path, "musetalk", **variables) as program:
+        reason = until(lambda: program.control.flag("unfit"), LOADS_WITHIN_S)["reason"]
+    assert str(gone) in reason
+    assert "MUSETALK_UNET_MODEL_PATH" in reason

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +15,20 @@ import torch
 
 from errors import EngineFailed, InvalidInput
 from inference.engine import Inputs, Metrics, Options, Progress
-from inference.engines.musetalk import build, cycle, identity, models, mouths, params, shape, sound, speech, stream, trial
+from inference.engines.musetalk import (
+    build,
+    cycle,
+    identity,
+    layout,
+    models,
+    mouths,
+    params,
+    shape,
+    sound,
+    speech,
+    stream,
+    trial,
+)
 from inference.engines.musetalk.avatar import Avatar
 from inference.engines.musetalk.cache import Cache, key
 from inference.engines.musetalk.room import Room
@@ -59,8 +73,10 @@ class Engine:
         return lines if lines and models.missing(folder, "1.0") else []
 
     def configure(self, options: Options) -> None:
-        """What the worker's settings say; before `load`."""
+        """What the worker's settings say; before `missing` and `load`."""
         self._options = options
+        if options.unet or options.unet_config:
+            layout.look_elsewhere("unet-1.5", options.unet, options.unet_config)
 
     def load(self, models_dir: Path, device: str) -> None:
         """The networks of each version whose files are there, in halves on a card, else in 32 bits.
@@ -69,6 +85,7 @@ class Engine:
         """
         dtype = torch.float16 if device.startswith("cuda") else torch.float32
         torch.backends.cudnn.benchmark = True  # the shapes are the same from batch to batch
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))  # threads that wait for one another spin; others need cores
         versions = [version for version in ("1.5", "1.0") if not models.missing(models_dir, version)] or ["1.5"]
         first = models.load(models_dir, versions[0], device, dtype)
         others = {version: models.of_version(first, models_dir, version) for version in versions[1:]}

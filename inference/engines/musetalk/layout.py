@@ -51,6 +51,21 @@ PARTS = {
 }
 
 
+#: Files that an older variable names instead, by network; see `look_elsewhere`.
+_ELSEWHERE: dict[str, Part] = {}
+
+
+def look_elsewhere(name: str, weights: Path | None, config: Path | None) -> None:
+    """Take these files of a network, wherever they are, before any in MODELS_DIR; None: what is beside the other one or in
+    MODELS_DIR. Said once, before anything is loaded."""
+    part = PARTS[name]
+    beside = tuple(str(weights.absolute().parent / Path(path).name) for path in part.configs) if weights else ()
+    _ELSEWHERE[name] = Part(
+        (str(weights.absolute()),) if weights else part.weights,
+        (str(config.absolute()),) if config else (*beside, *part.configs),
+    )
+
+
 def parts_of(version: str) -> list[str]:
     """The networks that a version of MuseTalk needs."""
     return [f"unet-{version}", *(name for name in PARTS if not name.startswith("unet-"))]
@@ -58,6 +73,8 @@ def parts_of(version: str) -> list[str]:
 
 def find(folder: Path, name: str) -> Found:
     """The files of one network, converted ones first. Raises EngineFailed, one line, if one is not there."""
+    if name in _ELSEWHERE:
+        return _found(folder, _ELSEWHERE[name])
     for home in (folder, folder / CONVERTED):
         weights, config = home / f"{name}.safetensors", home / f"{name}.json"
         if weights.is_file() and (config.is_file() or not PARTS[name].configs):
@@ -67,7 +84,10 @@ def find(folder: Path, name: str) -> Found:
 
 def published(folder: Path, name: str) -> Found:
     """The files of one network as published. Raises EngineFailed, one line, if one is not there."""
-    part = PARTS[name]
+    return _found(folder, PARTS[name])
+
+
+def _found(folder: Path, part: Part) -> Found:
     weights = _first(folder, part.weights)
     return Found(weights, _first(folder, part.configs) if part.configs else None, _remedy(folder, weights))
 
@@ -92,6 +112,8 @@ def _first(folder: Path, paths: tuple[str, ...]) -> Path:
 
 
 def _remedy(folder: Path, path: Path) -> str:
+    if not path.is_relative_to(folder):
+        return "MUSETALK_UNET_MODEL_PATH or MUSETALK_UNET_CONFIG names it; without them it is looked for in MODELS_DIR"
     listed = manifest.by_path(path.relative_to(folder).as_posix())
     if listed is None or not listed.expected_bytes:
         return FETCHED
