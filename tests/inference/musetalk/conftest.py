@@ -10,8 +10,7 @@ import pytest
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The published layout in small."""
-    torch = pytest.importorskip("torch")
-    torch.set_num_threads(2)
+    pytest.importorskip("torch")
     from tests.fakes import checkpoints
 
     return checkpoints.write(tmp_path_factory.mktemp("weights"))
