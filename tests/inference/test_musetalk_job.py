@@ -22,7 +22,6 @@ from tests.inference.musetalk.engines import clip, ignore, loaded  # noqa: E402
 from tests.inference.test_program import Program, running  # noqa: E402
 from tests.media import files  # noqa: E402
 from tests.patience import until  # noqa: E402
-from tests.patience import until  # noqa: E402
 
 #: The libraries alone take many seconds to import on a busy machine.
 LOADS_WITHIN_S = 90.0
@@ -97,8 +96,7 @@ def test_the_program_takes_a_job_through_the_engine(weights: Path, tmp_path: Pat
     with running(tmp_path, "musetalk", MODELS_DIR=str(weights), OUTPUT_FIT="source", BATCH_SIZE="2") as program:
         until_loaded(program)
         program.add(video=source)
-        until(lambda: program.job().state in ("generated", "failed"), patience_s=90)  # loading the libraries takes long
-        job = program.job()
+        job = program.wait("generated", "failed")
         assert job.state == "generated", job.error
         found = probe.probe(spool.output_file(tmp_path, "a"))
         assert (found.kind, found.width, found.height, found.has_audio) == ("video", 128, 128, True)
