@@ -81,7 +81,7 @@ class Engine:
     def load(self, models_dir: Path, device: str) -> None:
         """The networks of each version whose files are there, in halves on a card, else in 32 bits.
 
-        Not bfloat16: its 8 bits of precision show as steps in 8-bit pictures, and nothing here leaves the range of halves.
+        Not bfloat16: its 8 bits of precision show as steps in 8-bit pictures; the published live script runs in halves too.
         """
         dtype = torch.float16 if device.startswith("cuda") else torch.float32
         torch.backends.cudnn.benchmark = True  # the shapes are the same from batch to batch

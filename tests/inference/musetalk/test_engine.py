@@ -18,7 +18,9 @@ from errors import Cancelled, EngineFailed, InvalidInput, OutOfMemory  # noqa: E
 from inference.engine import Engine as Plug  # noqa: E402
 from inference.engine import Inputs, Metrics  # noqa: E402
 from inference.engines import musetalk  # noqa: E402
+from inference.engines.musetalk import models, mouths, trial  # noqa: E402
 from inference.engines.musetalk.engine import Engine  # noqa: E402
+from inference.engines.musetalk.room import Room  # noqa: E402
 from tests.inference.musetalk.engines import changed, clip, ignore, levels, loaded, pictures, run, tone, use  # noqa: E402
 
 Say = Callable[..., tuple[Path, Metrics]]
@@ -246,3 +248,21 @@ def test_weights_are_missing_until_one_version_is_whole(weights: Path, tmp_path:
     assert plug is Engine
     assert "musetalkV15/unet.pth" in Engine.missing(tmp_path)[0]
     assert Engine.missing(weights) == []
+
+
+def test_the_made_up_job_of_the_warm_up_goes_through_everything(engine: Engine) -> None:
+    looking = Room(2)
+    trial.run(engine._models["1.5"], engine._speak["1.5"], looking, Room(2))
+    assert looking.size == 2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a card")
+def test_on_a_card_a_recording_makes_the_same_faces(weights: Path) -> None:
+    found = models.load(weights, "1.5", "cuda:0", torch.float16)
+    assert 1 <= mouths.measured(found) <= mouths.MOST
+    play = mouths.recorded(found, 4)
+    latents, heard = torch.randn(4, 8, 32, 32), torch.randn(4, 50, 384, device="cuda:0")
+    with torch.inference_mode():
+        apart = (play(latents, heard).int() - mouths.speak(found, latents, heard).int()).abs()
+    assert int(apart.max()) <= mouths.SAME
+    assert play.__name__ == "play"
