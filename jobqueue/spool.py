@@ -47,6 +47,11 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def cache(data_dir: Path) -> Path:
+    """Where an engine keeps what only saves time; any file in it may go at any moment."""
+    return data_dir / "avatars"
+
+
 def remove(data_dir: Path, job_id: str) -> None:
     """Remove the job's folder; it may be gone already."""
     shutil.rmtree(folder(data_dir, job_id), ignore_errors=True)

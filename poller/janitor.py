@@ -11,7 +11,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -111,27 +111,35 @@ class Janitor:
                 Path(entry.path).unlink(missing_ok=True)
 
     def _make_room(self, settled: dict[str, str], open_: dict[str, str]) -> None:
-        """Bring the folder under its limit: folders of jobs that are over, then stored outputs, each the oldest first."""
+        """Bring the folder under its limit: what the engine keeps to save time, then folders of jobs that are over, then stored
+        outputs, each the oldest first."""
         over_bytes = size_bytes(self._data_dir) - self._limit_bytes
         if over_bytes <= 0:
             return
-        removed = 0
+        over_bytes = _thinned(_files(spool.cache(self._data_dir)), over_bytes)
         for name, job_id in settled.items():
             folder_bytes = size_bytes(self._data_dir / "jobs" / name)
             if over_bytes > 0 and folder_bytes > 0:
                 faults.point("janitor.before_remove")
                 self._remove_folder(job_id)
-                over_bytes, removed = over_bytes - folder_bytes, removed + 1
+                over_bytes -= folder_bytes
         unreported = {job_id.rsplit("/", 1)[-1] for job_id in open_.values()}
-        stored = [file for file in _files(self._data_dir / "outputs") if Path(file.path).stem not in unreported]
-        for file in sorted(stored, key=_age_s, reverse=True):
-            if over_bytes > 0:
-                faults.point("janitor.before_remove")
-                over_bytes, removed = over_bytes - _size_bytes(file), removed + 1
-                Path(file.path).unlink(missing_ok=True)
-        log.info("the data folder was over its limit: removed %d old folders and files", removed)
+        stored = (file for file in _files(self._data_dir / "outputs") if Path(file.path).stem not in unreported)
+        over_bytes = _thinned(stored, over_bytes)
+        log.info("the data folder was over its limit; the oldest that nobody waits for was removed")
         if over_bytes > 0:
             log.warning("the data folder is still %.2f GB over DATA_LIMIT_GB: unfinished work needs it", over_bytes / GB)
+
+
+def _thinned(files: Iterable[os.DirEntry[str]], over_bytes: float) -> float:
+    """Remove the oldest of these until there is room; returns what is still over."""
+    for file in sorted(files, key=_age_s, reverse=True):
+        if over_bytes <= 0:
+            break
+        faults.point("janitor.before_remove")
+        over_bytes -= _size_bytes(file)
+        Path(file.path).unlink(missing_ok=True)
+    return over_bytes
 
 
 def size_bytes(folder: Path) -> int:

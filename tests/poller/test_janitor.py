@@ -62,7 +62,16 @@ def test_what_is_young_is_kept(house: House) -> None:
     assert file.exists()
 
 
-def test_over_the_limit_the_oldest_finished_folders_go_first(house: House) -> None:
+def test_over_the_limit_what_only_saves_time_goes_first(house: House) -> None:
+    house.job("succeeded")
+    kept = output(house, "job-1", MB)
+    acknowledge(house)
+    old, new = (put(house.data_dir / f"avatars/{age}.avatar", MB, age) for age in (9000, 60))
+    janitor(house, limit_bytes=size_bytes(house.data_dir) - 0.5 * MB).clean()
+    assert (kept.exists(), old.exists(), new.exists()) == (True, False, True)
+
+
+def test_then_the_oldest_finished_folders_go(house: House) -> None:
     for name in ("first", "second", "third"):
         house.job("succeeded", name)
         output(house, name, MB)
