@@ -59,7 +59,8 @@ def write(
 ) -> Written:
     """Encode pictures (height, width, 3) uint8 RGB, all of one size, at `rate` with the sound of the file `speech`.
 
-    A picture must stay as it is once it was given. What `pictures` raises passes through. Raises EngineFailed if encoding fails, OSError if writing does.
+    A picture must stay as it is once it was given. What `pictures` raises passes through. Raises EngineFailed if encoding
+    fails, OSError if writing does.
     """
     coming = iter(pictures)
     first = next(coming, None)
