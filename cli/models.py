@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 
 from cli.answer import EXIT_FAILED, EXIT_USAGE, Failure, act_as_worker, load_settings, say, with_json
+from cli.up import CHECKOUT
 from errors import InvalidInput, JobError
 from settings import Settings
 from weights import manifest
@@ -23,7 +24,6 @@ from weights.pull import pull as pull_files
 from weights.verify import Verdict, needed
 from weights.verify import verify as verify_files
 
-CHECKOUT = Path(__file__).resolve().parent.parent
 #: Seconds between two lines about how far it is.
 LINE_EVERY_S = 5.0
 

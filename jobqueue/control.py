@@ -99,10 +99,6 @@ class Control:
         sql = "update session set seen_at = ? where hash = ?"
         self.database.write(lambda connection: connection.execute(sql, (now_s, hashed)).fetchall(), durable=False)
 
-    def has_sessions(self) -> bool:
-        """Whether anybody is logged in, or was and has not logged out."""
-        return bool(self.database.read("select 1 as one from session limit 1"))
-
     def forget_sessions(self, created_before_s: float, seen_before_s: float) -> None:
         """Remove log-ins that began, or were last seen, before these wall seconds."""
         self._write("delete from session where created_at < ? or seen_at < ?", created_before_s, seen_before_s)

@@ -56,6 +56,11 @@ UPLOAD = Stage(
 STAGES = (FETCH, GENERATE, UPLOAD)
 
 
+def stage_working(state: str) -> Stage:
+    """The stage that works in this state: one of WORKING."""
+    return next(stage for stage in STAGES if stage.working == state)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """One row. `inputs` and `params` never change; everything else is what the queue says at the moment of reading."""

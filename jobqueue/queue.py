@@ -16,7 +16,7 @@ from errors import EngineFailed, JobError, LostJob
 from jobqueue import clock
 from jobqueue import statements as sql
 from jobqueue.database import CommitUncertain, Database, Row
-from jobqueue.job import FINISHED, STAGES, Job, NewJob, Stage, job_from_row
+from jobqueue.job import FINISHED, STAGES, Job, NewJob, Stage, job_from_row, stage_working
 from jobqueue.wake import EVERYONE, LISTENERS, Bell
 
 
@@ -150,16 +150,14 @@ class Queue:
             job = job_from_row(row)
             if job.owner == owner or (job.owner or "").split("/")[0] != program:
                 continue
-            stage = next(stage for stage in STAGES if stage.working == job.state)
-            freed.append(self._bury(stage, job, timeout_s))
+            freed.append(self._bury(stage_working(job.state), job, timeout_s))
         return freed
 
     def let_go(self, owner: str) -> None:
         """Put back unharmed whatever this owner holds: it does not know itself, since a commit of its own failed."""
         for row in self.database.read(sql.WORKED_ON):
             if row["owner"] == owner:
-                stage = next(stage for stage in STAGES if stage.working == row["state"])
-                self.put_back(stage, job_from_row(row), 0, unharmed=True)
+                self.put_back(stage_working(row["state"]), job_from_row(row), 0, unharmed=True)
 
     # ---- to look ----------------------------------------------------------------------------------------------------------
 
@@ -293,7 +291,7 @@ def _move_values(
         "cancel_reason": cancel_reason,
         "unharmed": unharmed,
         "finished": new in FINISHED,
-        "fresh": new not in [stage.waiting for stage in STAGES if stage.working == job.state],
+        "fresh": new != stage_working(job.state).waiting,
         "now": clock.now(),
         "at": clock.utc(),
     }

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -110,17 +111,9 @@ def _add_video(container: Any, encoder: str, width: int, height: int, rate: Frac
 
 
 def _write_frames(container: Any, stream: Any, pictures: Iterator[Picture], sound: _Sound | None) -> int:
-    """Colours are converted in a thread of their own, which takes as long as encoding on many cores does."""
     time_base, frames = stream.codec_context.time_base, 0
-    scaler = VideoReformatter()
-    coming: deque[Future[Any]] = deque()
-    with ThreadPoolExecutor(1, thread_name_prefix="colours") as converting:
-        for picture in itertools.chain(pictures, itertools.repeat(None, CONVERTED_AHEAD)):
-            if picture is not None:
-                coming.append(converting.submit(_converted, scaler, picture))
-            if not coming or (picture is not None and len(coming) <= CONVERTED_AHEAD):
-                continue
-            frame = coming.popleft().result()
+    with closing(_in_colour(pictures)) as coming:
+        for frame in coming:
             frame.pts, frame.time_base = frames, time_base
             container.mux(stream.encode(frame))
             frames += 1
@@ -128,6 +121,18 @@ def _write_frames(container: Any, stream: Any, pictures: Iterator[Picture], soun
                 sound.write_until(frames * time_base)
     container.mux(stream.encode(None))
     return frames
+
+
+def _in_colour(pictures: Iterator[Picture]) -> Generator[Any, None, None]:
+    """The frames to encode, converted in a thread of their own, which takes as long as encoding on many cores does."""
+    scaler, coming = VideoReformatter(), deque[Future[Any]]()
+    with ThreadPoolExecutor(1, thread_name_prefix="colours") as converting:
+        for picture in pictures:
+            coming.append(converting.submit(_converted, scaler, picture))
+            if len(coming) > CONVERTED_AHEAD:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
 
 
 def _converted(scaler: VideoReformatter, picture: Picture) -> Any:
