@@ -17,7 +17,7 @@ from inference.engine import Inputs  # noqa: E402
 from inference.engines.musetalk.engine import Engine  # noqa: E402
 from jobqueue import spool  # noqa: E402
 from media import probe, video, write  # noqa: E402
-from tests.fakes import checkpoints, stand_ins  # noqa: E402
+from tests.fakes import stand_ins  # noqa: E402
 from tests.inference.musetalk.engines import clip, ignore, loaded  # noqa: E402
 from tests.inference.test_program import Program, running  # noqa: E402
 from tests.media import files  # noqa: E402
@@ -28,11 +28,6 @@ LOADS_WITHIN_S = 90.0
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "samples" / "face.mp4"
 REAL = ROOT.parent / "shared" / "data" / "yongen.mp4"
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoints.write(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")

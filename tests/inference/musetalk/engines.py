@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +15,9 @@ from inference.engines.musetalk.engine import Engine
 from media import video, write
 from media.still import Picture
 from tests.media import files
+
+#: Runs a job: the file it made and what it says about it.
+Say = Callable[..., tuple[Path, Metrics]]
 
 #: The side of the clips' pictures. The fakes' detector sees a face of this size wherever a picture is bright.
 SIDE = 128

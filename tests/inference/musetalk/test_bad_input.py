@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,26 +15,11 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 from errors import InvalidInput  # noqa: E402
-from inference.engine import Inputs, Metrics  # noqa: E402
+from inference.engine import Inputs  # noqa: E402
 from inference.engines.musetalk.engine import Engine  # noqa: E402
 from media import write  # noqa: E402
-from tests.inference.musetalk.engines import changed, clip, ignore, levels, loaded, pictures, run, tone  # noqa: E402
+from tests.inference.musetalk.engines import Say, changed, clip, ignore, levels, pictures, tone  # noqa: E402
 from tests.media import files  # noqa: E402
-
-Say = Callable[..., tuple[Path, Metrics]]
-
-
-@pytest.fixture(scope="module")
-def engine(weights: Path) -> Engine:
-    return loaded(weights)
-
-
-@pytest.fixture
-def say(engine: Engine, tmp_path: Path) -> Say:
-    def say_(*inputs: Any, **fields: Any) -> tuple[Path, Metrics]:
-        return tmp_path / "out.mp4", run(engine, tmp_path / "out.mp4", *inputs, **fields)
-
-    return say_
 
 
 def test_a_video_of_one_frame_is_a_still(say: Say, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +15,12 @@ pytest.importorskip("transformers")
 
 from errors import Cancelled, EngineFailed, InvalidInput, OutOfMemory  # noqa: E402
 from inference.engine import Engine as Plug  # noqa: E402
-from inference.engine import Inputs, Metrics  # noqa: E402
+from inference.engine import Inputs  # noqa: E402
 from inference.engines import musetalk  # noqa: E402
 from inference.engines.musetalk import models, mouths, trial  # noqa: E402
 from inference.engines.musetalk.engine import Engine  # noqa: E402
 from inference.engines.musetalk.room import Room  # noqa: E402
-from tests.inference.musetalk.engines import changed, clip, ignore, levels, loaded, pictures, run, tone, use  # noqa: E402
-
-Say = Callable[..., tuple[Path, Metrics]]
-
-
-@pytest.fixture(scope="module")
-def engine(weights: Path) -> Engine:
-    return loaded(weights)
-
-
-@pytest.fixture
-def say(engine: Engine, tmp_path: Path) -> Say:
-    """Runs a job: the file it made and what it says about it."""
-
-    def say_(*inputs: Any, **fields: Any) -> tuple[Path, Metrics]:
-        return tmp_path / "out.mp4", run(engine, tmp_path / "out.mp4", *inputs, **fields)
-
-    return say_
+from tests.inference.musetalk.engines import Say, changed, clip, ignore, levels, loaded, pictures, run, tone, use  # noqa: E402
 
 
 def test_a_job_becomes_a_video_of_the_speechs_length_with_a_new_face_in_it(say: Say, tmp_path: Path) -> None:

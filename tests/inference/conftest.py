@@ -1,0 +1,16 @@
+"""Small random weights, written once; where torch is missing, what needs them is skipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MuseTalk's published layout in small."""
+    pytest.importorskip("torch")
+    from tests.fakes import checkpoints
+
+    return checkpoints.write(tmp_path_factory.mktemp("weights"))
