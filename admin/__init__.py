@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import flask
 from markupsafe import Markup
 
-from admin import jobs, login, overview, security, words
+from admin import actions, jobs, login, overview, security, words
 from admin.access import Access, Limiter
 from jobqueue import clock
 from jobqueue.control import Control
@@ -44,6 +44,6 @@ def create_app(worker: Worker) -> flask.Flask:
     app.jinja_env.filters["mask"] = worker.mask
     app.jinja_env.finalize = lambda value: value if isinstance(value, Markup) else words.plain(worker.mask(str(value)))
     security.protect(app, worker)
-    for page in (login, overview, jobs):
+    for page in (login, actions, overview, jobs):
         app.register_blueprint(page.pages)
     return app

@@ -1,11 +1,11 @@
-"""The list of jobs, a job with its timeline and videos, and what can be done with it."""
+"""The list of jobs, and a job with its timeline and videos."""
 
 from __future__ import annotations
 
 import flask
 
 from admin import files, words
-from admin.overview import live, operator
+from admin.overview import live
 from jobqueue import clock
 from jobqueue.job import Job
 
@@ -49,21 +49,6 @@ def _detail(job: Job) -> str:
     end = events[-1] if events and job.finished else None
     left_s = words.left_s(job, clock.utc())
     return flask.render_template("job.html", job=job, rows=rows, files=present, end=end, left=left_s)
-
-
-@pages.post("/jobs/<path:job_id>/cancel")
-def cancel(job_id: str) -> flask.typing.ResponseReturnValue:
-    reason = flask.request.form.get("reason", "").strip()[:500]
-    if not reason:
-        flask.abort(400, "a reason is needed")
-    operator().cancel(_job(job_id).id, reason)
-    return flask.redirect(flask.url_for("jobs.detail", job_id=job_id), 303)
-
-
-@pages.post("/jobs/<path:job_id>/retry")
-def retry(job_id: str) -> flask.typing.ResponseReturnValue:
-    operator().retry(_job(job_id).id)
-    return flask.redirect(flask.url_for("jobs.detail", job_id=job_id), 303)
 
 
 @pages.get("/jobs/<path:job_id>/files/<kind>")

@@ -1,4 +1,4 @@
-"""The first page: mode, current jobs, GPU, links, last jobs; and pause, resume, drain."""
+"""The first page: mode, current jobs, GPU, links, last jobs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import flask
 from admin import words
 from admin.security import actor
 from jobqueue import clock, glance
-from operations import Operator
 
 pages = flask.Blueprint("overview", __name__)
 
@@ -22,21 +21,6 @@ STALE_S = 30.0
 @pages.get("/")
 def page() -> flask.Response:
     return live(lambda: flask.render_template("overview.html", **_seen()))
-
-
-@pages.post("/pause")
-def pause() -> flask.typing.ResponseReturnValue:
-    reason = flask.request.form.get("reason", "").strip()[:500]
-    if not reason:
-        flask.abort(400, "a reason is needed")
-    operator().pause(reason)
-    return flask.redirect(flask.url_for("overview.page"), 303)
-
-
-@pages.post("/resume")
-def resume() -> flask.typing.ResponseReturnValue:
-    operator().resume()
-    return flask.redirect(flask.url_for("overview.page"), 303)
 
 
 @pages.app_context_processor
@@ -61,11 +45,6 @@ def mode(flags: dict[str, Any], said: dict[str, Any]) -> str:
     if inference.get("age_s", STALE_S) >= STALE_S:
         return "stopped"
     return "active" if inference.get("model_loaded") else "starting"
-
-
-def operator() -> Operator:
-    worker = flask.current_app.extensions["worker"]
-    return Operator(actor=actor(), queue=worker.queue, control=worker.control, outbox=worker.outbox)
 
 
 def live(render: Callable[[], str]) -> flask.Response:

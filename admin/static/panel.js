@@ -1,7 +1,7 @@
 // Keeps the page fresh: fetches it again every two seconds while it is seen, and morphs what changed into place, so that
 // focus, typed text and players stay. Everything works without it, a reload at a time.
 const EVERY_MS = 2000;
-const LIVE = ["live", "mode", "controls"];
+const LIVE = ["live", "mode", "controls", "standing"];
 let etag = null;
 let busy = false;
 
