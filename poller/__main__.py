@@ -9,7 +9,8 @@ from jobqueue import intake
 from jobqueue.control import Control
 from jobqueue.outbox import Outbox
 from jobqueue.queue import Queue
-from poller import fetch
+from jobqueue.samples import samples_file
+from poller import fetch, sample
 from poller.ask import Ask
 from poller.claim import Claiming, Rhythm
 from poller.download import Limits
@@ -43,6 +44,7 @@ def loops(service: Service, queue: Queue, control: Control, outbox: Outbox) -> d
     found: dict[str, Loop] = {
         "look": look.loop,
         "report": reporting.loop,
+        "telemetry": sample.loop(samples_file(settings.data_dir), settings.GPUS),
         "janitor": Janitor(queue, outbox, settings.data_dir, settings.DATA_LIMIT_GB * GB, keep).loop,
     }
     for number in range(1, FETCH_THREADS + 1):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from settings import child_environment
+from telemetry import gpu
 from tests.fakes import nvml
 
 #: Answers each line of its input (the arguments of `readings` as JSON) with a line of readings.
@@ -20,7 +21,8 @@ import json, sys
 from telemetry import gpu
 assert "pynvml" not in sys.modules
 for line in sys.stdin:
-    print(json.dumps(gpu.readings(**json.loads(line))), flush=True)
+    asked = json.loads(line)
+    print(json.dumps(getattr(gpu, asked.pop("function", "readings"))(**asked)), flush=True)
 """
 
 
@@ -93,6 +95,19 @@ def test_an_older_driver_is_asked_in_the_older_way(machine: Machine) -> None:
     machine.set({"unsupported": ",".join("nvmlDeviceGet" + name for name in newer), "memory_used_mib": 1000, "throttle": 1})
     (card,) = machine.read()
     assert (card["memory_used_mib"], card["throttle_reasons"], card["power_limit_w"]) == (1300, ["idle"], 170.0)
+
+
+def test_the_gauges_of_every_second_are_the_same_readings_and_the_video_engines_load(machine: Machine) -> None:
+    machine.set({"count": 2, "utilization_gpu": 88, "utilization_encoder": 31, "utilization_decoder": 7, "1.throttle": 4,
+                 "1.unsupported": "nvmlDeviceGetEncoderUtilization,nvmlDeviceGetTemperature"})  # fmt: skip
+    first, second = machine.read(function="gauges")
+    whole = machine.read()[0]
+    assert {key: first[key] for key in first if key in whole} == {key: whole[key] for key in whole if key in first}
+    assert set(first) == {*gpu.IDENTITY, *gpu.GAUGES}
+    assert (first["utilization_encoder"], first["utilization_decoder"]) == (31, 7)
+    assert (second["utilization_encoder"], second["temperature_c"], second["throttle_reasons"]) == (None, None, ["power cap"])
+    machine.set({"error": nvml.GPU_IS_LOST})
+    assert set(machine.read(function="gauges")[0]) == {*gpu.IDENTITY, *gpu.GAUGES}
 
 
 def test_a_change_is_seen_at_the_next_look(machine: Machine) -> None:

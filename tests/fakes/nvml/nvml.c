@@ -160,6 +160,15 @@ int nvmlDeviceGetPcieThroughput(void *handle, int counter, u32 *rate) {
     if (!error) *rate = (u32)number(card_of(handle), counter ? "pcie_rx_kbps" : "pcie_tx_kbps", 0);
     return error;
 }
+/* Percent, and over how long it was measured. */
+#define VIDEO_LOAD(function, key) \
+    int function(void *handle, u32 *percent, u32 *period_us) { \
+        int error = ask(handle, #function); \
+        if (!error) { *percent = (u32)number(card_of(handle), key, 0); *period_us = 167000; } \
+        return error; \
+    }
+VIDEO_LOAD(nvmlDeviceGetEncoderUtilization, "utilization_encoder")
+VIDEO_LOAD(nvmlDeviceGetDecoderUtilization, "utilization_decoder")
 int nvmlDeviceGetTotalEccErrors(void *handle, int kind, int since, u64 *count) {
     int error = ask(handle, "nvmlDeviceGetTotalEccErrors");
     (void)kind, (void)since;
