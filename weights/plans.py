@@ -1,0 +1,163 @@
+"""Where FastWan's weights live on a card of a given size, and how much of a clip is decoded at once: data and arithmetic.
+
+Never looks at a card and never imports torch: whoever has measured the free memory asks here. Parameters are counted from
+the published configurations; activations are what must be alive at the same time in the widest place of each network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """transformer: streamed means block by block from pinned host memory, the next one copied while one computes.
+
+    text: card is bf16 on the card, card8 is 8-bit on the card, cpu is memory-mapped and run there, nothing on the card.
+    chunk: latent frames decoded at once after the first, which is alone. tiled: decode in tiles, which changes pixels near
+    their seams.
+    """
+
+    name: str
+    transformer: Literal["resident", "streamed"]
+    text: Literal["card", "card8", "cpu"]
+    chunk: int
+    tiled: bool = False
+
+
+#: From the fastest to the smallest. Streaming comes before tiling: it costs time, tiling costs pixels.
+PLANS = (
+    Plan(name="whole", transformer="resident", text="card", chunk=4),
+    Plan(name="large", transformer="resident", text="card", chunk=2),
+    Plan(name="steady", transformer="resident", text="card8", chunk=1),
+    Plan(name="lean", transformer="resident", text="cpu", chunk=1),
+    Plan(name="streamed", transformer="streamed", text="cpu", chunk=1),
+    Plan(name="tiled", transformer="streamed", text="cpu", chunk=1, tiled=True),
+)
+
+# ---- weights: parameters as counted from the published configurations ------------------------------------------------------
+
+BF16, FP32 = 2, 4
+#: 30 layers of width 3072 with ffn 14336, and what stands before and after them.
+TRANSFORMER_PARAMETERS = 4_999_787_712
+LAYERS, WIDTH, FFN = 30, 3072, 14_336
+#: Of one layer: two attentions of four projections with two norms, the ffn, norm2, and six rows of modulation.
+BLOCK_PARAMETERS = 2 * (4 * (WIDTH * WIDTH + WIDTH) + 2 * WIDTH) + (2 * WIDTH * FFN + FFN + WIDTH) + 2 * WIDTH + 6 * WIDTH
+#: Time embedder, tables of modulation and norms stay fp32: 11 M parameters with two bytes more.
+TRANSFORMER_FP32_PARAMETERS = 11_000_000
+#: Streamed: the block that computes and the one that is being copied.
+BLOCKS_ON_CARD = 2
+#: UMT5-XXL's encoder; its embedding of 256,384 words stays bf16 when the linear layers are 8-bit.
+TEXT_PARAMETERS, TEXT_EMBEDDING_PARAMETERS = 5_680_910_336, 256_384 * 4096
+#: The decoder is bf16; the encoder stays fp32, since a bf16 first frame shifts the whole clip.
+DECODER_PARAMETERS, ENCODER_PARAMETERS = 555_000_000, 149_700_000
+
+# ---- activations -----------------------------------------------------------------------------------------------------------
+
+#: Pixels a token and pixels a latent have along one side, and frames a latent frame has.
+TOKEN_PX, LATENT_PX, LATENT_FRAMES = 32, 16, 4
+#: Rows of tokens x WIDTH in bf16 that live at once where most do, in the ffn: what goes in, what is added to it, and the
+#: hidden layer before and after its GELU. Norms (fp32 in and out: 4) and attention (q, k, v, out, fp32 rope: 10) have less.
+DENOISE_ROWS = 3 + 2 * FFN / WIDTH
+#: Copies of the latents in fp32: noise, the clip, the prediction, the first frame, and what the arithmetic makes of them.
+LATENT_COPIES = 8
+#: The decoder's widest tensor: 512 channels at half the height and width, as they come into its last block.
+DECODER_CHANNELS = 512
+#: Such tensors that live at once: the shortcut, what a convolution takes with the frames before it, what it gives, and the
+#: fp32 temporary of a norm (two).
+DECODER_TENSORS = 6
+#: Channels a pixel whose last two frames each causal convolution keeps: 2048 at 1/2, 3584 at 1/4, 7168 at 1/8, 11312 at 1/16.
+CACHE_CHANNELS_PER_PX = 2048 / 4 + 3584 / 16 + 7168 / 64 + 11_312 / 256
+CACHE_FRAMES = 2
+#: One side of a tile when the decode is tiled, and how much of it the next one covers too.
+TILE_PX, TILE_OVERLAP_PX = 256, 64
+#: One image through the encoder in fp32: 160 channels at half size, six tensors of them.
+ENCODER_CHANNELS, ENCODER_TENSORS = 160, 6
+#: The text encoder with 512 tokens: ffn 10240, and 64 heads of 512 x 512 scores in fp32, a few of each.
+TEXT_PEAK_BYTES = 400 * 10**6
+#: The CUDA context and its libraries (about 0.5 GB), convolution workspaces and what the allocator cannot use for holes.
+RESERVE_BYTES = 1_200 * 10**6
+
+# ---- the machine's memory --------------------------------------------------------------------------------------------------
+
+#: Python with torch and CUDA loaded, frames on their way to the encoder, and the other programs of the worker.
+HOST_BYTES = 4 * 10**9
+
+
+def needed_bytes(plan: Plan, *, frames: int = 121, height: int = 704, width: int = 1280) -> int:
+    """Memory that the card must have free before anything is loaded. frames, height, width: of the finished clip."""
+    peak = max(
+        _denoise_bytes(frames, height, width),
+        _decode_bytes(plan, frames, height, width),
+        _encode_bytes(height, width),
+        TEXT_PEAK_BYTES if plan.text != "cpu" else 0,
+    )
+    return weights_bytes(plan) + peak + RESERVE_BYTES
+
+
+def weights_bytes(plan: Plan) -> int:
+    """What stays on the card between jobs."""
+    return _transformer_bytes(plan) + _text_bytes(plan) + BF16 * DECODER_PARAMETERS + FP32 * ENCODER_PARAMETERS
+
+
+def needed_ram_bytes(plan: Plan) -> int:
+    """Memory that the machine must have: pinned weights and the programs.
+
+    Weights that are memory-mapped (text on the CPU: 11.4 GB) are not counted: without room for them they are read from the
+    disk again for each new prompt, which is slow and works.
+    """
+    pinned = LAYERS * BLOCK_PARAMETERS * BF16 if plan.transformer == "streamed" else 0
+    return HOST_BYTES + pinned
+
+
+def choose(free_bytes: int, *, frames: int = 121, height: int = 704, width: int = 1280) -> Plan:
+    """The fastest plan that fits; the smallest, if none does."""
+    fitting = (plan for plan in PLANS if needed_bytes(plan, frames=frames, height=height, width=width) <= free_bytes)
+    return next(fitting, PLANS[-1])
+
+
+def smaller(plan: Plan, *, frames: int = 121, height: int = 704, width: int = 1280) -> Plan | None:
+    """The next plan that needs less memory for a clip of this shape; None after the smallest."""
+    now = needed_bytes(plan, frames=frames, height=height, width=width)
+    after = PLANS[PLANS.index(plan) + 1 :]
+    return next((each for each in after if needed_bytes(each, frames=frames, height=height, width=width) < now), None)
+
+
+# ---- parts -----------------------------------------------------------------------------------------------------------------
+
+
+def _transformer_bytes(plan: Plan) -> int:
+    parameters = TRANSFORMER_PARAMETERS
+    if plan.transformer == "streamed":
+        parameters -= (LAYERS - BLOCKS_ON_CARD) * BLOCK_PARAMETERS
+    return BF16 * parameters + (FP32 - BF16) * TRANSFORMER_FP32_PARAMETERS
+
+
+def _text_bytes(plan: Plan) -> int:
+    linear = TEXT_PARAMETERS - TEXT_EMBEDDING_PARAMETERS
+    return {"card": BF16 * TEXT_PARAMETERS, "card8": linear + BF16 * TEXT_EMBEDDING_PARAMETERS, "cpu": 0}[plan.text]
+
+
+def _latent_frames(frames: int) -> int:
+    return (frames - 1) // LATENT_FRAMES + 1
+
+
+def _denoise_bytes(frames: int, height: int, width: int) -> int:
+    tokens = _latent_frames(frames) * (height // TOKEN_PX) * (width // TOKEN_PX)
+    latents = 48 * _latent_frames(frames) * (height // LATENT_PX) * (width // LATENT_PX)
+    return int(DENOISE_ROWS * tokens * WIDTH * BF16) + LATENT_COPIES * latents * FP32
+
+
+def _decode_bytes(plan: Plan, frames: int, height: int, width: int) -> int:
+    finished = 3 * frames * height * width * BF16 if plan.tiled else 0  # the clip, while its tiles are put together
+    if plan.tiled:
+        height, width = min(height, TILE_PX), min(width, TILE_PX)
+    chunk = min(plan.chunk, max(_latent_frames(frames) - 1, 1))
+    widest = DECODER_CHANNELS * LATENT_FRAMES * chunk * (height // 2) * (width // 2) * BF16
+    cache = int(CACHE_CHANNELS_PER_PX * CACHE_FRAMES * height * width * BF16)
+    return DECODER_TENSORS * widest + cache + finished
+
+
+def _encode_bytes(height: int, width: int) -> int:
+    return ENCODER_TENSORS * ENCODER_CHANNELS * (height // 2) * (width // 2) * FP32
