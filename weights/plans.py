@@ -38,7 +38,7 @@ PLANS = (
 
 # ---- weights: parameters as counted from the published configurations ------------------------------------------------------
 
-BF16, FP32 = 2, 4
+BF16, FP32 = 2, 4  # bytes a number
 #: 30 layers of width 3072 with ffn 14336, and what stands before and after them.
 TRANSFORMER_PARAMETERS = 4_999_787_712
 LAYERS, WIDTH, FFN = 30, 3072, 14_336
@@ -50,8 +50,9 @@ TRANSFORMER_FP32_PARAMETERS = 11_000_000
 BLOCKS_ON_CARD = 2
 #: UMT5-XXL's encoder; its embedding of 256,384 words stays bf16 when the linear layers are 8-bit.
 TEXT_PARAMETERS, TEXT_EMBEDDING_PARAMETERS = 5_680_910_336, 256_384 * 4096
-#: The decoder is bf16; the encoder stays fp32, since a bf16 first frame shifts the whole clip.
-DECODER_PARAMETERS, ENCODER_PARAMETERS = 555_000_000, 149_700_000
+#: The decoder is bf16; the encoder stays fp32, since a bf16 first frame shifts the whole clip. Counted, with their convolutions
+#: before and after.
+DECODER_PARAMETERS, ENCODER_PARAMETERS = 555_051_580, 149_637_088
 
 # ---- activations -----------------------------------------------------------------------------------------------------------
 
@@ -64,14 +65,15 @@ DENOISE_ROWS = 3 + 2 * FFN / WIDTH
 LATENT_COPIES = 8
 #: The decoder's widest tensor: 512 channels at half the height and width, as they come into its last block.
 DECODER_CHANNELS = 512
-#: Such tensors that live at once: the shortcut, what a convolution takes with the frames before it, what it gives, and the
-#: fp32 temporary of a norm (two).
-DECODER_TENSORS = 6
+#: Such tensors that live at once, counted on meta tensors through diffusers' own decoder (0.42.1; 7.0 with one latent frame,
+#: 6.5 with more): the shortcut, what comes in, what a convolution takes with the frames before it and the padding, what it
+#: gives, and the fp32 temporaries of a norm. A decoder that fuses its norms needs less.
+DECODER_TENSORS = 7
 #: Channels a pixel whose last two frames each causal convolution keeps: 2048 at 1/2, 3584 at 1/4, 7168 at 1/8, 11312 at 1/16.
 CACHE_CHANNELS_PER_PX = 2048 / 4 + 3584 / 16 + 7168 / 64 + 11_312 / 256
 CACHE_FRAMES = 2
 #: One side of a tile when the decode is tiled, and how much of it the next one covers too.
-TILE_PX, TILE_OVERLAP_PX = 256, 64
+TILE_PX, TILE_OVERLAP_PX = 512, 64
 #: One image through the encoder in fp32: 160 channels at half size, six tensors of them.
 ENCODER_CHANNELS, ENCODER_TENSORS = 160, 6
 #: The text encoder with 512 tokens: ffn 10240, and 64 heads of 512 x 512 scores in fp32, a few of each.
