@@ -10,13 +10,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobqueue import intake, spool
-from jobqueue.control import Control
+import supervision
+from jobqueue import bulk, intake, spool
+from jobqueue.control import Control, Flag
 from jobqueue.job import Job
 from jobqueue.outbox import Outbox
 from jobqueue.queue import Queue
 from jobqueue.wake import EVERYONE
 
+#: What an operator may have started anew; not the guard and supervisord, which would have to do it.
+RESTARTABLE = ("poller", "inference", "uploader", "api", "admin")
+#: Jobs that one action may touch.
+MOST_AT_ONCE = 500
+#: The shortest and longest time of a pause, and deadline of a drain, in seconds.
+SHORTEST_S, LONGEST_S = 1.0, 30 * 86400.0
+#: The sample job: its files, and what else it says, by the shape of the job.
+SAMPLES = Path(__file__).parent / "samples"
+SAMPLE = {"musetalk": {"video_url": "face.mp4", "audio_url": "speech.wav"}, "fastwan": {"image_url": "face.jpg"}}
+SAMPLE_WORDS: dict[str, dict[str, str]] = {
+    "musetalk": {},
+    "fastwan": {"prompt": "The person looks into the camera and smiles."},
+}
 #: How long a log-in link of the page works, in seconds.
 LOGIN_LINK_S = 15 * 60
 #: Letters and digits that nobody mistakes for one another; 8 of them are 40 bits.
@@ -32,32 +46,50 @@ class Operator:
     control: Control
     outbox: Outbox
 
-    def pause(self, reason: str) -> bool:
-        """Stop claiming and starting; what runs is finished, uploads and reports go on. False if it was paused already."""
-        return self._flag("paused", True, reason, "pause")
+    def pause(self, reason: str, for_s: float | None = None) -> bool:
+        """Stop claiming and starting; what runs is finished, uploads and reports go on. False if it was paused already.
+
+        for_s: the pause ends by itself after so many seconds. Raises ValueError if that is too short or too long.
+        """
+        return self._put_up("paused", "pause", reason, "until", for_s)
 
     def resume(self) -> bool:
         """End a pause or a drain. False if there was neither."""
-        lowered = [self._flag("paused", False, None, "resume"), self._flag("draining", False, None, "stop draining")]
+        lowered = [self._take_down("paused", "resume"), self._take_down("draining", "stop draining")]
         return any(lowered)
 
-    def drain(self, reason: str) -> bool:
-        """Stop claiming; the container ends when all is done and reported. False if it was draining already."""
-        return self._flag("draining", True, reason, "drain")
+    def drain(self, reason: str, deadline_s: float | None = None) -> bool:
+        """Stop claiming; the container ends when all is done and reported. False if it was draining already.
+
+        deadline_s: it ends after so many seconds in any case; what is left goes on at the next start. Raises ValueError.
+        """
+        return self._put_up("draining", "drain", reason, "deadline", deadline_s)
 
     def cancel(self, job_id: str, reason: str) -> bool:
         """Ask for a job to end. False if it is unknown or over."""
         done = self.queue.cancel(job_id, reason)
-        self._note("cancel", job_id, reason, done)
+        self._note("cancel", job_id, reason, _said(done))
+        return done
+
+    def cancel_all(self, job_ids: list[str], reason: str) -> list[str]:
+        """Ask for jobs to end, at most MOST_AT_ONCE; returns those that were not over. Raises ValueError if they are more."""
+        done = bulk.cancel(self.queue, _not_too_many(job_ids), reason)
+        self._note_all("cancel", job_ids, done, reason)
         return done
 
     def retry(self, job_id: str) -> Job | None:
         """A new round of a failed or cancelled job. None if it is unknown or neither."""
         job = self.queue.retry(job_id)
-        self._note("retry", job_id, None, job is not None)
+        self._note("retry", job_id, None, _said(job is not None))
         return job
 
-    def submit(self, payload: dict[str, Any], engine: str, data_dir: Path) -> Job:
+    def retry_all(self, job_ids: list[str], reason: str | None = None) -> list[str]:
+        """New rounds of jobs, at most MOST_AT_ONCE; returns those that were failed or cancelled. Raises ValueError."""
+        done = bulk.retry(self.queue, _not_too_many(job_ids))
+        self._note_all("retry", job_ids, done, reason)
+        return done
+
+    def submit(self, payload: dict[str, Any], engine: str, data_dir: Path, action: str = "submit") -> Job:
         """Add a job of one's own. Inputs may be links or paths of files; files are copied. Raises ValueError by field."""
         payload = {"musetalk_job_id": f"local-{secrets.token_hex(4)}", **payload}
         payload |= {name: _taken_in(payload[name], data_dir) for name in intake.LINKS[engine] if payload.get(name)}
@@ -65,8 +97,61 @@ class Operator:
         if wrong:
             raise ValueError("; ".join(f"{name}: {text}" for name, text in wrong.items()))
         job, _ = self.queue.add(intake.new_job(payload, engine, "local"))
-        self._note("submit", job.id, None, True)
+        self._note(action, job.id, None, "done")
         return job
+
+    def sample(self, engine: str, data_dir: Path) -> Job:
+        """Add the sample job, which shows in a minute that the whole chain works. Raises ValueError if its files are gone."""
+        files = {field: str(SAMPLES / name) for field, name in SAMPLE[engine].items()}
+        payload = {"musetalk_job_id": f"sample-{secrets.token_hex(4)}", **files, **SAMPLE_WORDS[engine]}
+        return self.submit(payload, engine, data_dir, "sample job")
+
+    def restart(self, program: str, run_dir: Path, reason: str, after_job: bool = False) -> bool:
+        """Start a program anew: now, or when it has finished what it works on. False if that was asked for already.
+
+        What it works on now begins again. Raises ValueError for a program that is not one of RESTARTABLE, and
+        supervision.NotRunning.
+        """
+        if program not in RESTARTABLE:
+            raise ValueError(f"{program[:40]!r} cannot be restarted; there are {', '.join(RESTARTABLE)}")
+        if after_job and self.busy(program):
+            pid = next((found.pid for found in supervision.programs(run_dir) if found.name == program), None)
+            changed = self.control.ask_restart(program, reason, self.actor, pid)
+            self._note("restart", program, reason, "asked for, after its job" if changed else "nothing to do")
+            return changed
+        try:
+            supervision.restart(run_dir, program)
+        except supervision.NotRunning as error:
+            self._note("restart", program, reason, f"failed: {error}")
+            raise
+        self.control.end_restart(program)
+        self._note("restart", program, reason, "done")
+        return True
+
+    def busy(self, program: str) -> list[str]:
+        """The ids of the jobs that a program works on now."""
+        return [job.id for job in self.queue.unfinished() if (job.owner or "").split("/")[0] == program]
+
+    def settle(self, run_dir: Path) -> None:
+        """Do what has come due: end pauses whose time is over, and restart programs whose job is done. The guard calls this."""
+        for flag in self.control.lapsed().values():
+            self._note("resume", None, f"the time of the pause was over: {flag['reason']}", "done")
+            self.queue.bell.poke(*EVERYONE)
+        waiting = self.control.restarts()
+        pids = {program.name: program.pid for program in supervision.programs(run_dir)} if waiting else {}
+        for program, asked in waiting.items():
+            if pids.get(program) == asked["pid"] and self.busy(program):
+                continue
+            if pids.get(program) == asked["pid"]:
+                supervision.restart(run_dir, program)
+            self.control.end_restart(program)
+            self._note("restart", program, asked["reason"], f"done, as {asked['by']} asked")
+            self.queue.bell.poke(*EVERYONE)
+
+    def sign_out_all(self) -> None:
+        """End every log-in to the page."""
+        self.control.end_sessions()
+        self._note("sign out everywhere", None, None, "done")
 
     def login_link(self, base_url: str) -> str:
         """A link that logs in to the page at base_url once, within LOGIN_LINK_S. An older link stops working.
@@ -75,18 +160,42 @@ class Operator:
         """
         code = "".join(secrets.choice(_ALPHABET) for _ in range(8))
         self.control.offer_login(login_hash(code), time.time() + LOGIN_LINK_S)
-        self._note("login link", None, None, True)
+        self._note("login link", None, None, "done")
         return f"{base_url.rstrip('/')}/login#code={code[:4]}-{code[4:]}"
 
-    def _flag(self, name: Any, up: bool, reason: str | None, action: str) -> bool:
-        changed = self.control.put_up(name, reason or "", self.actor) if up else self.control.take_down(name)
-        if changed or up:
-            self._note(action, None, reason, changed)
+    def _put_up(self, flag: Flag, action: str, reason: str, end: str, seconds: float | None) -> bool:
+        if seconds is not None and not SHORTEST_S <= seconds <= LONGEST_S:
+            raise ValueError(f"{seconds:g} s: must be a time from {SHORTEST_S:g} s to {LONGEST_S / 86400:g} days")
+        changed = self.control.put_up(flag, reason, self.actor, **({} if seconds is None else {end: seconds}))
+        ends = "" if seconds is None else f", {end} {self.control.flags().get(flag, {}).get(end)}"
+        self._note(action, None, reason, f"done{ends}" if changed else "nothing to do")
         self.queue.bell.poke(*EVERYONE)
         return changed
 
-    def _note(self, action: str, target: str | None, reason: str | None, changed: bool) -> None:
-        self.control.note(self.actor, action, target, reason, "done" if changed else "nothing to do")
+    def _take_down(self, flag: Flag, action: str) -> bool:
+        changed = self.control.take_down(flag)
+        if changed:
+            self._note(action, None, None, "done")
+        self.queue.bell.poke(*EVERYONE)
+        return changed
+
+    def _note(self, action: str, target: str | None, reason: str | None, result: str) -> None:
+        self.control.note(self.actor, action, target, reason, result)
+
+    def _note_all(self, action: str, job_ids: list[str], done: list[str], reason: str | None) -> None:
+        changed = set(done)
+        results = {job_id: _said(job_id in changed) for job_id in job_ids}
+        self.control.note_all(self.actor, action, results, reason)
+
+
+def _said(changed: bool) -> str:
+    return "done" if changed else "nothing to do"
+
+
+def _not_too_many(job_ids: list[str]) -> list[str]:
+    if len(job_ids) > MOST_AT_ONCE:
+        raise ValueError(f"{len(job_ids)} jobs; at most {MOST_AT_ONCE} at once")
+    return job_ids
 
 
 def login_hash(code: str) -> str:

@@ -22,6 +22,8 @@ class Program:
     state: str
     pid: int | None
     up_s: float
+    #: Why it does not run, in supervisord's words; its exit code is no help, it may say 0 of a program that never started.
+    why: str = ""
 
 
 class NotRunning(Exception):
@@ -34,20 +36,38 @@ def socket_file(run_dir: Path) -> Path:
 
 def programs(run_dir: Path) -> list[Program]:
     """All programs. Raises NotRunning."""
-    try:
-        with xmlrpc.client.ServerProxy("http://supervisor", transport=_Transport(socket_file(run_dir))) as server:
-            answer: Any = server.supervisor.getAllProcessInfo()
-    except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
-        raise NotRunning(str(error)) from error
+    answer = _asked(run_dir, "getAllProcessInfo")
     return [
         Program(
             name=entry["name"],
             state=entry["statename"],
             pid=entry["pid"] or None,
             up_s=max(0.0, entry["now"] - entry["start"]) if entry["pid"] else 0.0,
+            why="" if entry["pid"] else entry["spawnerr"] or entry["description"],
         )
         for entry in answer
     ]
+
+
+def restart(run_dir: Path, name: str) -> None:
+    """Have a program end in order, so that supervisord starts it anew; one that does not run is started. Raises NotRunning.
+
+    Told by a signal, not by stop and start: whoever asks may die between the two, and the program would stay stopped.
+    """
+    for entry in _asked(run_dir, "getAllProcessInfo"):
+        if entry["name"] == name:
+            full = f"{entry['group']}:{name}"
+            _asked(run_dir, "signalProcess", full, "TERM") if entry["pid"] else _asked(run_dir, "startProcess", full, False)
+            return
+    raise NotRunning(f"it runs no program called {name}")
+
+
+def _asked(run_dir: Path, method: str, *values: Any) -> Any:
+    try:
+        with xmlrpc.client.ServerProxy("http://supervisor", transport=_Transport(socket_file(run_dir))) as server:
+            return getattr(server.supervisor, method)(*values)
+    except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
+        raise NotRunning(str(error)) from error
 
 
 class _Transport(xmlrpc.client.Transport):

@@ -1,4 +1,5 @@
-"""`python -m guard`: supervisord's event listener. Every five seconds: is a program stuck, memory gone, a drain complete?
+"""`python -m guard`: supervisord's event listener. Every five seconds: is a program stuck, memory gone, a drain at its end,
+something due that an operator asked for?
 
 The protocol is on standard input and output; the log therefore goes to standard error. It ends with its input, so that it
 never outlives supervisord.
@@ -7,6 +8,7 @@ never outlives supervisord.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -16,8 +18,17 @@ from typing import BinaryIO
 
 import supervision
 from guard import drain, memory, stuck, verdict
-from jobqueue.database import Database
+from jobqueue.control import Control
+from jobqueue.database import ERRORS, Database
+from jobqueue.outbox import Outbox
+from jobqueue.queue import Queue
+from operations import Operator
 from telemetry import logs
+
+log = logging.getLogger(__name__)
+
+#: After which the next look tries again.
+TROUBLE: tuple[type[Exception], ...] = (supervision.NotRunning, *ERRORS)
 
 
 def main() -> None:
@@ -34,9 +45,19 @@ def main() -> None:
             continue  # it is too busy, or frozen: nothing can be judged now
         watch.look(programs)
         pressure.look(programs)
-        if drain.complete(database):
-            verdict.leave(options.run, verdict.Verdict(code=0, reason="drained: all jobs are done and reported"))
+        _settle(database, options.run)
+        if (reason := drain.end(database)) is not None:
+            verdict.leave(options.run, verdict.Verdict(code=0, reason=reason))
             os.kill(os.getppid(), signal.SIGTERM)
+
+
+def _settle(database: Database, run_dir: Path) -> None:
+    """What operators asked for and has come due; if the queue or supervisord cannot be asked now, at the next look."""
+    try:
+        operator = Operator(actor="guard", queue=Queue(database), control=Control(database), outbox=Outbox(database))
+        operator.settle(run_dir)
+    except TROUBLE as error:
+        log.warning("what has come due was not done: %s", error)
 
 
 def _parse() -> argparse.Namespace:

@@ -1,7 +1,8 @@
-"""When a drain is complete: nothing is being done any more, and everything that ended has been reported."""
+"""When a drain is at its end: nothing is left to do or to report, or its deadline has passed."""
 
 from __future__ import annotations
 
+from jobqueue import clock
 from jobqueue.control import Control
 from jobqueue.database import Database
 from jobqueue.job import FINISHED
@@ -9,9 +10,15 @@ from jobqueue.outbox import Outbox
 from jobqueue.queue import Queue
 
 
-def complete(database: Database) -> bool:
-    """Whether the worker is draining and has nothing left to do or to say."""
-    if Control(database).flag("draining") is None:
-        return False
-    unfinished = set(Queue(database).counts()) - FINISHED
-    return not unfinished and Outbox(database).waiting() == 0
+def end(database: Database) -> str | None:
+    """Why the worker is to end now: the drain is complete, or its time is over. None if it is neither."""
+    flag = Control(database).flag("draining")
+    if flag is None:
+        return None
+    unfinished = sum(count for state, count in Queue(database).counts().items() if state not in FINISHED)
+    reports = Outbox(database).waiting()
+    if not unfinished and not reports:
+        return "drained: all jobs are done and reported"
+    if flag.get("deadline_boot_s", float("inf")) <= clock.now():
+        return f"drained until the deadline: jobs that go on at the next start: {unfinished}, reports: {reports}"
+    return None

@@ -5,6 +5,9 @@ The flags, each a row while it holds, its value a JSON object with a reason:
     draining   nothing new is claimed; the container ends when all is done and reported
     unfit      the worker has judged its GPU or itself unfit: as paused, and said to the outside
     hold       the clock jumped: unfinished jobs are being asked after before more GPU time goes into them
+
+A pause may end by itself (`until`), and a drain at a deadline whatever is left (`deadline`): each is kept twice, as UTC text
+to be shown and on the boot clock, which alone decides, so that no jump of the time of day moves it. Who reads a flag heeds it.
 """
 
 from __future__ import annotations
@@ -12,7 +15,10 @@ from __future__ import annotations
 import json
 import logging
 import secrets
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
+
+import apsw
 
 from jobqueue import clock
 from jobqueue.database import ERRORS, Database, Row
@@ -20,6 +26,9 @@ from jobqueue.database import ERRORS, Database, Row
 log = logging.getLogger(__name__)
 
 Flag = Literal["paused", "draining", "unfit", "hold"]
+
+#: Whether a row of control, a flag, still holds: one with an end (boot clock, s) does so until then.
+_HOLDS = "coalesce(json_extract(value, '$.until_boot_s') > ?, true)"
 
 
 class Control:
@@ -30,22 +39,61 @@ class Control:
 
     def flag(self, name: Flag) -> dict[str, Any] | None:
         """The flag's value ({"reason": …, "by": …, "at": …}), or None when it is not raised."""
-        rows = self.database.read("select value from control where name = ?", name)
-        return json.loads(rows[0]["value"]) if rows else None
+        return self.flags().get(name)
 
     def flags(self) -> dict[str, dict[str, Any]]:
         """All raised flags by name."""
-        sql = "select name, value from control where name in ('paused', 'draining', 'unfit', 'hold')"
-        return {row["name"]: json.loads(row["value"]) for row in self.database.read(sql)}
+        sql = f"select name, value from control where name in ('paused', 'draining', 'unfit', 'hold') and {_HOLDS}"  # noqa: S608
+        return {row["name"]: json.loads(row["value"]) for row in self.database.read(sql, clock.now())}
 
-    def put_up(self, name: Flag, reason: str, by: str) -> bool:
-        """Raise a flag. False if it is up already (its reason stays)."""
-        value = json.dumps({"reason": reason, "by": by, "at": clock.utc()})
-        return bool(self._write("insert or ignore into control values (?, ?, ?) returning 1 as one", name, value, clock.utc()))
+    def put_up(self, name: Flag, reason: str, by: str, **ends_s: float) -> bool:
+        """Raise a flag. False if it is up already (its reason stays).
+
+        ends_s: `until` or `deadline`, in seconds from now.
+        """
+        value: dict[str, Any] = {"reason": reason, "by": by, "at": clock.utc()}
+        for end, seconds in ends_s.items():
+            value |= {end: _utc_in(seconds), f"{end}_boot_s": clock.now() + seconds}
+
+        def statements(connection: apsw.Connection) -> bool:
+            list(connection.execute(f"delete from control where name = ? and not {_HOLDS}", (name, clock.now())))  # noqa: S608
+            raised = "insert or ignore into control values (?, ?, ?) returning 1 as one"
+            return bool(list(connection.execute(raised, (name, json.dumps(value), clock.utc()))))
+
+        return self.database.write(statements)
 
     def take_down(self, name: Flag) -> bool:
         """Lower a flag. False if it was not up."""
-        return bool(self._write("delete from control where name = ? returning 1 as one", name))
+        rows = self._write(f"delete from control where name = ? returning {_HOLDS} as held", name, clock.now())  # noqa: S608
+        return any(row["held"] for row in rows)
+
+    def lapsed(self) -> dict[str, dict[str, Any]]:
+        """Remove the flags whose time is over; returns them by name. It writes only if there are any."""
+        over = f"from control where name = 'paused' and not {_HOLDS}"
+        if not self.database.read(f"select 1 {over}", clock.now()):
+            return {}
+        return {row["name"]: json.loads(row["value"]) for row in self._write(f"delete {over} returning *", clock.now())}
+
+    # ---- restarts that wait for a job's end -------------------------------------------------------------------------------
+
+    def ask_restart(self, program: str, reason: str, by: str, pid: int | None) -> bool:
+        """Have a program started anew when it has finished what it works on; it takes nothing until then.
+
+        pid: the life that is to end. False if that was asked for already."""
+        value = json.dumps({"reason": reason, "by": by, "at": clock.utc(), "pid": pid})
+        sql = "insert or ignore into control values ('restart ' || ?, ?, ?) returning 1 as one"
+        return bool(self._write(sql, program, value, clock.utc()))
+
+    def restarts(self) -> dict[str, dict[str, Any]]:
+        """The restarts that wait, by program."""
+        rows = self.database.read("select name, value from control where name glob 'restart *'")
+        return {row["name"].removeprefix("restart "): json.loads(row["value"]) for row in rows}
+
+    def end_restart(self, program: str) -> None:
+        """The program's restart is done, or not wanted any more."""
+        self._write("delete from control where name = 'restart ' || ?", program)
+
+    # ---- what programs say ------------------------------------------------------------------------------------------------
 
     def publish(self, program: str, body: dict[str, Any]) -> None:
         """A program's newest word about itself, for the other programs to read. It is dropped if the queue cannot be written:
@@ -81,9 +129,17 @@ class Control:
         sql = "insert into audit (at, actor, action, target, reason, result) values (?, ?, ?, ?, ?, ?)"
         self._write(sql, clock.utc(), actor, action, target, reason, result)
 
-    def notes(self, limit: int = 50) -> list[Row]:
-        """The newest audit rows, newest first."""
-        return self.database.read("select * from audit order by id desc limit ?", limit)
+    def note_all(self, actor: str, action: str, results: dict[str, str], reason: str | None) -> None:
+        """An audit row for each of many targets, in one commit. results: by target."""
+        sql = "insert into audit (at, actor, action, target, reason, result) values (?, ?, ?, ?, ?, ?)"
+        rows = [(clock.utc(), actor, action, target, reason, result) for target, result in results.items()]
+        self.database.write(lambda connection: connection.executemany(sql, rows).fetchall())
+
+    def notes(self, limit: int = 50, text: str = "", before: int | None = None) -> list[Row]:
+        """The newest audit rows that hold a text, newest first. `before`: the id to go on from."""
+        held = "instr(lower(concat_ws(' ', at, actor, action, target, reason, result)), lower(?)) > 0"
+        sql = f"select * from audit where id < ? and {held} order by id desc limit ?"  # noqa: S608
+        return self.database.read(sql, before if before is not None else 2**62, text, limit)
 
     # ---- log-ins to the page ----------------------------------------------------------------------------------------------
 
@@ -94,6 +150,10 @@ class Control:
     def session(self, hashed: str) -> Row | None:
         rows = self.database.read("select * from session where hash = ?", hashed)
         return rows[0] if rows else None
+
+    def sessions(self) -> list[Row]:
+        """Every log-in that is kept, the one last seen first; its hash is no secret, but no use either."""
+        return self.database.read("select * from session order by seen_at desc")
 
     def touch_session(self, hashed: str, now_s: float) -> None:
         sql = "update session set seen_at = ? where hash = ?"
@@ -120,3 +180,16 @@ class Control:
 
     def _write(self, sql: str, *values: Any) -> list[Row]:
         return self.database.write(lambda connection: list(connection.execute(sql, values)))
+
+
+def rebased(value: dict[str, Any]) -> dict[str, Any]:
+    """A flag's value after a boot: its ends anew on the boot clock, from their time of day, which is all that is left."""
+    ends = [name.removesuffix("_boot_s") for name in value if name.endswith("_boot_s")]
+    now = datetime.now(UTC)
+    left_s = {end: (datetime.fromisoformat(value[end]) - now).total_seconds() for end in ends}
+    return value | {f"{end}_boot_s": clock.now() + seconds for end, seconds in left_s.items()}
+
+
+def _utc_in(seconds: float) -> str:
+    at = datetime.now(UTC) + timedelta(seconds=seconds)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -5,6 +5,7 @@ Only `worker up` runs this. A file from a newer version is refused: going back w
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import secrets
@@ -14,6 +15,7 @@ from pathlib import Path
 import apsw
 
 from jobqueue import clock
+from jobqueue.control import rebased
 from jobqueue.database import RESERVE_BYTES, check_library, connect
 
 log = logging.getLogger(__name__)
@@ -106,6 +108,9 @@ def _begin_boot(connection: apsw.Connection) -> None:
         connection.execute("update job set not_before = 0, stage_since = ? where finished_at is null", (clock.now(),))
         connection.execute("update event set not_before = 0 where sent_at is null")
         connection.execute("delete from status")
+        for name in {"paused", "draining"} & known.keys():
+            value = json.dumps(rebased(json.loads(known[name])))
+            connection.execute("update control set value = ? where name = ?", (value, name))
     for name, value in (("boot", boot), ("instance", known.get("instance") or secrets.token_hex(8))):
         connection.execute("insert or replace into control (name, value, updated_at) values (?, ?, ?)", (name, value, at))
     connection.execute("commit")

@@ -308,7 +308,8 @@ def _moved(connection: apsw.Connection, values: dict[str, Any], heed_cancel: boo
 
 
 def _take(connection: apsw.Connection, stage: Stage, owner: str) -> list[Row]:
-    values = {"working": stage.working, "waiting": stage.waiting, "owner": owner, "at": clock.utc(), "now": clock.now()}
+    values: dict[str, Any] = {"program": stage.program, "working": stage.working, "waiting": stage.waiting, "owner": owner}
+    values |= {"at": clock.utc(), "now": clock.now()}
     for found in list(connection.execute(sql.NEXT, values)):
         return _changed(connection, sql.TAKE, {**values, **found})
     return []

@@ -7,7 +7,9 @@ way back within a transaction, and for each `returning`, SQLite sets memory asid
 #: The one to take, found before it is changed for the same reason.
 NEXT = """
 select id from job where state = :waiting and not_before <= :now
-    and not (:waiting = 'ready' and exists (select 1 from control where name in ('paused', 'unfit')))
+    and not (:waiting = 'ready' and exists (select 1 from control where name in ('paused', 'unfit')
+        and coalesce(json_extract(value, '$.until_boot_s') > :now, true)))
+    and not exists (select 1 from control where name = 'restart ' || :program)
 order by number limit 1"""
 
 TAKE = """

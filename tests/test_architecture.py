@@ -19,6 +19,7 @@ FLOORS: dict[str, int] = {
 
 #: Packages of one floor that may know each other, and why.
 NEIGHBOURS = {
+    ("operations", "supervision"),  # a restart is an operator's action
     ("serving", "service"),  # a program that serves HTTP is a service
     ("orchestrator", "jobqueue"),  # the reference orchestrator's own SQLite is opened as the queue's is
 }

@@ -22,7 +22,7 @@ HOT = {
 @pytest.mark.parametrize("name", HOT)
 def test_hot_statements_use_their_index(queue: Queue, name: str) -> None:
     sql, index = HOT[name]
-    names = dict.fromkeys(("working", "owner", "at", "waiting", "now", "id"), "ready")
+    names = dict.fromkeys(("working", "owner", "at", "waiting", "now", "id", "program"), "ready")
     values = ("0",) * sql.count("?")
     explain = "explain query plan " + sql
     rows = queue.database.read(explain, **names) if ":" in sql else queue.database.read(explain, *values)
