@@ -7,9 +7,11 @@ it anew and the queue counts the death.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import faulthandler
 import hashlib
+import os
 import resource
 import time
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from inference.inputs import inputs_of
 from jobqueue import clock, faults, spool
 from jobqueue.job import Job
 from jobqueue.worker import Progress
+from media import glimpse
 
 #: A job that has not moved for this long is stuck, in seconds.
 STALL_S = 300.0
@@ -53,12 +56,14 @@ class Generate:
             _check(written, metrics)
             faults.point("generate.after_write")
             spool.keep(written, spool.output_file(self.data_dir, job.id))
+            _keep_frame(glimpse.beside(written), spool.frame_file(self.data_dir, job.id, None))
             faults.point("generate.after_rename")
         except OSError as error:
             raise _disk_error(error) from error
         finally:
             faulthandler.cancel_dump_traceback_later()
             written.unlink(missing_ok=True)
+            glimpse.beside(written).unlink(missing_ok=True)
         return self._result(job, metrics, time.monotonic() - began)
 
     def _run(self, job: Job, written: Path, progress: Progress, deadline: float) -> Metrics:
@@ -77,7 +82,7 @@ class Generate:
         return self.engine.generate(prepared, written, report)
 
     def _remove_leftovers(self, job: Job) -> None:
-        for old in spool.folder(self.data_dir, job.id).glob("output-*.tmp.mp4"):
+        for old in spool.folder(self.data_dir, job.id).glob("output-*.tmp.*"):
             old.unlink(missing_ok=True)
 
     def _result(self, job: Job, metrics: Metrics, wall_s: float) -> dict[str, Any]:
@@ -113,6 +118,11 @@ def _check(written: Path, metrics: Metrics) -> None:
             f"the engine wrote a {found.kind} of {found.width}x{found.height}, not a video of {metrics.width}x{metrics.height}",
             stage="postprocessing",
         )
+
+
+def _keep_frame(newest: Path, kept: Path) -> None:
+    with contextlib.suppress(OSError):  # an engine that writes its video by other means leaves none
+        os.replace(newest, kept)
 
 
 def _disk_error(error: OSError) -> JobError:

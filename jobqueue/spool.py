@@ -31,6 +31,11 @@ def attempt_file(data_dir: Path, job_id: str, owner: str) -> Path:
     return folder(data_dir, job_id) / f"output-{owner.replace('/', '-')}.tmp.mp4"
 
 
+def frame_file(data_dir: Path, job_id: str, owner: str | None) -> Path:
+    """Where the newest frame is: of the life that writes the video, or at the end (owner: None) of the video itself."""
+    return (attempt_file(data_dir, job_id, owner) if owner else output_file(data_dir, job_id)).with_suffix(".jpg")
+
+
 def keep(written: Path, target: Path) -> None:
     """Make a finished file durable under its name: fsync, rename, fsync of the folder."""
     sync(written)

@@ -7,6 +7,7 @@ one gets its last row or column twice.
 from __future__ import annotations
 
 import itertools
+import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +23,7 @@ from av.error import FFmpegError
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
 
 from errors import EngineFailed
-from media import audio
+from media import audio, glimpse
 from media.still import Picture
 
 #: The encoders to try, best first, with their options. NVENC needs a card that has it (data centre cards may not).
@@ -61,7 +62,7 @@ def write(
     """Encode pictures (height, width, 3) uint8 RGB, all of one size, at `rate` with the sound of the file `speech`.
 
     A picture must stay as it is once it was given. What `pictures` raises passes through. Raises EngineFailed if encoding
-    fails, OSError if writing does.
+    fails, OSError if writing does. While it is written its newest frame lies beside it, see `glimpse`.
     """
     coming = iter(pictures)
     first = next(coming, None)
@@ -73,7 +74,7 @@ def write(
         with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
             video = _add_video(container, encoder, width, height, rate, pixel_aspect)
             sound = _Sound(container, speech) if speech is not None else None
-            frames = _write_frames(container, video, itertools.chain([first], coming), sound)
+            frames = _write_frames(container, video, itertools.chain([first], coming), sound, path)
             if sound is not None:
                 sound.finish()
     except FFmpegError as error:
@@ -110,9 +111,9 @@ def _add_video(container: Any, encoder: str, width: int, height: int, rate: Frac
     return stream
 
 
-def _write_frames(container: Any, stream: Any, pictures: Iterator[Picture], sound: _Sound | None) -> int:
+def _write_frames(container: Any, stream: Any, pictures: Iterator[Picture], sound: _Sound | None, path: Path) -> int:
     time_base, frames = stream.codec_context.time_base, 0
-    with closing(_in_colour(pictures)) as coming:
+    with closing(_in_colour(pictures, path)) as coming:
         for frame in coming:
             frame.pts, frame.time_base = frames, time_base
             container.mux(stream.encode(frame))
@@ -123,11 +124,14 @@ def _write_frames(container: Any, stream: Any, pictures: Iterator[Picture], soun
     return frames
 
 
-def _in_colour(pictures: Iterator[Picture]) -> Generator[Any, None, None]:
+def _in_colour(pictures: Iterator[Picture], path: Path) -> Generator[Any, None, None]:
     """The frames to encode, converted in a thread of their own, which takes as long as encoding on many cores does."""
-    scaler, coming = VideoReformatter(), deque[Future[Any]]()
+    scaler, coming, due = VideoReformatter(), deque[Future[Any]](), 0.0
     with ThreadPoolExecutor(1, thread_name_prefix="colours") as converting:
         for picture in pictures:
+            if time.monotonic() >= due:
+                converting.submit(glimpse.keep, picture, path)
+                due = time.monotonic() + glimpse.EVERY_S
             coming.append(converting.submit(_converted, scaler, picture))
             if len(coming) > CONVERTED_AHEAD:
                 yield coming.popleft().result()
