@@ -91,6 +91,10 @@ def convert(engine: str | None, as_json: bool) -> None:
     settings = load_settings()
     act_as_worker(settings)
     engine = _engine(engine, settings)
+    if engine not in manifest.CONVERTED:
+        line = f"{engine}: is published as safetensors already; there is nothing to convert"
+        say(line, {"folder": str(settings.models_dir), "files": []}, as_json)
+        return
     if importlib.util.find_spec("torch") is None:
         raise Failure("torch is not installed here; worker setup --engine installs what converting needs", EXIT_FAILED)
     command = [sys.executable, "-m", f"inference.engines.{engine}.convert", str(settings.models_dir)]

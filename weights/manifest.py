@@ -11,9 +11,15 @@ from dataclasses import dataclass
 
 #: The hub that `repository` names a place on, unless a mirror is set.
 HUB = "https://huggingface.co"
-#: The folder under MODELS_DIR that an engine's converted files lie in, and their list of hashes, as `sha256sum` reads it.
+#: The folder under MODELS_DIR that an engine's converted files lie in, and their list of hashes, as `sha256sum` reads it. An
+#: engine without one is published in the form that it is read in.
 CONVERTED = {"musetalk": "musetalk-fp16"}
 SUMS = "SHA256SUMS"
+#: FastWan's repositories, by the names that are also their folders under MODELS_DIR, as an engine looks for them. The first is
+#: the one that is pulled.
+FASTWAN_FOLDERS = ("FastWan2.2-TI2V-5B-FullAttn-Diffusers", "FastWan2.2-TI2V-5B-Diffusers")
+#: Folders that an engine reads when what is pulled is not there. No public list says what is in them, so nothing checks it.
+INSTEAD = {"fastwan": FASTWAN_FOLDERS[1:]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +48,17 @@ class File:
         return self.url or f"{HUB}/{self.repository}/resolve/{self.revision}/{self.name}"
 
 
-def _of(repository: str, revision: str, folder: str, *names: tuple[str, int, str]) -> list[File]:
+def _of(repository: str, revision: str, folder: str, *names: tuple[str, int, str], note: str = "") -> list[File]:
     return [
-        File(path=f"{folder}/{name}", repository=repository, revision=revision, name=name, size_bytes=size, sha256=digest)
+        File(
+            path=f"{folder}/{name}",
+            repository=repository,
+            revision=revision,
+            name=name,
+            size_bytes=size,
+            sha256=digest,
+            note=note,
+        )
         for name, size, digest in names
     ]
 
@@ -117,8 +131,59 @@ MUSETALK = (
     ),
 )
 
+_FASTWAN = (f"FastVideo/{FASTWAN_FOLDERS[0]}", "3e187042a324f6f5fb68fd22110a78725253de8f", FASTWAN_FOLDERS[0])
+
+FASTWAN = (
+    *_of(
+        *_FASTWAN,
+        ("model_index.json", 502, "a43fbeeb223895748ee9b266f52c0272ad31e6be3eb664d22dfc097015134ab9"),
+        ("transformer/config.json", 503, "9ffd02a1f215985805f12ee409dd3deb5fbc2a812ffa555e6027f71d9764ee5d"),
+        (
+            "transformer/diffusion_pytorch_model.safetensors",
+            9_999_660_080,
+            "a1cf4acd5d0242ca0cad68e115064f4ac7e748686c9cf0da050ce87decc6b9bf",
+        ),
+        note="in one public list, which was held to the hub's own hashes",
+    ),
+    *_of(  # the same files as in Wan-AI/Wan2.2-TI2V-5B-Diffusers
+        *_FASTWAN,
+        ("scheduler/scheduler_config.json", 820, "571a3eed68bcd943a61b9fea8efa9e141472216ada59f928c8b5128ce24b32e0"),
+        ("text_encoder/config.json", 855, "a2bcb24699f6c009a2427432bdd483ef8b2b42a712abc9503759cdc77d171f07"),
+        (
+            "text_encoder/model-00001-of-00003.safetensors",
+            4_935_812_536,
+            "a8e861969c7433e707cc5a74065d795d36cca07ec96eb6763eb4083df7248f58",
+        ),
+        (
+            "text_encoder/model-00002-of-00003.safetensors",
+            4_983_103_192,
+            "d57d948ece4837d850b7a859a4415121d57cacf8b9ee1d4db200c67f592902d7",
+        ),
+        (
+            "text_encoder/model-00003-of-00003.safetensors",
+            1_442_935_480,
+            "0da9ee284e21d1406df708788db1d502d95d75f69faa25cd26151bf8829b7c5f",
+        ),
+        (
+            "text_encoder/model.safetensors.index.json",
+            22_476,
+            "31c4c7bcce679eaa0dd4667462394ddb013dc2f748e0bffc893dc9146a320dab",
+        ),
+        ("tokenizer/special_tokens_map.json", 7_079, "456b58fd240a06c743a7c2cf8008bec501240d68ebd1fc4018ea569505fea270"),
+        ("tokenizer/spiece.model", 4_548_313, "e3909a67b780650b35cf529ac782ad2b6b26e6d1f849d3fbb6a872905f452458"),
+        ("tokenizer/tokenizer.json", 16_837_459, "20a46ac256746594ed7e1e3ef733b83fbc5a6f0922aa7480eda961743de080ef"),
+        ("tokenizer/tokenizer_config.json", 61_758, "1d8d2a216bf8e70ac15b7ddcea566c4dd0433c024b39a58ca5e4c66bd78defbd"),
+        ("vae/config.json", 1_701, "d996c340fe9a7df5d7371f76a7d8d6956f6c98256080074d8434fa5eeac11360"),
+        (
+            "vae/diffusion_pytorch_model.safetensors",
+            2_818_777_808,
+            "62cd18f19438e35b32ac63020e2852f566e9b02f46b6cdbd87972a356e3c6f4b",
+        ),
+    ),
+)
+
 #: The files of each engine. `optional`: only another version of the engine needs it.
-ENGINES: dict[str, tuple[File, ...]] = {"musetalk": MUSETALK}
+ENGINES: dict[str, tuple[File, ...]] = {"musetalk": MUSETALK, "fastwan": FASTWAN}
 
 
 def by_path(path: str) -> File | None:

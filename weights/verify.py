@@ -34,7 +34,7 @@ def verify(folder: Path, engine: str, tick: Callable[[int], None] = lambda count
     for name, digest in written.items():
         path = f"{converted.name}/{name}"
         verdicts.append(_judge(folder / path, path, None, digest, f"`worker models convert {engine}` writes it", tick))
-    return verdicts
+    return verdicts + _instead(folder, engine)
 
 
 def check(folder: Path, file: File, tick: Callable[[int], None] = lambda count: None) -> Verdict:
@@ -44,13 +44,24 @@ def check(folder: Path, file: File, tick: Callable[[int], None] = lambda count: 
 
 
 def needed(verdicts: list[Verdict], engine: str) -> list[Verdict]:
-    """Those that stand against running the engine: wrong ones, and missing ones that are not optional or converted.
+    """Those that stand against running the engine: wrong ones, and missing ones that are not optional.
 
-    Published files need not be there where all of them have been converted.
+    No published file need be there where they have been converted, or where others lie that the engine reads instead.
     """
-    converted = any(verdict.path.startswith(manifest.CONVERTED.get(engine, engine) + "/") for verdict in verdicts)
-    optional = {file.path for file in manifest.ENGINES[engine] if file.optional or converted}
+    others = (manifest.CONVERTED.get(engine, engine), *manifest.INSTEAD.get(engine, ()))
+    replaced = any(verdict.path.split("/")[0] in others for verdict in verdicts)
+    optional = {file.path for file in manifest.ENGINES[engine] if file.optional or replaced}
     return [v for v in verdicts if v.state == "wrong" or (v.state == "missing" and v.path not in optional)]
+
+
+def _instead(folder: Path, engine: str) -> list[Verdict]:
+    """What lies in the folders that the engine reads instead: there, and no more can be said."""
+    there = [path for name in manifest.INSTEAD.get(engine, ()) for path in sorted((folder / name).rglob("*")) if path.is_file()]
+    return [
+        Verdict(str(path.relative_to(folder)), "unknown", "no hash is known for it", path.stat().st_size)
+        for path in there
+        if path.suffix in (".json", ".safetensors", ".model")
+    ]
 
 
 def _judge(path: Path, name: str, size: int | None, digest: str | None, remedy: str, tick: Callable[[int], None]) -> Verdict:

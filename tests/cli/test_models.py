@@ -7,13 +7,14 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import CHECKOUT, Run
 from tests.fakes.file_server import FileServer, status
-from tests.fakes.hub import send
+from tests.fakes.hub import Hub, cut, send, wrong
 from weights import manifest
 
 
@@ -40,7 +41,7 @@ def test_the_list_says_what_is_needed_and_what_is_there(worker: Run, folder: Pat
 
 def test_an_engine_without_weights_is_refused(worker: Run) -> None:
     done = worker("models", "verify", ENGINE="preview")
-    assert (done.returncode, done.stderr) == (2, "preview: has no list of weights; engines that have one: musetalk\n")
+    assert (done.returncode, done.stderr) == (2, "preview: has no list of weights; engines that have one: musetalk, fastwan\n")
     assert worker("models", "pull", "nothing").returncode == 2
 
 
@@ -99,6 +100,49 @@ def test_pull_and_verify_end_to_end(folder: Path) -> None:
         done = run(server.url("/w.bin"), "pull")
         assert (done.returncode, done.stderr) == (1, "1 of 1 files are not there\n")
         assert done.stdout == "failed   net/w.bin  net/w.bin: no source has it: 127.0.0.1 answers 404\n"
+
+
+#: The command line with FastWan's files as small as the stand-in hub has them.
+SMALL_FASTWAN = """
+import json, sys
+from weights import manifest
+manifest.ENGINES["fastwan"] = tuple(manifest.File(**file) for file in json.loads(sys.argv[1]))
+from cli.__main__ import main
+main(sys.argv[2:], prog_name="worker")
+"""
+
+
+def test_fastwans_repository_is_pulled_and_verified_whole(folder: Path) -> None:
+    def run(mirror: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKOUT), "MODELS_DIR": str(folder / "models")}
+        command = [sys.executable, "-c", SMALL_FASTWAN, json.dumps(files), "models", *arguments]
+        environ |= {"ENGINE": "fastwan", "MODELS_MIRROR": mirror}
+        return subprocess.run(command, env=environ, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+
+    first = manifest.FASTWAN[0]
+    with Hub(repository=first.repository or "", revision=first.revision or "") as hub:
+        files = [asdict(hub.keep(file.path.encode(), file.name)) | {"path": file.path} for file in manifest.FASTWAN]
+        hub.faults["transformer/diffusion_pytorch_model.safetensors"] = [cut(10), wrong]
+        pulled = run(hub.url, "pull", "--json")
+        assert pulled.returncode == 0, pulled.stderr
+        assert {file["state"] for file in json.loads(pulled.stdout)["files"]} == {"fetched"}
+        verified = run(hub.url, "verify", "fastwan")
+        assert (verified.returncode, verified.stdout.count("good ")) == (0, 15)
+        shard = folder / "models" / manifest.FASTWAN_FOLDERS[0] / "text_encoder" / "model-00002-of-00003.safetensors"
+        whole = shard.read_bytes()
+        shard.write_bytes(whole[:-1])
+        cut_short = run(hub.url, "verify")
+        assert cut_short.returncode == 1
+        said = f"has {len(whole) - 1} bytes, {len(whole)} are right; `worker models pull` fetches it"
+        assert f"model-00002-of-00003.safetensors  {said}\n" in cut_short.stdout
+        assert run(hub.url, "pull").returncode == 0
+        assert run(hub.url, "verify").returncode == 0
+
+
+def test_fastwan_needs_no_converting(worker: Run) -> None:
+    done = worker("models", "convert", "fastwan")
+    line = "fastwan: is published as safetensors already; there is nothing to convert\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, line, "")
 
 
 def test_convert_says_in_one_line_what_it_lacks(worker: Run, folder: Path) -> None:

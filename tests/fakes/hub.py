@@ -26,7 +26,10 @@ Fault = Answer
 class Hub:
     """`url`: what a mirror is set to. `seen`: requests for files, in their order. `asked`: requests at the hub itself."""
 
-    def __init__(self, *, names_hashes: bool = True, redirects: bool = True) -> None:
+    def __init__(
+        self, *, names_hashes: bool = True, redirects: bool = True, repository: str = REPOSITORY, revision: str = REVISION
+    ) -> None:
+        self._repository, self._revision = repository, revision
         self.faults: dict[str, list[Fault]] = {}
         self._bodies: dict[str, bytes] = {}
         self._names_hashes, self._redirects = names_hashes, redirects
@@ -51,8 +54,8 @@ class Hub:
         digest = hashlib.sha256(body).hexdigest()
         return File(
             path=path,
-            repository=REPOSITORY,
-            revision=REVISION,
+            repository=self._repository,
+            revision=self._revision,
             name=path,
             size_bytes=len(body) if listed else None,
             about_bytes=len(body),
@@ -69,7 +72,7 @@ class Hub:
         self._files.__exit__()
 
     def _at_hub(self, handler: Handler) -> None:
-        path = urlsplit(handler.path).path.removeprefix(f"/{REPOSITORY}/resolve/{REVISION}/")
+        path = urlsplit(handler.path).path.removeprefix(f"/{self._repository}/resolve/{self._revision}/")
         body = self._bodies.get(path)
         if body is None:
             status(404)(handler)

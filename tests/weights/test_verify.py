@@ -70,6 +70,17 @@ def test_an_engine_does_not_need_what_is_optional_or_converted(tmp_path: Path) -
     assert [verdict.path for verdict in needed(verify(tmp_path, "musetalk"), "musetalk")] == ["sd-vae/config.json"]
 
 
+def test_fastwans_other_repository_is_accepted_where_it_is_there(tmp_path: Path) -> None:
+    pulled, other = manifest.FASTWAN_FOLDERS
+    assert len(needed(verify(tmp_path, "fastwan"), "fastwan")) == 15
+    put(tmp_path, f"{other}/transformer/config.json", b"{}")
+    verdicts = verify(tmp_path, "fastwan")
+    assert Verdict(f"{other}/transformer/config.json", "unknown", "no hash is known for it", 2) in verdicts
+    assert needed(verdicts, "fastwan") == []
+    put(tmp_path, f"{pulled}/vae/config.json", b"{}")
+    assert [verdict.path for verdict in needed(verify(tmp_path, "fastwan"), "fastwan")] == [f"{pulled}/vae/config.json"]
+
+
 def test_lists_of_hashes_are_those_of_sha256sum(tmp_path: Path) -> None:
     digest = "ab" * 32
     (tmp_path / "list").write_text(f"{digest}  a.bin\n{digest.upper()} *b b.bin\n# a remark\n\n")
@@ -82,7 +93,7 @@ def test_lists_of_hashes_are_those_of_sha256sum(tmp_path: Path) -> None:
 # ---- the manifest ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("file", manifest.MUSETALK, ids=lambda file: file.path)
+@pytest.mark.parametrize("file", [*manifest.MUSETALK, *manifest.FASTWAN], ids=lambda file: file.path)
 def test_every_file_says_where_it_is_and_what_is_not_known_of_it(file: File) -> None:
     assert file.origin.startswith("https://")
     assert file.expected_bytes > 0
@@ -94,6 +105,13 @@ def test_every_file_says_where_it_is_and_what_is_not_known_of_it(file: File) -> 
     if file.sha256 is None or file.size_bytes is None:
         assert file.note
     assert file.sha256 is None or len(bytes.fromhex(file.sha256)) == 32
+
+
+def test_fastwan_is_the_published_repository_whole() -> None:
+    assert len(manifest.FASTWAN) == 15
+    assert sum(file.size_bytes or 0 for file in manifest.FASTWAN) == 24_201_770_562
+    assert {file.path.split("/")[0] for file in manifest.FASTWAN} == {manifest.FASTWAN_FOLDERS[0]}
+    assert all(file.sha256 for file in manifest.FASTWAN)
 
 
 def test_paths_are_named_once() -> None:

@@ -1,0 +1,78 @@
+"""Each size of card gets a plan that fits it, written down here; smaller plans need less, larger clips need more."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from weights.plans import PLANS, Plan, choose, needed_bytes, needed_ram_bytes, smaller, weights_bytes
+
+GIB = 2**30
+#: What the driver and a desktop's frame buffer keep of a card before anybody loads anything.
+TAKEN_BYTES = GIB // 2
+
+
+@pytest.mark.parametrize(
+    ("card_gib", "at_720p", "at_480p"),
+    [
+        (8, "tiled", "tiled"),
+        (12, "tiled", "streamed"),
+        (16, "streamed", "streamed"),
+        (24, "lean", "steady"),
+        (32, "steady", "large"),
+        (48, "large", "whole"),
+        (80, "whole", "whole"),
+        (141, "whole", "whole"),
+    ],
+)
+def test_each_size_of_card_has_its_plan(card_gib: int, at_720p: str, at_480p: str) -> None:
+    free_bytes = card_gib * GIB - TAKEN_BYTES
+    assert choose(free_bytes).name == at_720p
+    assert choose(free_bytes, height=480, width=832).name == at_480p
+
+
+def test_what_is_chosen_fits_where_anything_does() -> None:
+    for free_bytes in range(0, 100 * GIB, GIB):
+        plan = choose(free_bytes)
+        assert needed_bytes(plan) <= free_bytes or plan == PLANS[-1]
+
+
+def test_more_memory_never_gives_a_slower_plan() -> None:
+    places = [PLANS.index(choose(free_bytes)) for free_bytes in range(0, 100 * GIB, GIB)]
+    assert places == sorted(places, reverse=True)
+
+
+@pytest.mark.parametrize(("height", "width"), [(704, 1280), (1280, 704), (480, 832), (832, 480)])
+def test_every_plan_needs_less_than_the_one_before(height: int, width: int) -> None:
+    needed = [needed_bytes(plan, height=height, width=width) for plan in PLANS]
+    assert all(less < more for more, less in pairwise(needed))
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.name)
+def test_more_pixels_and_frames_need_no_less(plan: Plan) -> None:
+    for smaller_clip, larger_clip in (
+        ({"frames": 5}, {"frames": 121}),
+        ({"height": 480, "width": 832}, {"height": 704, "width": 1280}),
+        ({"height": 32, "width": 32, "frames": 1}, {"height": 64, "width": 64, "frames": 5}),
+    ):
+        assert weights_bytes(plan) < needed_bytes(plan, **smaller_clip) <= needed_bytes(plan, **larger_clip)
+
+
+def test_the_weights_are_those_of_the_published_files() -> None:
+    assert weights_bytes(PLANS[0]) == pytest.approx(9_999_660_080 + 11_361_851_208 + 2_818_777_808 * 0.606, rel=0.01)
+
+
+def test_the_next_smaller_plan_really_needs_less() -> None:
+    assert [plan.name for plan in PLANS if (after := smaller(plan)) and needed_bytes(after) >= needed_bytes(plan)] == []
+    assert smaller(PLANS[-1]) is None
+    assert smaller(PLANS[0], frames=1) == PLANS[2]  # one latent frame: no chunk is larger than another
+
+
+def test_only_the_smallest_plan_changes_pixels() -> None:
+    assert [plan.name for plan in PLANS if plan.tiled] == ["tiled"]
+
+
+def test_streamed_weights_are_pinned_in_the_machines_memory() -> None:
+    needed = {plan.name: needed_ram_bytes(plan) for plan in PLANS}
+    assert needed["streamed"] - needed["lean"] == pytest.approx(9.8e9, rel=0.01)
