@@ -36,7 +36,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "xmlrpc": ("supervision.py",),
     "supervisor": ("guard/",),
     "torch": ("inference/engines/", "inference/__main__.py"),
-    **dict.fromkeys(("diffusers", "transformers", "safetensors"), ("inference/engines/",)),
+    **dict.fromkeys(("diffusers", "transformers", "safetensors", "PIL", "ftfy"), ("inference/engines/",)),
     "cv2": ("inference/engines/", "media/"),
     "av": ("media/",),
     "pydantic": ("settings.py",),

@@ -1,0 +1,164 @@
+"""The VAE's decoder as a stream: latent frames in, pictures out, as many at a time as the memory holds.
+
+Walked by our own forward pass over diffusers' weights. Every convolution over time keeps the last two frames of what it saw,
+so that the next part goes on where the last one ended: whatever the size of the parts, the pictures are the same up to
+rounding. The very first latent frame is a part of its own and makes one picture, every other one makes four. Doubling a
+picture's size and the 3x3 convolution after it are done as one 2x2 convolution with four outputs a pixel: less than half of
+the arithmetic, the same sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+#: Frames that a convolution over time remembers: its kernel reaches two back.
+PAST = 2
+#: Pictures that a latent frame becomes, and pixels that a latent pixel becomes to each side.
+PICTURES, PIXELS = 4, 16
+
+#: The decoder's own normalisation with SiLU after it: (x, gamma) -> x. See `fused.py`.
+NormSilu = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass
+class Past:
+    """What the convolutions saw last, by convolution; `first`: nothing has been decoded yet."""
+
+    frames: dict[int, Tensor] = field(default_factory=dict)
+    first: bool = True
+
+
+def norm_silu(x: Tensor, gamma: Tensor) -> Tensor:
+    """x (1, c, t, h, w) scaled to unit length over c, times sqrt(c) gamma, through SiLU. Worked out in 32 bits."""
+    length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32).clamp_min_(1e-12)
+    scaled = (x / length).to(x.dtype).mul_(gamma * x.shape[1] ** 0.5)
+    return functional.silu(scaled, inplace=True)
+
+
+class Decoder:
+    """`decode` of one VAE. Convolutions are laid out channels-last, which is what the card's kernels want."""
+
+    def __init__(self, vae: Any, norm: NormSilu = norm_silu) -> None:
+        self._vae, self._net, self._norm = vae, vae.decoder, norm
+        self._doubling = {id(up): _doubling(up.upsampler.resample[1]) for up in self._net.up_blocks if up.upsampler is not None}
+        for conv in vae.decoder.modules():
+            if isinstance(conv, torch.nn.Conv3d):
+                conv.to(memory_format=torch.channels_last_3d)
+
+    @torch.inference_mode()
+    def part(self, latents: Tensor, past: Past) -> Tensor:
+        """latents (1, c, t, h, w), in the VAE's own scale, in the decoder's precision -> pictures (1, 3, 1 or 4 t, 16 h,
+        16 w), about -1 to 1. The first part has one frame; `past` goes from part to part."""
+        net = self._net
+        x = self._vae.post_quant_conv(latents).contiguous(memory_format=torch.channels_last_3d)
+        x = self._over_time(net.conv_in, x, past)
+        middle = net.mid_block
+        x = self._residual(middle.resnets[0], x, past)
+        for attention, after in zip(middle.attentions, middle.resnets[1:], strict=True):
+            x = self._residual(after, attention(x), past)
+        for up in net.up_blocks:
+            x = self._up(up, x, past)
+        x = self._over_time(net.conv_out, self._norm(x, net.norm_out.gamma), past)
+        past.first = False
+        return _unfolded(x)
+
+    def _up(self, up: Any, x: Tensor, past: Past) -> Tensor:
+        shortcut = x
+        for block in up.resnets:
+            x = self._residual(block, x, past)
+        if up.upsampler is None:
+            return x
+        if up.upsampler.mode == "upsample3d" and not past.first:
+            x = _interleaved(self._over_time(up.upsampler.time_conv, x, past))
+        x = _doubled(x, *self._doubling[id(up)])
+        return x.add_(_repeated(up.avg_shortcut, shortcut, past.first))
+
+    def _residual(self, block: Any, x: Tensor, past: Past) -> Tensor:
+        shortcut = x if isinstance(block.conv_shortcut, torch.nn.Identity) else self._over_time(block.conv_shortcut, x, past)
+        x = self._over_time(block.conv1, self._norm(x, block.norm1.gamma), past)
+        x = self._over_time(block.conv2, self._norm(x, block.norm2.gamma), past)
+        return x.add_(shortcut)
+
+    @staticmethod
+    def _over_time(conv: Any, x: Tensor, past: Past) -> Tensor:
+        """A convolution that sees the two frames before, zeros where there were none."""
+        if conv.kernel_size[0] == 1:
+            return functional.conv3d(x, conv.weight, conv.bias)
+        before = past.frames.get(id(conv))
+        if before is None:
+            before = x.new_zeros((*x.shape[:2], PAST, *x.shape[3:]))
+        x = torch.cat((before, x), dim=2).contiguous(memory_format=torch.channels_last_3d)
+        past.frames[id(conv)] = x[:, :, -PAST:].clone(memory_format=torch.preserve_format)
+        sides = (conv.kernel_size[1] // 2, conv.kernel_size[2] // 2)
+        return functional.conv3d(x, conv.weight, conv.bias, padding=(0, *sides))
+
+
+def parts(frames: int, chunk: int) -> Iterator[slice]:
+    """How so many latent frames are decoded: the first alone, then `chunk` at a time."""
+    yield slice(0, 1)
+    for first in range(1, frames, chunk):
+        yield slice(first, min(first + chunk, frames))
+
+
+def _unfolded(x: Tensor) -> Tensor:
+    """(1, 12, t, h, w), a pixel's four places in the channels -> (1, 3, t, 2 h, 2 w)."""
+    _, channels, frames, height, width = x.shape
+    x = x.reshape(1, channels // 4, 2, 2, frames, height, width).permute(0, 1, 4, 5, 3, 6, 2)
+    return x.reshape(1, channels // 4, frames, 2 * height, 2 * width)
+
+
+def _interleaved(x: Tensor) -> Tensor:
+    """(1, 2 c, t, h, w) -> (1, c, 2 t, h, w): each frame becomes two, one from each half of the channels."""
+    _, channels, frames, height, width = x.shape
+    halves = x.view(1, 2, channels // 2, frames, height, width).permute(0, 2, 3, 1, 4, 5)
+    return halves.reshape(1, channels // 2, 2 * frames, height, width)
+
+
+def _doubling(conv: Any) -> tuple[Tensor, Tensor]:
+    """The weights (4 out, in, 2, 2) and biases that do nearest doubling and then `conv` (3x3, padding 1) in one.
+
+    Each of a pixel's four places in the doubled picture sees 2x2 source pixels; taps of `conv` that fall on one of them add
+    up. Summed in 32 bits.
+    """
+    weight = conv.weight.float()
+    rows = (
+        torch.stack((weight[:, :, 0], weight[:, :, 1] + weight[:, :, 2]), 2),
+        torch.stack((weight[:, :, 0] + weight[:, :, 1], weight[:, :, 2]), 2),
+    )
+    places = []
+    for row in rows:
+        places.append(torch.stack((row[..., 0], row[..., 1] + row[..., 2]), 3))
+        places.append(torch.stack((row[..., 0] + row[..., 1], row[..., 2]), 3))
+    merged = torch.cat(places).to(conv.weight.dtype).contiguous(memory_format=torch.channels_last)
+    return merged, conv.bias.repeat(4)
+
+
+def _doubled(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """(1, c, t, h, w) -> (1, out, t, 2 h, 2 w)."""
+    _, channels, frames, height, width = x.shape
+    pictures = x.permute(0, 2, 1, 3, 4).reshape(frames, channels, height, width)
+    seen = functional.conv2d(pictures, weight, bias, padding=1)  # (t, 4 out, h + 1, w + 1), a place's own from its corner
+    out = seen.shape[1] // 4
+    made = x.new_empty((1, out, frames, 2 * height, 2 * width)).to(memory_format=torch.channels_last_3d)
+    for number in range(4):
+        down, right = divmod(number, 2)
+        place = seen[:, number * out : (number + 1) * out, down : down + height, right : right + width]
+        made[0, :, :, down::2, right::2] = place.transpose(0, 1)
+    return made
+
+
+def _repeated(shortcut: Any, x: Tensor, first: bool) -> Tensor:
+    """The parameter-free shortcut of Wan 2.2: channels spread over the new places in time, height and width."""
+    _, _, frames, height, width = x.shape
+    times, sides, repeats = shortcut.factor_t, shortcut.factor_s, shortcut.repeats
+    out, groups = shortcut.out_channels, times * sides * sides // repeats
+    spread = x.view(1, out, groups, 1, frames, height, width).expand(-1, -1, -1, repeats, -1, -1, -1)
+    spread = spread.reshape(1, out, times, sides, sides, frames, height, width).permute(0, 1, 5, 2, 6, 3, 7, 4)
+    spread = spread.reshape(1, out, frames * times, height * sides, width * sides)
+    return spread[:, :, times - 1 :] if first else spread

@@ -1,0 +1,252 @@
+"""The engine `fastwan`: an image and a prompt become a video of a few seconds that begins with the image.
+
+Weights are loaded once, where the card's memory allows (weights/plans.py). When it does not suffice after all, the next
+smaller plan is taken and the job goes on; only if that fails too is the job failed, as one that may be tried again.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from errors import EngineFailed, OutOfMemory
+from inference.engine import Inputs, Metrics, Options, Progress
+from inference.engines.fastwan import layout, models, params, sampling, shape, text, vae
+from inference.engines.fastwan.decoder import Decoder
+from inference.engines.fastwan.transformer import Transformer
+from media import still, write
+from media.still import Picture
+from weights import plans
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+MIB = 1 << 20
+#: The share of a job's arithmetic that the steps are, the rest being the decoder's: 1,562 of 3,573 TFLOP at 704x1280x121.
+STEPS_SHARE = 0.44
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A job that is ready for the card. `heard`: the prompt's embeddings, if they were known or made beside the card."""
+
+    shape: shape.Shape
+    picture: Picture | None
+    prompt: str
+    heard: Tensor | None
+    known: bool
+    noise: sampling.Noise
+    told: dict[str, Any]
+    took_s: float
+
+
+@dataclass
+class Times:
+    """When things were over, in seconds of the monotonic clock."""
+
+    began: float
+    conditioned: float = 0.0
+    denoised: float = 0.0
+    first_frame: float = 0.0
+    decoded: float = 0.0
+
+
+class Engine:
+    """`prepare` runs beside another job's `generate`: it uses the card for nothing."""
+
+    name = "fastwan"
+    prepares_ahead = True
+
+    def __init__(self) -> None:
+        self._options = Options()
+        self._folder, self._device, self._dtype = Path(), "cpu", torch.float32
+        self._models: models.Models | None = None
+        self._decoder: Decoder | None = None
+        self._prompts = text.Prompts(None, "")
+
+    @staticmethod
+    def missing(folder: Path) -> list[str]:
+        """One line for each file of the weights that is not there or cut short."""
+        return layout.missing(folder)
+
+    def configure(self, options: Options) -> None:
+        """What the worker's settings say; before `missing` and `load`."""
+        self._options = options
+
+    def load(self, models_dir: Path, device: str) -> None:
+        """The networks, where the free memory of the card allows: bfloat16 on a card, 32 bits without one."""
+        on_card = device.startswith("cuda")
+        self._folder, self._device = models_dir, device
+        self._dtype = torch.bfloat16 if on_card else torch.float32
+        torch.backends.cudnn.benchmark = True  # a job decodes its parts with the same few shapes
+        plan = plans.choose(torch.cuda.mem_get_info(device)[0]) if on_card else replace(plans.PLANS[0], name="cpu", text="cpu")
+        self._use(plan)
+        folder = self._options.cache_dir
+        self._prompts = text.Prompts(folder and folder / "prompts", _identity(models_dir))
+
+    def _use(self, plan: plans.Plan) -> None:
+        self._models = models.load(self._folder, self._device, self._dtype, plan)
+        self._decoder = Decoder(self._models.vae)
+
+    def warm_up(self) -> None:
+        """On a card: one video of the size the model was made for, so that no job is the first to choose kernels."""
+        if self._device.startswith("cuda"):
+            size = shape.Shape(width=1280, height=704, frames=121)
+            latents = self._within_memory(lambda: self._denoised(_anything(size), lambda _: None, Times(0)))
+            self._within_memory(lambda: sum(1 for _ in self._pictures(latents, lambda _: None)))
+
+    def prepare(self, inputs: Inputs, said: dict[str, Any], progress: Progress) -> Prepared:
+        """Read the image, draw the noise, and encode the prompt where that is done beside the card. Raises InvalidInput."""
+        began = time.monotonic()
+        progress("preparing", 0, 1)
+        wanted = params.read(inputs.fields, said)
+        picture = None if inputs.image is None else still.read(inputs.image)
+        size = shape.of(inputs.fields, wanted.fit, picture)
+        prompt = text.clean(wanted.prompt)
+        heard, known = None, False
+        if self._loaded.text_device.type == "cpu":
+            heard, known = self._prompts.get(self._loaded, prompt)
+        return Prepared(
+            shape=size,
+            picture=None if picture is None else shape.cover(picture, size.width, size.height),
+            prompt=prompt,
+            heard=heard,
+            known=known,
+            noise=sampling.noise(wanted.seed, size.latents),
+            told=params.effects(inputs.fields, said),
+            took_s=time.monotonic() - began,
+        )
+
+    def generate(self, prepared: Prepared, output: Path, progress: Progress) -> Metrics:
+        """Write the video. Progress is counted in frames, by the share of the arithmetic that is done."""
+        times = Times(time.monotonic())
+        frames, steps = prepared.shape.frames, len(sampling.TIMES)
+        if self._loaded.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._loaded.device)
+        progress("inferring", 0, frames)
+
+        def stepped(done: int) -> None:
+            progress("inferring", round(frames * STEPS_SHARE * done / steps), frames)
+
+        def decoded(done: int) -> None:
+            times.decoded = time.monotonic()
+            times.first_frame = times.first_frame or times.decoded
+            share = STEPS_SHARE + (1 - STEPS_SHARE) * done / prepared.shape.latents[2]
+            progress("inferring", round(frames * share), frames)
+
+        latents = self._within_memory(lambda: self._denoised(prepared, stepped, times))
+        if not bool(torch.isfinite(latents).all()):
+            raise EngineFailed("the model's answer is not a number; its weights may be damaged: worker models verify fastwan")
+        written = self._within_memory(
+            lambda: write.write(output, self._pictures(latents, decoded), rate=Fraction(shape.RATE), speech=None)
+        )
+        progress("encoding", frames, frames)
+        return self._metrics(prepared, written, times)
+
+    # ---- parts -------------------------------------------------------------------------------------------------------------
+
+    @property
+    def _loaded(self) -> models.Models:
+        if self._models is None:
+            raise EngineFailed("the engine is not loaded")
+        return self._models
+
+    def _denoised(self, prepared: Prepared, stepped: Callable[[int], None], times: Times) -> Tensor:
+        """The video's latents, on the host: they must outlive a card that has no room for their decoding."""
+        loaded = self._loaded
+        heard = prepared.heard if prepared.heard is not None else self._prompts.get(loaded, prepared.prompt)[0]
+        image = None if prepared.picture is None else vae.encode(loaded, prepared.picture)
+        network = Transformer(loaded, text.filled_up(heard), prepared.shape.latents, image is not None)
+        times.conditioned = time.monotonic()
+        latents = sampling.denoise(network, prepared.noise, image, loaded.device, stepped)
+        times.denoised = time.monotonic()
+        return latents.cpu()
+
+    def _pictures(self, latents: Tensor, decoded: Callable[[int], None]) -> Iterator[Picture]:
+        loaded = self._loaded
+        if self._decoder is None:
+            raise EngineFailed("the engine is not loaded")
+        return vae.pictures(loaded, self._decoder, latents, loaded.plan.chunk, loaded.plan.tiled, decoded)
+
+    def _within_memory(self, work: Callable[[], T]) -> T:
+        """Do it; if the card has no room for it, load the weights anew by the next smaller plan and do it once more."""
+        try:
+            return work()
+        except torch.OutOfMemoryError as error:
+            plan = plans.smaller(self._loaded.plan) if self._loaded.plan in plans.PLANS else None
+            if plan is None:
+                raise OutOfMemory(
+                    "the card has not enough free memory for this size, not even with the smallest plan"
+                ) from error
+            log.warning("out of memory with the plan %s; it is %s from now on", self._loaded.plan.name, plan.name)
+        self._models = self._decoder = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self._use(plan)
+        try:
+            return work()
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory(f"the card has not enough free memory for this size, also with the plan {plan.name}") from error
+
+    def _metrics(self, prepared: Prepared, written: write.Written, times: Times) -> Metrics:
+        ended, device = time.monotonic(), self._loaded.device
+        peak = torch.cuda.max_memory_reserved(device) / MIB if device.type == "cuda" else None
+        log.info("wrote %d frames of %dx%d in %.1f s", written.frames, written.width, written.height, ended - times.began)
+        return Metrics(
+            frames=written.frames,
+            fps=float(shape.RATE),
+            width=written.width,
+            height=written.height,
+            duration_sec=written.duration_s,
+            stage_times={
+                "preprocessing": prepared.took_s + times.conditioned - times.began,
+                "inference": times.decoded - times.conditioned,
+                "postprocessing": ended - times.decoded,
+            },
+            peak_vram_mib=None if peak is None else round(peak, 1),
+            extra={
+                **prepared.told,
+                "encoder": written.encoder,
+                "plan": self._loaded.plan.name,
+                "prompt_cache": "hit" if prepared.known else "miss",
+                "denoise_s": round(times.denoised - times.conditioned, 3),
+                "decode_s": round(times.decoded - times.denoised, 3),
+                "first_frame_s": round(times.first_frame - times.began, 3),
+            },
+        )
+
+
+def _anything(size: shape.Shape) -> Prepared:
+    """A job of this size, for trying."""
+    return Prepared(
+        shape=size,
+        picture=_grey(size),
+        prompt="a person",
+        heard=None,
+        known=False,
+        noise=sampling.noise(0, size.latents),
+        told={},
+        took_s=0.0,
+    )
+
+
+def _grey(size: shape.Shape) -> Picture:
+    pixels: Picture = torch.full((size.height, size.width, 3), 127, dtype=torch.uint8).numpy()
+    return pixels
+
+
+def _identity(folder: Path) -> str:
+    """Tells one text encoder from another without reading gigabytes: by where its files are, how large and how old."""
+    known = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in layout.part(folder, "text_encoder").files]
+    return hashlib.sha256(repr(known).encode()).hexdigest()[:16]

@@ -1,0 +1,161 @@
+"""Loads FastWan's networks from the published repository, each where the plan wants it, made ready to run and never to learn.
+
+Weights are read by name from safetensors: straight to the card, or mapped into memory for what stays beside it. diffusers'
+and transformers' classes are used as the places of the weights; `model_index.json` names a pipeline that neither has, so it
+is not asked.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
+
+from errors import EngineFailed, OutOfMemory
+from inference.engines.fastwan import eight, layout
+from weights.plans import Plan
+
+log = logging.getLogger(__name__)
+
+#: Parts of the transformer whose numbers stay in 32 bits, as diffusers keeps them: they set the scale of all others.
+IN_32_BITS = ("time_embedder", "scale_shift_table", "norm1", "norm2", "norm3")
+#: Weights of a sparse attention that one of the two published repositories may carry.
+GATES = "to_gate_compress"
+#: What the engine is written for; another value is another model.
+TRANSFORMER_IS = {"image_dim": None, "added_kv_proj_dim": None, "patch_size": [1, 2, 2], "in_channels": 48, "out_channels": 48}
+VAE_IS = {"is_residual": True, "z_dim": 48, "patch_size": 2, "scale_factor_temporal": 4, "scale_factor_spatial": 16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """The networks in eval mode, without gradients.
+
+    transformer  on `device` in `dtype` (IN_32_BITS in 32 bits); its blocks in pinned memory of the host if they are streamed
+    vae          the encoder in 32 bits (an image is one frame, and rounding it shifts the whole video), the decoder in `dtype`
+    text         on `text_device`: in `dtype`, or with 8-bit weights
+    """
+
+    transformer: WanTransformer3DModel
+    vae: AutoencoderKLWan
+    text: UMT5EncoderModel
+    tokenizer: Any
+    plan: Plan
+    device: torch.device
+    text_device: torch.device
+    dtype: torch.dtype
+
+
+def load(models: Path, device: str | torch.device, dtype: torch.dtype, plan: Plan) -> Models:
+    """Bring the networks to where `plan` says. Raises EngineFailed, one line, for a file that is missing, cut short or not
+    what its name says; OutOfMemory."""
+    began, device = time.monotonic(), torch.device(device)
+    lines = layout.missing(models)
+    if lines:
+        raise EngineFailed(lines[0] + (f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""))
+    text_device = torch.device("cpu") if plan.text == "cpu" else device
+    try:
+        loaded = Models(
+            transformer=_transformer(models, device, dtype, plan),
+            vae=_vae(models, device, dtype),
+            text=_text(models, text_device, dtype, plan),
+            tokenizer=AutoTokenizer.from_pretrained(layout.home(models) / "tokenizer", local_files_only=True),
+            plan=plan,
+            device=device,
+            text_device=text_device,
+            dtype=dtype,
+        )
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise OutOfMemory(f"FastWan does not fit into memory with the plan {plan.name}") from error
+    log.info(
+        "loaded FastWan from %s to %s in %.1f s, plan %s", layout.home(models), device, time.monotonic() - began, plan.name
+    )
+    return loaded
+
+
+def _transformer(models: Path, device: torch.device, dtype: torch.dtype, plan: Plan) -> WanTransformer3DModel:
+    part = layout.part(models, "transformer")
+    _check_config(part, TRANSFORMER_IS)
+    blocks_at = torch.device("cpu") if plan.transformer == "streamed" else device
+
+    def placed(name: str, tensor: Tensor) -> Tensor:
+        tensor = tensor.to(torch.float32 if any(each in name for each in IN_32_BITS) else dtype)
+        if name.startswith("blocks.") and plan.transformer == "streamed":
+            return tensor.pin_memory() if device.type == "cuda" else tensor
+        return tensor.to(device)
+
+    state = _read(part, blocks_at)
+    gates = [name for name in state if GATES in name]
+    if gates:
+        log.warning("%s: carries weights of a sparse attention (%s); dense attention is used", part.folder, GATES)
+    state = {name: placed(name, tensor) for name, tensor in state.items() if GATES not in name}
+    return _filled(part, lambda: WanTransformer3DModel.from_config(part.config), state)
+
+
+def _vae(models: Path, device: torch.device, dtype: torch.dtype) -> AutoencoderKLWan:
+    part = layout.part(models, "vae")
+    _check_config(part, VAE_IS)
+    state = _read(part, device)
+    kinds = {"decoder": dtype, "post_quant_conv": dtype}
+    state = {name: tensor.to(device, kinds.get(name.split(".")[0], torch.float32)) for name, tensor in state.items()}
+    return _filled(part, lambda: AutoencoderKLWan.from_config(part.config), state)
+
+
+def _text(models: Path, device: torch.device, dtype: torch.dtype, plan: Plan) -> UMT5EncoderModel:
+    part = layout.part(models, "text_encoder")
+    if "umt5" not in str(part.config.get("model_type", "umt5")):
+        raise EngineFailed(f"{part.folder / 'config.json'}: model_type is {part.config['model_type']}, not umt5")
+    state = _read(part, torch.device("cpu") if plan.text == "card8" else device)
+    tied = next((state[name] for name in ("shared.weight", "encoder.embed_tokens.weight") if name in state), None)
+    if tied is not None:
+        state |= {"shared.weight": tied, "encoder.embed_tokens.weight": tied}
+    network = _filled(part, lambda: UMT5EncoderModel(UMT5Config(**part.config)), state)
+    if plan.text == "card8":
+        return eight.smaller(network, device, dtype)
+    return network if device.type == "cpu" else network.to(device=device, dtype=dtype)
+
+
+def _read(part: layout.Part, device: torch.device) -> dict[str, Tensor]:
+    """The tensors of all files of a network by name; on the CPU they are mapped, not copied."""
+    state: dict[str, Tensor] = {}
+    for file in part.files:
+        try:
+            state |= load_file(file, device=str(device))
+        except (safetensors.SafetensorError, OSError, ValueError) as error:
+            raise EngineFailed(f"{file}: cannot be read ({error}); {layout.FETCHED}") from error
+    return state
+
+
+def _filled(part: layout.Part, make: Callable[[], nn.Module], state: dict[str, Tensor]) -> Any:
+    """The network with these very tensors in it; nothing is initialised or copied."""
+    try:
+        with torch.device("meta"):
+            network = make()
+        lacks, extra = network.load_state_dict(state, strict=False, assign=True)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise EngineFailed(f"{part.folder}: {_first_line(error)}; {layout.FETCHED}") from error
+    for wrong, word in ((lacks, "lacks"), (extra, "has an unknown")):
+        if wrong:
+            raise EngineFailed(f"{part.folder}: {word} {wrong[0]} ({len(wrong)} in all); {layout.FETCHED}")
+    return network.eval().requires_grad_(False)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])
+
+
+def _check_config(part: layout.Part, wanted: dict[str, Any]) -> None:
+    for name, value in wanted.items():
+        found = part.config.get(name)
+        if (list(found) if isinstance(found, list | tuple) else found) != value:
+            raise EngineFailed(f"{part.folder / 'config.json'}: {name} is {found}, must be {value}: this is another model")

@@ -1,0 +1,57 @@
+"""What a job says beside its image, and what of it has an effect. What has none is said in the metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NoReturn, get_args
+
+from errors import InvalidInput
+from inference.engines.fastwan.sampling import TIMES
+from inference.engines.fastwan.shape import Fit
+
+#: The longest prompt, in characters; the model hears about the first 2,000 of them (512 word pieces).
+LONGEST_PROMPT = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    """fit: `crop` cuts the image to the size that was asked for; `auto` keeps its aspect and makes a video of about as many
+    pixels."""
+
+    prompt: str
+    seed: int
+    fit: Fit = "crop"
+
+
+def read(fields: dict[str, Any], params: dict[str, Any]) -> Params:
+    """A job's prompt, seed and `params`, checked. None counts as not said. Raises InvalidInput, which names the field."""
+    fit: Any = "crop" if params.get("fit") is None else params["fit"]
+    if fit not in ("crop", "auto"):
+        _refuse("params.fit", fit, " or ".join(get_args(Fit)))
+    prompt = fields.get("prompt") or ""
+    if not isinstance(prompt, str) or len(prompt) > LONGEST_PROMPT:
+        what = f"{len(prompt):,} characters" if isinstance(prompt, str) else repr(prompt)[:60]
+        _refuse("prompt", what, f"a text of at most {LONGEST_PROMPT:,} characters")
+    seed = fields.get("seed", 42)
+    if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
+        _refuse("seed", repr(seed)[:60], "a whole number of 64 bits")
+    return Params(prompt=prompt, seed=seed, fit=fit)
+
+
+def effects(fields: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+    """What was really done where a job asked for something that the distilled model does not know, for the metrics. The
+    older workers took such fields too, so they are no reason to fail a job."""
+    told = {"steps_used": len(TIMES), "guidance_scale_used": 1.0, "negative_prompt_used": False}
+    ignored = []
+    if fields.get("steps") not in (None, len(TIMES)):
+        ignored.append(f"steps={fields['steps']}: the model is distilled to {len(TIMES)}")
+    if fields.get("guidance_scale") not in (None, 1, 1.0):
+        ignored.append(f"guidance_scale={fields['guidance_scale']}: the model is distilled to run without guidance")
+    if fields.get("negative_prompt"):
+        ignored.append("negative_prompt: has no effect without guidance")
+    ignored += [f"params.{name}: no such parameter; there is fit" for name in params if name != "fit"]
+    return {**told, "without_effect": ignored}
+
+
+def _refuse(name: str, got: Any, allowed: str) -> NoReturn:
+    raise InvalidInput(f"{name}: got {got!r:.80}, may be {allowed}", stage="validation")

@@ -1,0 +1,105 @@
+"""From a prompt to the embeddings that the transformer hears, kept on disk so that a prompt is encoded once."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import logging
+import os
+import re
+from pathlib import Path
+
+import ftfy
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional
+
+from errors import InvalidInput
+from inference.engines.fastwan.models import Models
+
+log = logging.getLogger(__name__)
+
+#: Words pieces that the model was trained with: a longer prompt is cut there, a shorter one is filled up with zeros.
+TOKENS = 512
+#: Prompts that are kept on disk; the longest take 4 MB each.
+KEPT = 500
+
+
+def clean(prompt: str) -> str:
+    """The prompt as the published pipelines clean it: broken encodings mended, HTML entities replaced, white space and
+    control characters made single spaces."""
+    text = html.unescape(html.unescape(ftfy.fix_text(prompt)))
+    text = "".join(" " if ord(sign) < 32 or 127 <= ord(sign) < 160 else sign for sign in text)
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def tokens(models: Models, prompt: str) -> Tensor:
+    """(1, n) numbers of word pieces, the last one being the end mark; n is at most TOKENS."""
+    found = models.tokenizer(prompt, truncation=True, max_length=TOKENS, add_special_tokens=True)["input_ids"]
+    if not found:
+        raise InvalidInput("prompt: has no word that the tokenizer knows", stage="validation")
+    return torch.tensor([found])
+
+
+@torch.inference_mode()
+def embed(models: Models, prompt: str) -> Tensor:
+    """The embeddings (1, n, width) on the CPU in the models' precision, worked out at the prompt's true length: what stands
+    after its end does not change them."""
+    numbers = tokens(models, prompt).to(models.text_device)
+    found = models.text(input_ids=numbers, attention_mask=torch.ones_like(numbers)).last_hidden_state
+    return found.to("cpu", models.dtype)
+
+
+def filled_up(found: Tensor) -> Tensor:
+    """(1, TOKENS, width): the transformer has no mask, the zeros behind a prompt are part of what it hears."""
+    return functional.pad(found, (0, 0, 0, TOKENS - found.shape[1]))
+
+
+class Prompts:
+    """Embeddings by prompt in a folder; None keeps none. Any file may be removed at any time by anybody."""
+
+    def __init__(self, folder: Path | None, weights: str) -> None:
+        self._folder, self._weights = folder, weights
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def get(self, models: Models, prompt: str) -> tuple[Tensor, bool]:
+        """The embeddings (1, n, width) of a cleaned prompt, and whether they were known."""
+        if self._folder is None:
+            return embed(models, prompt), False
+        name = hashlib.sha256(f"{self._weights}\n{models.plan.text}\n{models.dtype}\n{prompt}".encode()).hexdigest()
+        path = self._folder / f"{name[:40]}.prompt"
+        try:
+            found = load_file(path)["embeddings"]
+            os.utime(path)
+            return found, True
+        except FileNotFoundError:
+            pass
+        except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
+            log.warning("threw away the damaged embeddings %s: %s", path.name, error)
+            path.unlink(missing_ok=True)
+        found = embed(models, prompt).contiguous()
+        self._keep(path, found)
+        return found, False
+
+    def _keep(self, path: Path, found: Tensor) -> None:
+        """Write aside and rename. A full disk costs the file, not the job."""
+        aside = path.with_suffix(f".{os.getpid()}.part")
+        try:
+            save_file({"embeddings": found}, aside)
+            os.replace(aside, path)
+        except (OSError, safetensors.SafetensorError) as error:
+            log.warning("the embeddings of a prompt could not be kept: %s", error)
+        finally:
+            aside.unlink(missing_ok=True)
+        for old in sorted(path.parent.glob("*.prompt"), key=_age)[:-KEPT]:
+            old.unlink(missing_ok=True)
+
+
+def _age(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0

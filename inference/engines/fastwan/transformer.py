@@ -1,0 +1,159 @@
+"""The transformer of FastWan, walked by our own forward pass over diffusers' weights.
+
+Two things differ from diffusers' own, both without changing the result: an image is conditioned with two rows of modulation
+(time 0 for its tokens, the step's time for all others) instead of one a token, which saves gigabytes of writes in each block;
+and blocks may come from the host's memory one after the other, the next being copied while one runs.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from inference.engines.fastwan.models import Models
+
+#: Attention kernels, fastest first where several can do it.
+KERNELS = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
+
+@dataclass(frozen=True)
+class Row:
+    """The tokens from `first` up to `stop` are at one time: row `number` of the modulation is theirs."""
+
+    first: int
+    stop: int
+    number: int
+
+
+class Transformer:
+    """velocity(x, time) for one video: text and positions are worked out once, for all of its steps."""
+
+    def __init__(self, models: Models, text: Tensor, shape: tuple[int, ...], image: bool) -> None:
+        """text (1, 512, 4096); shape (1, c, t, h, w) of the latents; image: whether the first latent frame is given."""
+        self._models, self._network = models, models.transformer
+        self._image = image
+        self._text = self._network.condition_embedder.text_embedder(text.to(models.device, models.dtype))
+        self._turn = _turns(self._network, shape, models.device)
+        frames, tokens = shape[2], shape[2] * (shape[3] // 2) * (shape[4] // 2)
+        first = tokens // frames if image else 0
+        self._rows = [row for row in (Row(0, first, 0), Row(first, tokens, 1 if image else 0)) if row.stop > row.first]
+
+    @torch.inference_mode()
+    def __call__(self, x: Tensor, time: int) -> Tensor:
+        """x (1, c, t, h, w), time of 1000 -> velocity (1, c, t, h, w) in the network's precision."""
+        models, network = self._models, self._network
+        _, _, frames, height, width = x.shape
+        times = torch.tensor([0.0, time] if self._image else [float(time)], device=models.device)
+        told, modulation = _modulation(network.condition_embedder, times, models.dtype)
+        tokens = network.patch_embedding(x.to(models.dtype)).flatten(2).transpose(1, 2).contiguous()  # (1, s, width)
+        with _kernels(models.device):
+            for block in _blocks(models):
+                tokens = _block(block, tokens, self._text, modulation, self._rows, self._turn)
+        shift, scale = (network.scale_shift_table.float() + told[:, None].float()).unbind(1)  # (rows, width)
+        tokens = _modulated(tokens, network.norm_out, shift, scale, self._rows)
+        return _put_together(network.proj_out(tokens), frames, height // 2, width // 2)
+
+
+def _kernels(device: torch.device) -> AbstractContextManager[Any]:
+    return sdpa_kernel(KERNELS, set_priority=True) if device.type == "cuda" else nullcontext()
+
+
+def _modulation(embedder: Any, times: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """(rows, width) and (rows, 6, width): what each time means to the output and to every block."""
+    told = embedder.time_embedder(embedder.timesteps_proj(times)).to(dtype)
+    return told, embedder.time_proj(embedder.act_fn(told)).unflatten(1, (6, -1))
+
+
+def _block(block: Any, x: Tensor, text: Tensor, modulation: Tensor, rows: list[Row], turn: tuple[Tensor, Tensor]) -> Tensor:
+    """One block, in place on x (1, s, width)."""
+    shift, scale, gate, ff_shift, ff_scale, ff_gate = (block.scale_shift_table + modulation.float()).unbind(1)
+    x = _gated(x, _attention(block.attn1, _modulated(x, block.norm1, shift, scale, rows), None, turn), gate, rows)
+    x = x + _attention(block.attn2, block.norm2(x.float()).type_as(x), text, None)
+    return _gated(x, block.ffn(_modulated(x, block.norm3, ff_shift, ff_scale, rows)), ff_gate, rows)
+
+
+def _modulated(x: Tensor, norm: nn.Module, shift: Tensor, scale: Tensor, rows: list[Row]) -> Tensor:
+    """The normed tokens, each row's scaled and shifted its own way; worked out in 32 bits."""
+    made = torch.empty_like(x)
+    for row in rows:
+        part = norm(x[:, row.first : row.stop].float())
+        made[:, row.first : row.stop] = torch.addcmul(shift[row.number], part, 1 + scale[row.number])
+    return made
+
+
+def _gated(x: Tensor, added: Tensor, gate: Tensor, rows: list[Row]) -> Tensor:
+    """x + added * gate, each row's gate its own, worked out in 32 bits; written into x."""
+    for row in rows:
+        part = slice(row.first, row.stop)
+        x[:, part] = torch.addcmul(x[:, part].float(), added[:, part].float(), gate[row.number])
+    return x
+
+
+def _attention(layer: Any, x: Tensor, text: Tensor | None, turn: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Attention of the tokens to one another, or to the text. (1, s, width) -> (1, s, width)."""
+    source = x if text is None else text
+    query, key = layer.norm_q(layer.to_q(x)), layer.norm_k(layer.to_k(source))
+    query, key, value = (each.unflatten(2, (layer.heads, -1)) for each in (query, key, layer.to_v(source)))
+    if turn is not None:
+        query, key = _turned(query, *turn), _turned(key, *turn)
+    heard = functional.scaled_dot_product_attention(*(each.transpose(1, 2) for each in (query, key, value)))
+    made: Tensor = layer.to_out[0](heard.transpose(1, 2).flatten(2))
+    return made
+
+
+def _turned(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Rotary positions: each pair of numbers of (1, s, heads, d) turned by its angle, cosine and sine (1, s, 1, d / 2)."""
+    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
+    made = torch.empty_like(x)
+    made[..., 0::2] = even * cosine - odd * sine
+    made[..., 1::2] = even * sine + odd * cosine
+    return made
+
+
+def _turns(network: Any, shape: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines for every token, from diffusers' own tables (which a network that was never initialised lacks)."""
+    config = network.config
+    tables = WanRotaryPosEmbed(config.attention_head_dim, tuple(config.patch_size), config.rope_max_seq_len)
+    cosine, sine = tables(torch.empty(shape, device="meta"))
+    return tuple(table[..., 0::2].float().contiguous().to(device) for table in (cosine, sine))
+
+
+def _put_together(x: Tensor, frames: int, height: int, width: int) -> Tensor:
+    """(1, s, 4 c), each token's four places -> (1, c, frames, 2 height, 2 width)."""
+    x = x.view(1, frames, height, width, 2, 2, -1).permute(0, 6, 1, 2, 4, 3, 5)
+    return x.reshape(1, -1, frames, 2 * height, 2 * width)
+
+
+def _blocks(models: Models) -> Iterator[Any]:
+    """The blocks in order, each on the device while it is the current one."""
+    blocks = models.transformer.blocks
+    if models.plan.transformer == "resident":
+        yield from blocks
+        return
+    places = [copy.deepcopy(blocks[0]).to(models.device) for _ in range(min(2, len(blocks)))]
+    copying = torch.cuda.Stream(models.device) if models.device.type == "cuda" else None
+    _bring(blocks[0], places[0], copying)
+    for number in range(len(blocks)):
+        if copying is not None:
+            torch.cuda.current_stream(models.device).wait_stream(copying)
+        if number + 1 < len(blocks):
+            _bring(blocks[number + 1], places[(number + 1) % len(places)], copying)
+        yield places[number % len(places)]
+
+
+def _bring(source: nn.Module, place: nn.Module, copying: Any) -> None:
+    """Copy a block's weights into its place on the card, beside what runs there, after what used the place before."""
+    if copying is not None:
+        copying.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(copying) if copying is not None else nullcontext():
+        for theirs, ours in zip(source.parameters(), place.parameters(), strict=True):
+            ours.copy_(theirs, non_blocking=True)

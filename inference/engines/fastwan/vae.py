@@ -1,0 +1,128 @@
+"""Between pictures and latents: the image that is encoded, and the latents that become pictures while they are encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inference.engines.fastwan.decoder import PICTURES, PIXELS, Decoder, Past, parts
+from inference.engines.fastwan.models import Models
+from media.still import Picture
+
+#: Tiles are this many latent pixels long at the most, and overlap by so many.
+TILE, OVERLAP = 32, 4
+
+
+@torch.inference_mode()
+def encode(models: Models, picture: Picture) -> Tensor:
+    """The latent frame (1, 48, 1, h / 16, w / 16) float32 of a picture (h, w, 3): the middle of what it may be, normalised."""
+    pixels = torch.from_numpy(picture).to(models.device).permute(2, 0, 1)[None, :, None].float() / 127.5 - 1
+    found = models.vae.encode(pixels).latent_dist.mode()
+    mean, std = _spread(models)
+    return (found - mean) / std
+
+
+def pictures(
+    models: Models, decoder: Decoder, latents: Tensor, chunk: int, tiled: bool, decoded: Callable[[int], None]
+) -> Iterator[Picture]:
+    """The video's pictures (h, w, 3) uint8 RGB from normalised latents (1, 48, t, h / 16, w / 16), `chunk` latent frames at
+    a time. decoded(latent frames done) is called after each part; what it raises passes through.
+
+    On a card the next part is under way while the pictures of the last one are taken.
+    """
+    mean, std = _spread(models)
+    scaled = (latents.to(models.device) * std + mean).to(models.dtype)
+    tiles = list(_tiles(*scaled.shape[-2:])) if tiled else [Tile(0, scaled.shape[-2], 0, scaled.shape[-1])]
+    pasts = [Past() for _ in tiles]
+    coming: tuple[Callable[[], Tensor], int] | None = None
+    for part in parts(latents.shape[2], chunk):
+        begun = _begun(_part(decoder, scaled[:, :, part], tiles, pasts))
+        if coming is not None:
+            yield from _taken(*coming, decoded)
+        coming = begun, part.stop
+    if coming is not None:
+        yield from _taken(*coming, decoded)
+
+
+def _taken(finish: Callable[[], Tensor], frames: int, decoded: Callable[[int], None]) -> Iterator[Picture]:
+    made = finish()
+    decoded(frames)
+    yield from made.numpy()
+
+
+@torch.inference_mode()
+def _begun(made: Tensor) -> Callable[[], Tensor]:
+    """Begin to bring pictures (1, 3, n, h, w), -1 to 1, to the host as (n, h, w, 3) uint8; what is returned waits for them."""
+    pixels = ((made[0].float().clamp_(-1, 1) + 1) * 127.5).round_().to(torch.uint8).permute(1, 2, 3, 0).contiguous()
+    if pixels.device.type != "cuda":
+        return lambda: pixels
+    host = torch.empty(pixels.shape, dtype=torch.uint8, pin_memory=True)
+    host.copy_(pixels, non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record(torch.cuda.current_stream(pixels.device))
+
+    def finish() -> Tensor:
+        arrived.synchronize()
+        return host
+
+    return finish
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A part of a latent frame: rows top to bottom, columns left to right."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+def _part(decoder: Decoder, latents: Tensor, tiles: list[Tile], pasts: list[Past]) -> Tensor:
+    """The pictures of some latent frames, put together from tiles whose edges fade into one another."""
+    if len(tiles) == 1:
+        return decoder.part(latents, pasts[0])
+    height, width = (side * PIXELS for side in latents.shape[-2:])
+    count = latents.shape[2] * PICTURES if not pasts[0].first else 1
+    total = latents.new_zeros((1, 3, count, height, width), dtype=torch.float32)
+    weights = latents.new_zeros((height, width), dtype=torch.float32)
+    for tile, past in zip(tiles, pasts, strict=True):
+        made = decoder.part(latents[..., tile.top : tile.bottom, tile.left : tile.right], past)
+        rows, columns = slice(tile.top * PIXELS, tile.bottom * PIXELS), slice(tile.left * PIXELS, tile.right * PIXELS)
+        weight = torch.outer(_fade(made.shape[-2]), _fade(made.shape[-1])).to(total.device)
+        total[..., rows, columns] += made.float() * weight
+        weights[rows, columns] += weight
+    return total / weights
+
+
+def _fade(length: int) -> Tensor:
+    """Weights along a side: rising over the overlap at both ends, never 0."""
+    ramp = torch.arange(1, length + 1, dtype=torch.float32) / (OVERLAP * PIXELS)
+    return torch.minimum(ramp, ramp.flip(0)).clamp_max(1)
+
+
+def _tiles(height: int, width: int) -> Iterator[Tile]:
+    for top, bottom in _spans(height):
+        for left, right in _spans(width):
+            yield Tile(top, bottom, left, right)
+
+
+def _spans(length: int) -> list[tuple[int, int]]:
+    """As few spans of TILE as cover a side with OVERLAP between them, spread evenly."""
+    if length <= TILE:
+        return [(0, length)]
+    count = -(-(length - OVERLAP) // (TILE - OVERLAP))
+    firsts = np.linspace(0, length - TILE, count).round().astype(int)
+    return [(int(first), int(first) + TILE) for first in firsts]
+
+
+def _spread(models: Models) -> tuple[Tensor, Tensor]:
+    config = models.vae.config
+    mean, std = (
+        torch.tensor(found, device=models.device).view(1, -1, 1, 1, 1) for found in (config.latents_mean, config.latents_std)
+    )
+    return mean, std
