@@ -16,6 +16,9 @@ from jobqueue.job import NewJob
 #: Inputs that are links to media, by engine; the same names are the files in the job's folder.
 LINKS = {"musetalk": ("video_url", "audio_url"), "fastwan": ("image_url",)}
 
+#: Characters that a prompt may have; the model reads the first 512 words or parts of words.
+MOST_WORDS = 10_000
+
 _ID = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._:-]{1,200}")
 
 Check = Callable[[Any], str | None]
@@ -39,6 +42,8 @@ def problems(payload: Mapping[str, Any], engine: str, *, local: bool = False) ->
 
 def new_job(payload: Mapping[str, Any], engine: str, source: str, *, queue_job_id: str | None = None) -> NewJob:
     """The job to add. If its fields are wrong it carries the error that it fails with."""
+    defaults = _defaults(engine, source)
+    payload = defaults | {name: value for name, value in payload.items() if value is not None}
     wrong = problems(payload, engine, local=source == "local")
     error = None
     if wrong:
@@ -49,9 +54,8 @@ def new_job(payload: Mapping[str, Any], engine: str, source: str, *, queue_job_i
             "stage": "validation",
             "details": {"fields": wrong},
         }
-    defaults = _defaults(engine, source)
-    names = (*LINKS[engine], *defaults, *(("negative_prompt", "prompt") if engine == "fastwan" else ()))
-    inputs = {name: value for name in names if (value := payload.get(name, defaults.get(name))) is not None}
+    names = dict.fromkeys((*LINKS[engine], *defaults, *(("negative_prompt", "prompt") if engine == "fastwan" else ())))
+    inputs = {name: payload[name] for name in names if name in payload}
     params = payload.get("params") or {}
     return NewJob(
         id=str(payload.get("musetalk_job_id")),
@@ -68,8 +72,10 @@ def new_job(payload: Mapping[str, Any], engine: str, source: str, *, queue_job_i
 def _defaults(engine: str, source: str) -> dict[str, Any]:
     if engine == "musetalk":
         return {"aspect_ratio": "1:1", "resolution": "512x512"}
-    width, height = (720, 1280) if source in ("main", "buffer") else (480, 832)  # PROTOCOL §3, §4
-    return {"num_frames": 121, "width": width, "height": height, "steps": 4, "seed": 42, "guidance_scale": 1.0}
+    usual = {"num_frames": 121, "steps": 4, "seed": 42, "guidance_scale": 1.0}
+    if source in ("main", "buffer"):  # the contract's two ways in differ: a claim may lack a prompt and is larger
+        return {"prompt": "", "width": 720, "height": 1280} | usual
+    return {"width": 480, "height": 832} | usual
 
 
 def _text(value: Any) -> str | None:
@@ -114,19 +120,35 @@ def _number(kind: type, low: float, high: float) -> Check:
         kinds = (int,) if kind is int else (int, float)
         if value is None or (isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high):
             return None
-        return f"must be a {'whole ' if kind is int else ''}number from {low:g} to {high:g}"
+        return f"is {_said(value)}; must be a {'whole ' if kind is int else ''}number from {low} to {high}"
 
     return check
 
 
+def _said(value: Any) -> str:
+    """A wrong value as its sender would know it again."""
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "a list"
+    written = json.dumps(value)
+    return written if len(written) <= 40 else written[:37] + "..."
+
+
 def _prompt(value: Any) -> str | None:
-    if isinstance(value, str) and value.strip() and len(value) <= 10_000:
-        return None
-    return "is missing; must be a text of 1 to 10000 characters"
+    return "is missing; must be a text, which may be empty" if value is None else _words(value)
 
 
 def _words(value: Any) -> str | None:
-    return None if value is None or (isinstance(value, str) and len(value) <= 10_000) else "must be a text"
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        return f"is {_said(value)}; must be a text of at most {MOST_WORDS} characters"
+    if len(value) > MOST_WORDS:
+        return f"is {len(value)} characters long; at most {MOST_WORDS}"
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return "holds half a character (a lone surrogate); must be a text"
+    return None
 
 
 def _params(value: Any) -> str | None:
@@ -136,7 +158,11 @@ def _params(value: Any) -> str | None:
         return "must be an object, like {}"
     if _is_deep(value, 32):
         return "is nested too deeply; at most 32 levels"
-    return None if len(json.dumps(value)) <= 200_000 else "is too large; at most 200000 characters as JSON"
+    try:
+        written = json.dumps(value, allow_nan=False)
+    except ValueError:
+        return "holds NaN or Infinity, which are no JSON; must be an object, like {}"
+    return None if len(written) <= 200_000 else "is too large; at most 200000 characters as JSON"
 
 
 def _is_deep(value: Any, levels: int) -> bool:
@@ -154,8 +180,8 @@ _CHECKS: dict[str, dict[str, Check]] = {
         "prompt": _prompt,
         "negative_prompt": _words,
         "num_frames": _number(int, 1, 1000),
-        "width": _number(int, 16, 4096),
-        "height": _number(int, 16, 4096),
+        "width": _number(int, 32, 4096),
+        "height": _number(int, 32, 4096),
         "steps": _number(int, 1, 100),
         "seed": _number(int, -(2**63), 2**63 - 1),
         "guidance_scale": _number(float, 0, 100),

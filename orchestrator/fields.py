@@ -43,9 +43,10 @@ def checked_body(body: Any, shape: Mapping[str, Field]) -> dict[str, Any]:
     return body
 
 
-def text(longest: int, *, null: bool = False, required: bool = True) -> Field:
-    rule = f"must be a text of 1 to {longest} characters" + (" or null" if null else "")
-    return Field(rule, lambda v: (null and v is None) or (isinstance(v, str) and 0 < len(v) <= longest), required)
+def text(longest: int, *, empty: bool = False, null: bool = False, required: bool = True) -> Field:
+    least = 0 if empty else 1
+    rule = f"must be a text of {least} to {longest} characters" + (" or null" if null else "")
+    return Field(rule, lambda v: (null and v is None) or (isinstance(v, str) and least <= len(v) <= longest), required)
 
 
 def matching(pattern: str, example: str, *, required: bool = False) -> Field:

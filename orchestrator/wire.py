@@ -12,7 +12,15 @@ from typing import Any
 from jobqueue.database import Row
 from orchestrator.fields import Field, InvalidBody, checked_body, is_texts, link, matching, number, object_, one_of, text, whole
 
-FASTWAN_DEFAULTS = {"num_frames": 121, "width": 720, "height": 1280, "steps": 4, "seed": 42, "guidance_scale": 1.0}
+FASTWAN_DEFAULTS = {
+    "prompt": "",
+    "num_frames": 121,
+    "width": 720,
+    "height": 1280,
+    "steps": 4,
+    "seed": 42,
+    "guidance_scale": 1.0,
+}
 MUSETALK_DEFAULTS = {"aspect_ratio": "1:1", "resolution": "512x512"}
 
 SYSTEM_INFO = (
@@ -43,12 +51,12 @@ INPUTS = {
     },
     "fastwan": {
         "image_url": link(),
-        "prompt": text(10_000),
-        "negative_prompt": text(10_000, required=False),
-        "num_frames": whole(1, 10_000),
-        "width": whole(16, 16_384),
-        "height": whole(16, 16_384),
-        "steps": whole(1, 1000),
+        "prompt": text(10_000, empty=True, required=False),
+        "negative_prompt": text(10_000, empty=True, required=False),
+        "num_frames": whole(1, 1000),
+        "width": whole(32, 4096),
+        "height": whole(32, 4096),
+        "steps": whole(1, 100),
         "seed": whole(0, 2**63 - 1),
         "guidance_scale": number(0, 100),
     },

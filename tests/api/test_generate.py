@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import socket
 import struct
 from concurrent.futures import ThreadPoolExecutor
@@ -242,6 +243,38 @@ def test_fastwan_says_succeeded_and_fills_in_its_defaults(data_dir: Path) -> Non
     assert answer.result().json()["status"] == "succeeded"
     assert (job.inputs["width"], job.inputs["height"], job.inputs["num_frames"]) == (480, 832, 121)
     assert other.status_code == 422
+
+
+def test_an_empty_prompt_is_a_prompt(data_dir: Path) -> None:
+    with running(data_dir, ENGINE="fastwan") as api, ThreadPoolExecutor() as pool:
+        answer = pool.submit(api.post, {**CLIP, "prompt": ""})
+        job = work_through(api.queue)
+    assert (answer.result().status_code, job.inputs["prompt"]) == (200, "")
+
+
+#: A body of bytes that requests' own JSON writer refuses to write.
+NOT_A_NUMBER = json.dumps({**CLIP, "guidance_scale": math.nan, "params": {"strength": math.inf}})
+
+
+def test_what_a_fastwan_job_may_not_be_is_said_field_by_field(data_dir: Path) -> None:
+    without = {name: value for name, value in CLIP.items() if name != "prompt"}
+    with running(data_dir, ENGINE="fastwan") as api:
+        wrong = [api.post(body) for body in (without, {**CLIP, "prompt": "x" * 100_000, "num_frames": 10_000, "steps": "4"})]
+        wrong.append(api.post(None, data=NOT_A_NUMBER))
+        assert api.queue.unfinished() == []
+    assert [answer.status_code for answer in wrong] == [422, 422, 422]
+    assert [answer.json()["details"]["fields"] for answer in wrong] == [
+        {"prompt": "is missing; must be a text, which may be empty"},
+        {
+            "prompt": "is 100000 characters long; at most 10000",
+            "num_frames": "is 10000; must be a whole number from 1 to 1000",
+            "steps": 'is "4"; must be a whole number from 1 to 100',
+        },
+        {
+            "guidance_scale": "is NaN; must be a number from 0 to 100",
+            "params": "holds NaN or Infinity, which are no JSON; must be an object, like {}",
+        },
+    ]
 
 
 def test_a_token_is_asked_for_by_generate_and_metrics_alone(data_dir: Path) -> None:

@@ -63,6 +63,12 @@ def test_a_fastwan_job_is_handed_out_with_the_contracts_defaults(shared: Server)
     }
 
 
+def test_a_fastwan_job_may_have_no_prompt(shared: Server) -> None:
+    for prompt in ({}, {"prompt": ""}):
+        shared.submit(engine="fastwan", image_url="https://files.example/i.png", **prompt)
+        assert shared.claim()["prompt"] == ""
+
+
 def test_jobs_are_handed_out_in_the_order_of_their_arrival(shared: Server) -> None:
     submitted = [shared.submit() for _ in range(4)]
     assert [shared.claim(f"w{n}")["musetalk_job_id"] for n in range(4)] == submitted
@@ -249,11 +255,18 @@ def test_a_claim_with_the_same_key_gets_the_same_job(shared: Server) -> None:
     assert shared.claim("w1", Idempotency_Key="a")["musetalk_job_id"] == third
 
 
+CLIP = {"engine": "fastwan", "image_url": "https://files.example/i.png"}
 WRONG: list[tuple[str, Any, set[str]]] = [
     ("/jobs", {}, {"engine"}),
     ("/jobs", {"engine": ["musetalk"]}, {"engine"}),
     ("/jobs", {"engine": "musetalk"}, {"video_url", "audio_url"}),
-    ("/jobs", {"engine": "fastwan", "image_url": "ftp://x/y"}, {"image_url", "prompt"}),
+    ("/jobs", {"engine": "fastwan"}, {"image_url"}),
+    (
+        "/jobs",
+        {"engine": "fastwan", "image_url": "ftp://x/y", "prompt": 7, "num_frames": 0},
+        {"image_url", "prompt", "num_frames"},
+    ),
+    ("/jobs", {**CLIP, "prompt": "x" * 10_001, "width": 31, "steps": True}, {"prompt", "width", "steps"}),
     ("/jobs", {**TALKING_HEAD, "audio_url": "file:///etc/passwd"}, {"audio_url"}),
     ("/jobs", {**TALKING_HEAD, "video_url": "http://[half"}, {"video_url"}),
     ("/jobs", {**TALKING_HEAD, "resolution": "big", "aspect_ratio": 1}, {"resolution", "aspect_ratio"}),

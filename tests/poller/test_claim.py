@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import pytest
@@ -68,6 +69,38 @@ def test_a_claimed_fastwan_job_has_the_sizes_of_a_claim(house: House, fake: Fake
         "num_frames": 121,
         "steps": 4,
     }
+
+
+@pytest.mark.parametrize("prompt", [{}, {"prompt": ""}, {"prompt": None}])
+def test_a_claimed_job_may_have_no_prompt(house: House, fake: FakeOrchestrator, prompt: dict[str, Any]) -> None:
+    fake.script = gives({name: value for name, value in FASTWAN.items() if name != "prompt"} | prompt)
+    claiming(house, fake, engine="fastwan", shape="fastwan").step()
+    job = house.queue.get("job-1")
+    assert job is not None
+    assert (job.state, job.inputs["prompt"]) == ("claimed", "")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("prompt", "x" * 100_000, "prompt: is 100000 characters long; at most 10000"),
+        ("prompt", 7, "prompt: is 7; must be a text of at most 10000 characters"),
+        ("num_frames", 0, "num_frames: is 0; must be a whole number from 1 to 1000"),
+        ("num_frames", 10_000, "num_frames: is 10000; must be a whole number from 1 to 1000"),
+        ("guidance_scale", math.nan, "guidance_scale: is NaN; must be a number from 0 to 100"),
+        ("params", {"x": math.nan}, "params: holds NaN or Infinity"),
+        ("params", {"x": [math.inf]}, "params: holds NaN or Infinity"),
+    ],
+)
+def test_a_claimed_fastwan_job_that_cannot_be_made_is_failed_with_its_field(
+    house: House, fake: FakeOrchestrator, field: str, value: Any, says: str
+) -> None:
+    fake.script = gives({**FASTWAN, field: value})
+    claiming(house, fake, engine="fastwan", shape="fastwan").step()
+    ((_, job),) = house.outbox.due()
+    assert job.error is not None
+    assert (job.error["error_type"], job.error["retryable"]) == ("media_error", False)
+    assert job.error["message"].startswith(says)
 
 
 @pytest.mark.parametrize(
