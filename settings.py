@@ -79,14 +79,17 @@ def _bool(value: Any) -> Any:
     return value
 
 
+def _hosts(value: Any) -> Any:
+    names = [name.strip().lower() for name in value.split(",")] if isinstance(value, str) else value
+    if not all(re.fullmatch(r"(\*\.)?[\w-]+(\.[\w-]+)*", name) for name in names):
+        raise ValueError("must be host names separated by commas, like page.example.com,*.example.net")
+    return names
+
+
 Url = Annotated[str, AfterValidator(_url)]
 Flag = Annotated[bool, BeforeValidator(_bool)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Mode = Literal["main", "buffer", "queue"]
-
-
-def _names(*names: str) -> AliasChoices:
-    return AliasChoices(*names)
 
 
 class Settings(BaseModel):
@@ -119,7 +122,7 @@ class Settings(BaseModel):
     #: local, salad, vast or another name. Empty: guessed from the provider's own variables, else unknown.
     PROVIDER: Annotated[str, Field(pattern=r"^[\w.-]{1,40}$")] | None = None
     #: The GPU's name to the orchestrator. Empty: NVML's own name.
-    GPU_CLASS_NAME: str | None = Field(None, validation_alias=_names("GPU_CLASS_NAME", "GPU_CLASS"))
+    GPU_CLASS_NAME: str | None = Field(None, validation_alias=AliasChoices("GPU_CLASS_NAME", "GPU_CLASS"))
     #: This worker's id. Empty: the provider's machine id, else a name from the hostname, made once and kept.
     WORKER_ID: str | None = None
     #: This worker's id in buffer mode; setting it also chooses that mode.
@@ -167,6 +170,12 @@ class Settings(BaseModel):
     ADMIN_PORT: Port = 8080
     #: The admin page's password. Empty: a one-time link is shown at first start.
     ADMIN_PASSWORD: str | None = None
+    #: A password that lets in to look, not to act. Empty: nobody.
+    ADMIN_VIEW_PASSWORD: str | None = None
+    #: Names besides addresses and localhost that the admin page answers to, separated by commas: page.example.com,*.example.net
+    ADMIN_ALLOWED_HOSTS: Annotated[tuple[str, ...], BeforeValidator(_hosts)] = ()
+    #: Whether one proxy stands before the admin page whose X-Forwarded-For, -Proto and -Host are to be believed.
+    ADMIN_TRUSTED_PROXY: Flag = False
     #: The port of /generate, /health, /ready, /hc and /metrics, IPv4 and IPv6.
     HTTP_PORT: Port = 8000
 
@@ -215,8 +224,14 @@ class Settings(BaseModel):
                 raise ValueError(f"{name}: is missing; B2_KEY_ID, B2_APP_KEY and B2_BUCKET_NAME must be set together")
         if self.mode != "queue" and not self.orchestrator_url:
             raise ValueError(f"ORCHESTRATOR_BASE_URL: is missing; {self.mode} mode claims its jobs there")
-        if self.ADMIN_PASSWORD is not None and len(self.ADMIN_PASSWORD) < 8:
-            raise ValueError("ADMIN_PASSWORD: is too short; at least 8 characters")
+        least, where = (
+            (8, "") if self.ADMIN_HOST in ("127.0.0.1", "localhost", "::1") else (16, " while ADMIN_HOST is not 127.0.0.1")
+        )
+        for name in ("ADMIN_PASSWORD", "ADMIN_VIEW_PASSWORD"):
+            if 0 < len(getattr(self, name) or "") < least:
+                raise ValueError(f"{name}: is too short; at least {least} characters{where}")
+        if self.ADMIN_VIEW_PASSWORD and self.ADMIN_VIEW_PASSWORD == self.ADMIN_PASSWORD:
+            raise ValueError("ADMIN_VIEW_PASSWORD: is ADMIN_PASSWORD; must be another one, because it may only look")
         return self
 
     # ---- what follows from several variables -------------------------------------------------------------------------
@@ -285,7 +300,7 @@ class Settings(BaseModel):
 
 
 #: Fields whose value must never be shown.
-SECRETS = frozenset({"INTERNAL_API_KEY", "B2_KEY_ID", "B2_APP_KEY", "ADMIN_PASSWORD", "API_TOKEN"})
+SECRETS = frozenset({"INTERNAL_API_KEY", "B2_KEY_ID", "B2_APP_KEY", "ADMIN_PASSWORD", "ADMIN_VIEW_PASSWORD", "API_TOKEN"})
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
@@ -321,29 +336,31 @@ def shown(settings: Settings) -> dict[str, str]:
     return {name: _masked(name, getattr(settings, name)) for name in Settings.model_fields}
 
 
-def manual() -> str:
-    """docs/settings.md, from the `#:` lines of this file."""
-    lines, entry = [], ""
-    for line in inspect.getsource(Settings).splitlines():
-        line = line.strip()
+def meanings() -> dict[str, str]:
+    """What each setting means, from the `#:` lines of this file."""
+    found, entry = {}, ""
+    for line in map(str.strip, inspect.getsource(Settings).splitlines()):
         if line.startswith("#: "):
             entry = line[3:]
         elif (match := re.match(r"([A-Z][A-Z0-9_]+):", line)) and entry:
-            name = match[1]
-            default = Settings.model_fields[name].default
-            names = "`, `".join(variables(name))
-            lines.append(f"| `{names}` | {entry} | {'' if default is None else f'`{default}`'} |")
-            entry = ""
+            found[match[1]], entry = entry, ""
+    return found
+
+
+def manual() -> str:
+    """docs/settings.md."""
+    lines = []
+    for name, entry in meanings().items():
+        default, names = Settings.model_fields[name].default, "`, `".join(variables(name))
+        lines.append(f"| `{names}` | {entry} | {'' if default in (None, ()) else f'`{default}`'} |")
     head = "# Settings\n\nMade from `settings.py` by `python settings.py > docs/settings.md`; do not edit.\n\n"
     return head + "| variable | meaning | default |\n|---|---|---|\n" + "\n".join(lines) + "\n"
 
 
 def _masked(name: str, value: Any) -> str:
-    if value is None:
-        return "not set"
-    if name in SECRETS:
+    if name in SECRETS and value is not None:
         return f"set, ends in {value[-2:]}" if len(value) >= 12 else "set"
-    return str(value)
+    return "not set" if value in (None, ()) else str(value)
 
 
 def _expanded(value: str, environ: Mapping[str, str]) -> str:

@@ -12,11 +12,15 @@ import hmac
 import ipaddress
 import logging
 import secrets
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 import flask
 from werkzeug.exceptions import HTTPException, InternalServerError
+from werkzeug.http import HTTP_STATUS_CODES
+
+from jobqueue.database import ERRORS
 
 if TYPE_CHECKING:
     from admin import Worker
@@ -24,7 +28,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+#: Where programs ask instead of people.
+API = "/api/"
 OPEN = frozenset({"login.form", "login.enter", "static", "login.healthz"})
+
+#: Pages that may be sent more than the usual bytes, by endpoint.
+LARGE: dict[str | None, Callable[[Worker], int]] = {}
+
+_HOSTS = "ADMIN_ALLOWED_HOSTS may name others."
+_TOKEN = "Send it as Authorization: Bearer; it is ADMIN_PASSWORD, or what DATA_DIR/admin_token holds."  # noqa: S105 - words, not a secret
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -43,20 +55,15 @@ def protect(app: flask.Flask, worker: Worker) -> None:
 
     @app.before_request
     def check() -> flask.typing.ResponseReturnValue | None:
-        request, unsafe = flask.request, flask.request.method not in SAFE
-        if not _is_our_host(request.host, worker.settings.ADMIN_HOST):
-            return _refused(421, "Open this page by its address or as localhost; other names are not answered.")
-        if unsafe and request.headers.get("Origin") != request.host_url.rstrip("/"):
-            return _refused(403, "This request came from another page. Reload and try again.")
-        session = request.cookies.get(cookie_name(worker), "")
-        flask.g.session = session if session and worker.access.holds(session) else None
-        if request.endpoint in OPEN:
-            return None
-        if flask.g.session is None:
-            return flask.redirect(_login_url(), 303)
-        if unsafe and not hmac.compare_digest(request.form.get("csrf", "").encode(), csrf(session).encode()):
-            return _refused(403, "This form is out of date. Reload the page and try again.")
-        return None
+        request = flask.request
+        flask.g.session = flask.g.role = None
+        if not _is_our_host(request.host, worker.settings.ADMIN_HOST, worker.settings.ADMIN_ALLOWED_HOSTS):
+            return refused(421, "Open this page by its address or as localhost; other names are not answered.", _HOSTS)
+        if request.endpoint in LARGE:
+            request.max_content_length = LARGE[request.endpoint](worker)
+        if request.path.startswith(API) and "Authorization" in request.headers:
+            return _check_token(worker)
+        return _check_log_in(worker)
 
     @app.after_request
     def add_headers(response: flask.Response) -> flask.Response:
@@ -67,7 +74,49 @@ def protect(app: flask.Flask, worker: Worker) -> None:
         return response
 
     app.register_error_handler(HTTPException, _explained)
+    for kind in ERRORS:
+        app.register_error_handler(kind, _no_queue)
+    app.jinja_env.globals["can_act"] = lambda: flask.g.get("role") == "act"
     app.jinja_env.globals["csrf"] = lambda: csrf(flask.g.session) if flask.g.get("session") else ""
+
+
+def _check_token(worker: Worker) -> flask.typing.ResponseReturnValue | None:
+    """A program with a token: no cookie came with it, so no other site can have sent it."""
+    request, address = flask.request, flask.request.remote_addr or ""
+    if worker.limiter.is_full(address):
+        return refused(429, "Too many tries; wait a minute.")
+    given = request.authorization.token if request.authorization and request.authorization.type == "bearer" else None
+    flask.g.role = worker.access.role(given) if given else None
+    if flask.g.role is None:
+        worker.limiter.allows(address)
+        worker.control.note(f"api@{address}", "log in", address, None, "refused")
+        return refused(401, "This is not the worker's token.", _TOKEN)
+    return _check_role()
+
+
+def _check_log_in(worker: Worker) -> flask.typing.ResponseReturnValue | None:
+    """A browser with a cookie, which other sites can make it send: so every act must come from a page of ours."""
+    request, unsafe = flask.request, flask.request.method not in SAFE
+    if unsafe and request.headers.get("Origin") != request.host_url.rstrip("/"):
+        return refused(403, "This request came from another page. Reload and try again.")
+    session = request.cookies.get(cookie_name(worker), "")
+    flask.g.role = worker.access.holds(session) if session else None
+    flask.g.session = session if flask.g.role else None
+    if request.endpoint in OPEN:
+        return None
+    if flask.g.role is None:
+        return refused(401, "Log in first.", _TOKEN) if request.path.startswith(API) else flask.redirect(_login_url(), 303)
+    if unsafe:
+        given = request.headers.get("X-CSRF") or request.form.get("csrf", "")
+        if not hmac.compare_digest(given.encode(errors="replace"), csrf(session).encode()):
+            return refused(403, "This form is out of date. Reload the page and try again.")
+    return _check_role()
+
+
+def _check_role() -> flask.typing.ResponseReturnValue | None:
+    if flask.g.role == "look" and flask.request.method not in SAFE and flask.request.endpoint != "login.leave":
+        return refused(403, "This log-in may look, but not act.", "Log in with the worker's own password or token.")
+    return None
 
 
 def cookie_name(worker: Worker) -> str:
@@ -81,8 +130,11 @@ def csrf(session: str) -> str:
 
 
 def actor() -> str:
-    """Who acts, for the audit trail: enough of the session to tell two apart, too little to use."""
-    return "web:" + hashlib.sha256(flask.g.session.encode()).hexdigest()[:8]
+    """Who acts, for the audit trail, and from where: enough of the session to tell two apart, too little to use."""
+    address = flask.request.remote_addr or "?"
+    if flask.g.session is None:
+        return f"api@{address}"
+    return f"web:{hashlib.sha256(flask.g.session.encode()).hexdigest()[:8]}@{address}"
 
 
 def local_path(target: str) -> str:
@@ -96,15 +148,19 @@ def _login_url() -> str:
     return "/login" if target == "/" or flask.request.method not in SAFE else f"/login?next={quote(target, safe='/')}"
 
 
-def _is_our_host(host: str, bound: str) -> bool:
+def _is_our_host(host: str, bound: str, allowed: tuple[str, ...]) -> bool:
     name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
-    if name in ("localhost", bound):
+    if name in ("localhost", bound) or any(_fits(name.lower(), pattern) for pattern in allowed):
         return True
     try:
         ipaddress.ip_address(name.strip("[]"))
     except ValueError:
         return False
     return True
+
+
+def _fits(name: str, pattern: str) -> bool:
+    return name.endswith(pattern[1:]) if pattern.startswith("*.") else name == pattern
 
 
 def _explained(error: HTTPException) -> flask.typing.ResponseReturnValue:
@@ -114,12 +170,31 @@ def _explained(error: HTTPException) -> flask.typing.ResponseReturnValue:
         log.error("page error %s at %s", mark, flask.request.path)
         words[500] = f"This page could not be made (error {mark}; worker logs says more). The worker itself may be well."
     code = error.code or 500
-    page = flask.make_response(*_refused(code, words.get(code) or error.description or error.name))
+    page = flask.make_response(*refused(code, words.get(code) or error.description or error.name))
     for name, value in error.get_headers():
         if name in ("Allow", "Content-Range", "Retry-After"):
             page.headers[name] = value
     return page
 
 
-def _refused(status: int, words: str) -> tuple[str, int]:
-    return flask.render_template("refused.html", status=status, words=words), status
+def _no_queue(error: Exception) -> flask.typing.ResponseReturnValue:
+    """The queue's file cannot be read or written now. This page may not ask it again, not even for the head."""
+    worker = flask.current_app.extensions["worker"]
+    log.error("the queue could not be used for %s: %s", flask.request.path, error)
+    flask.g.session = flask.g.role = None
+    words = f"The queue cannot be used now ({worker.settings.database}: {error}). The worker itself may still be running."
+    return refused(503, words, "On the machine, worker status and worker logs say more. This page tries again by itself.")
+
+
+def refused(status: int, words: str, hint: str = "") -> tuple[Any, int, dict[str, str]]:
+    """An answer that says no: a page for people, or the API's own shape."""
+    headers = {"Retry-After": "5"} if status in (429, 503) else {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    if not flask.request.path.startswith(API):
+        return flask.render_template("refused.html", status=status, words=words, hint=hint), status, headers
+    mask = flask.current_app.extensions["worker"].mask
+    error = {
+        "code": HTTP_STATUS_CODES.get(status, "error").lower().replace(" ", "_"),
+        "message": mask(words),
+        "hint": mask(hint),
+    }
+    return {"error": error}, status, headers
