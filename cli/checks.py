@@ -13,8 +13,8 @@ import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import answers
 from cli.answer import EXIT_USAGE, Failure
 from jobqueue import migrations
 from jobqueue.control import Control
@@ -38,26 +38,12 @@ def make_ready(settings: Settings) -> list[str]:
             migrations.prepare(settings.database)
         except migrations.WrongDatabase as error:
             raise _refusal(f"DATA_DIR={settings.DATA_DIR}: {error}") from None
-        Control(Database(settings.database)).take_down("draining")  # the drain that ended the last life
-        started_file(settings).write_text(json.dumps(essentials(settings)))
+        control = Control(Database(settings.database))
+        control.take_down("draining")  # the drain that ended the last life
+        for program in control.restarts():  # all of them start now
+            control.end_restart(program)
+        answers.started_file(settings).write_text(json.dumps(answers.essentials(settings)))
     return _warnings(settings)
-
-
-def started_file(settings: Settings) -> Path:
-    """Where the worker that runs on this folder says what it was started with; `worker status` may have another environment."""
-    return settings.run_dir / "started.json"
-
-
-def essentials(settings: Settings) -> dict[str, Any]:
-    """Who the worker is and where it listens; nothing secret."""
-    page = f"http://{settings.ADMIN_HOST}:{settings.ADMIN_PORT}" if settings.admin_enabled else None
-    return {
-        "worker_id": settings.worker_id,
-        "mode": settings.mode,
-        "engine": settings.ENGINE,
-        "http_port": settings.HTTP_PORT,
-        "page": page,
-    }
 
 
 def _refusal(line: str) -> Failure:

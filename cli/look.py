@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-from dataclasses import asdict
 from typing import Any
 
 import click
 
-import supervision
-from cli import checks
+import answers
 from cli.answer import Worker, not_found, open_worker, say, with_json
 from cli.logs import logs
 from jobqueue.job import FINISHED, STAGES, Event, Job
-from settings import Settings
 
 __all__ = ["jobs", "logs", "status"]
 
@@ -28,22 +23,7 @@ STALE_S = 30.0
 def status(as_json: bool) -> None:
     """One screen: does it run, what does it do, is all well."""
     worker = open_worker()
-    try:
-        programs = supervision.programs(worker.settings.run_dir)
-    except supervision.NotRunning:
-        programs = []
-    queue, control = worker.operator.queue, worker.operator.control
-    data = {
-        **_essentials(worker.settings, bool(programs)),
-        "running": bool(programs),
-        "flags": control.flags(),
-        "programs": [asdict(program) for program in programs if program.state != "STOPPED"],
-        "jobs": queue.counts(),
-        "waiting_reports": worker.operator.outbox.waiting(),
-        "unfinished": [_summary(job) for job in queue.unfinished()[:10]],
-        "last": [_summary(job) for job in queue.newest(tuple(FINISHED), limit=5)],
-        "said": control.published(),
-    }
+    data = answers.status(worker.settings, worker.operator)
     say(_screen(data), data, as_json)
 
 
@@ -59,33 +39,17 @@ def jobs(job_id: str | None, state: tuple[str, ...], limit: int, as_json: bool) 
         _one(worker, job_id, as_json)
         return
     found = worker.operator.queue.newest(state, limit=limit)
-    say("\n".join(map(_line, found)) or "no jobs", [_summary(job) for job in found], as_json)
+    say("\n".join(map(_line, found)) or "no jobs", [answers.summary(job) for job in found], as_json)
 
 
 def _one(worker: Worker, job_id: str, as_json: bool) -> None:
     job = worker.operator.queue.get(job_id) or not_found(job_id)
     history = worker.operator.outbox.history(job_id)
-    say(_detail(job, history), {**asdict(job), "history": [asdict(event) for event in history]}, as_json)
-
-
-def _summary(job: Job) -> dict[str, Any]:
-    return {
-        "id": job.id,
-        "state": job.state,
-        "source": job.source,
-        "engine": job.engine,
-        "progress": round(job.progress, 4),
-        "phase": job.phase,
-        "attempt": job.attempt,
-        "error": (job.error or {}).get("message"),
-        "output_url": job.result.get("output_url"),
-        "created_at": job.created_at,
-        "finished_at": job.finished_at,
-    }
+    say(_detail(job, history), answers.detail(job, history), as_json)
 
 
 def _line(job: Job) -> str:
-    return _summary_line(_summary(job))
+    return _summary_line(answers.summary(job))
 
 
 def _summary_line(job: dict[str, Any]) -> str:
@@ -94,7 +58,7 @@ def _summary_line(job: dict[str, Any]) -> str:
 
 
 def _detail(job: Job, history: list[Event]) -> str:
-    summary = _summary(job) | {"round": job.round, "inputs": job.inputs, "params": job.params, "result": job.result}
+    summary = answers.summary(job) | {"round": job.round, "inputs": job.inputs, "params": job.params, "result": job.result}
     lines = [f"{name:<12} {value}" for name, value in summary.items() if value not in (None, {}, "")]
     if job.error:
         lines += [f"  {name:<10} {value}" for name, value in job.error.items() if name != "stack_trace" and value]
@@ -108,14 +72,6 @@ def _event_words(event: Event) -> str:
     if event.state in FINISHED:
         words.append(f"report: {event.answer or 'waits'}" if event.tries or event.sent_at else "report waits")
     return ", ".join(word for word in words if word)
-
-
-def _essentials(settings: Settings, running: bool) -> dict[str, Any]:
-    """What the running worker was started with; without one, what it would be started with here."""
-    if running:
-        with contextlib.suppress(OSError, ValueError):
-            return dict(json.loads(checks.started_file(settings).read_text()))
-    return checks.essentials(settings)
 
 
 def _screen(data: dict[str, Any]) -> str:

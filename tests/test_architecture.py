@@ -13,12 +13,14 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS: dict[str, int] = {
     "errors": 0,
     **dict.fromkeys(("settings", "jobqueue", "telemetry", "media", "weights"), 1),
-    **dict.fromkeys(("service", "serving", "operations", "supervision"), 2),
+    **dict.fromkeys(("service", "serving", "operations", "supervision", "answers"), 2),
     **dict.fromkeys(("poller", "inference", "uploader", "api", "admin", "guard", "orchestrator", "cli"), 3),
 }
 
 #: Packages of one floor that may know each other, and why.
 NEIGHBOURS = {
+    ("answers", "operations"),  # it says what an operator acts on
+    ("answers", "supervision"),
     ("operations", "supervision"),  # a restart is an operator's action
     ("serving", "service"),  # a program that serves HTTP is a service
     ("orchestrator", "jobqueue"),  # the reference orchestrator's own SQLite is opened as the queue's is

@@ -1,0 +1,84 @@
+"""What the command line and the page's JSON API answer with, made once for both. It only looks.
+
+Names here are names of the API: they are added to, never changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import supervision
+from jobqueue.job import FINISHED, Event, Job
+from operations import Operator
+from settings import Settings
+
+
+def started_file(settings: Settings) -> Path:
+    """Where the worker that runs on this folder says what it was started with; who asks may have another environment."""
+    return settings.run_dir / "started.json"
+
+
+def essentials(settings: Settings) -> dict[str, Any]:
+    """Who the worker is and where it listens; nothing secret."""
+    page = f"http://{settings.ADMIN_HOST}:{settings.ADMIN_PORT}" if settings.admin_enabled else None
+    return {
+        "worker_id": settings.worker_id,
+        "mode": settings.mode,
+        "engine": settings.ENGINE,
+        "http_port": settings.HTTP_PORT,
+        "page": page,
+    }
+
+
+def status(settings: Settings, operator: Operator) -> dict[str, Any]:
+    """Does it run, what does it do, is all well."""
+    try:
+        programs = supervision.programs(settings.run_dir)
+    except supervision.NotRunning:
+        programs = []
+    queue, control = operator.queue, operator.control
+    return {
+        **_started(settings, bool(programs)),
+        "running": bool(programs),
+        "flags": control.flags(),
+        "programs": [asdict(program) for program in programs if program.state != "STOPPED"],
+        "jobs": queue.counts(),
+        "waiting_reports": operator.outbox.waiting(),
+        "unfinished": [summary(job) for job in queue.unfinished()[:10]],
+        "last": [summary(job) for job in queue.newest(tuple(FINISHED), limit=5)],
+        "said": control.published(),
+    }
+
+
+def summary(job: Job) -> dict[str, Any]:
+    """A job in a list."""
+    return {
+        "id": job.id,
+        "state": job.state,
+        "source": job.source,
+        "engine": job.engine,
+        "progress": round(job.progress, 4),
+        "phase": job.phase,
+        "attempt": job.attempt,
+        "error": (job.error or {}).get("message"),
+        "output_url": job.result.get("output_url"),
+        "created_at": job.created_at,
+        "finished_at": job.finished_at,
+    }
+
+
+def detail(job: Job, history: list[Event]) -> dict[str, Any]:
+    """A job with all that is known of it."""
+    return {**asdict(job), "history": [asdict(event) for event in history]}
+
+
+def _started(settings: Settings, running: bool) -> dict[str, Any]:
+    """What the running worker was started with; without one, what it would be started with here."""
+    if running:
+        with contextlib.suppress(OSError, ValueError):
+            return dict(json.loads(started_file(settings).read_text()))
+    return essentials(settings)
