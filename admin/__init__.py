@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 import flask
 from markupsafe import Markup
 
-from admin import actions, jobs, login, overview, security, words
+from admin import actions, gpu, jobs, login, overview, security, words
 from admin.access import Access, Limiter
+from admin.live import Seen
 from jobqueue import clock
 from jobqueue.control import Control
 from jobqueue.outbox import Outbox
 from jobqueue.queue import Queue
+from jobqueue.samples import Samples
 from settings import Settings
 
 
@@ -29,10 +31,12 @@ class Worker:
     queue: Queue
     control: Control
     outbox: Outbox
+    samples: Samples
     access: Access
     mask: Callable[[str], str]  # takes secrets and the queries of links out of a text
     started: str = field(default_factory=clock.utc)
     limiter: Limiter = field(default_factory=Limiter)
+    seen: Seen = field(default_factory=Seen)
 
 
 def create_app(worker: Worker) -> flask.Flask:
@@ -44,6 +48,6 @@ def create_app(worker: Worker) -> flask.Flask:
     app.jinja_env.filters["mask"] = worker.mask
     app.jinja_env.finalize = lambda value: value if isinstance(value, Markup) else words.plain(worker.mask(str(value)))
     security.protect(app, worker)
-    for page in (login, actions, overview, jobs):
+    for page in (login, actions, overview, jobs, gpu):
         app.register_blueprint(page.pages)
     return app

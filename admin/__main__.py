@@ -9,6 +9,7 @@ import flask
 import serving
 from admin import Worker, create_app
 from admin.access import Access, secret_of
+from jobqueue.samples import Samples, samples_file
 from operations import Operator
 from service import start
 from settings import Settings, secret_values
@@ -31,7 +32,11 @@ def main() -> None:
             operator = Operator(actor="admin", queue=queue, control=control, outbox=outbox)
             log.info("log in once, within 15 minutes: %s", operator.login_link(page_url(settings)))
         access, mask = Access(secret, control), masker([*secret_values(settings), secret])
-        return create_app(Worker(settings=settings, queue=queue, control=control, outbox=outbox, access=access, mask=mask))
+        samples = Samples(samples_file(settings.data_dir))
+        worker = Worker(
+            settings=settings, queue=queue, control=control, outbox=outbox, samples=samples, access=access, mask=mask
+        )
+        return create_app(worker)
 
     host = f"[{settings.ADMIN_HOST}]" if ":" in settings.ADMIN_HOST else settings.ADMIN_HOST
     serving.serve(app, [f"{host}:{settings.ADMIN_PORT}"], threads=THREADS)

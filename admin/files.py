@@ -17,9 +17,11 @@ from jobqueue.job import Job
 
 #: Files sent at once: a player that stops reading holds a thread, and the page needs some too.
 MOST_READERS = 4
+#: What goes out in one step, whoever reads it: it needs no place.
+SMALL = 64 * 1024
 #: Most bytes of one answer to a player: one that stops reading in the middle of a large video must not keep a place.
 PIECE = 1024 * 1024
-KINDS = ("output", "video", "audio", "image")
+KINDS = ("output", "video", "audio", "image", "frame")
 _places = threading.BoundedSemaphore(MOST_READERS)
 _HEADS = {
     b"\x89PNG": "image/png",
@@ -42,6 +44,14 @@ def present(data_dir: Path, job: Job) -> list[str]:
     return found
 
 
+def frame(data_dir: Path, job: Job) -> str | None:
+    """A mark of the job's newest frame, another one for each; None if there is none."""
+    try:
+        return f"{spool.frame_file(data_dir, job.id, job.owner).stat().st_mtime_ns:x}"
+    except OSError:
+        return None
+
+
 def send(data_dir: Path, job: Job, kind: str, whole: bool = False) -> flask.Response:
     """The file or the part of it that was asked for, piece by piece unless `whole`: players ask on, downloads do not.
 
@@ -50,13 +60,15 @@ def send(data_dir: Path, job: Job, kind: str, whole: bool = False) -> flask.Resp
     handle = _open(data_dir, job, kind)
     if handle is None:
         raise NotFound
-    if not _places.acquire(blocking=False):
+    head, facts = handle.read(12), os.fstat(handle.fileno())
+    small = facts.st_size <= SMALL
+    if not small and not _places.acquire(blocking=False):
         handle.close()
         raise ServiceUnavailable("Too many videos are being watched at once. Close one and try again.", retry_after=5)
-    head, facts = handle.read(12), os.fstat(handle.fileno())
     handle.seek(0)
     response = flask.Response(FileWrapper(handle, 64 * 1024), mimetype=media_type(head))
-    response.call_on_close(_places.release)
+    if not small:
+        response.call_on_close(_places.release)
     response.call_on_close(handle.close)
     response.headers["Content-Security-Policy"] = "sandbox; default-src 'none'"
     if whole or response.mimetype == "application/octet-stream":
@@ -93,7 +105,8 @@ def _open(data_dir: Path, job: Job, kind: str) -> BinaryIO | None:
     """The file, if it is a plain one and no link led to it. The finished video is also found in the local store."""
     if kind not in KINDS:
         return None
-    path = spool.output_file(data_dir, job.id) if kind == "output" else spool.input_file(data_dir, job.id, kind)
+    made = {"output": spool.output_file(data_dir, job.id), "frame": spool.frame_file(data_dir, job.id, job.owner)}
+    path = made.get(kind) or spool.input_file(data_dir, job.id, kind)
     places = [(data_dir / "jobs", path)]
     if kind == "output" and not job.result.get("b2_bucket") and (name := job.result.get("b2_file_name")):
         places.append((data_dir / "outputs", data_dir / "outputs" / str(name)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import flask
 
 from admin import files, words
-from admin.overview import live
+from admin.live import live
 from jobqueue import clock
 from jobqueue.job import Job
 

@@ -1,86 +1,113 @@
-"""The first page: mode, current jobs, GPU, links, last jobs."""
+"""The first page: mode, current jobs, GPU, links, the last day, the last jobs."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import flask
 
-from admin import words
-from admin.security import actor
+from admin import draw, files, words
+from admin.live import STALE_S, head, live, said, words_of
 from jobqueue import clock, glance
+from jobqueue.job import Job
+from jobqueue.samples import card_of
 
 pages = flask.Blueprint("overview", __name__)
 
-#: How old a program's last word may be before it is taken for silent, in seconds.
-STALE_S = 30.0
+#: The sparkline of a card: so many seconds, a point for each so many.
+SPARK_S, SPARK_STEP_S = 1200, 20
+#: Programs whose silence matters here.
+PROGRAMS = ("poller", "inference", "uploader")
 
 
 @pages.get("/")
 def page() -> flask.Response:
-    return live(lambda: flask.render_template("overview.html", **_seen()))
+    worker = flask.current_app.extensions["worker"]
+    newest = worker.samples.mark()[0] // SPARK_STEP_S
+    return live(lambda: flask.render_template("overview.html", **_seen()), words_of(*PROGRAMS), silent(), newest)
 
 
 @pages.app_context_processor
 def header() -> dict[str, Any]:
     """What every page's head shows."""
-    if not flask.g.get("session"):
-        return {"mode": None}
-    worker = flask.current_app.extensions["worker"]
-    flags, said = worker.control.flags(), worker.control.published()
-    now = mode(flags, said)
-    running = [job for job in worker.queue.unfinished() if job.state == "generating"]
-    summary = f"{running[0].progress:.0%}" if running and now == "active" else now
-    return {"worker": worker.settings.worker_id, "mode": now, "summary": summary, "flags": flags, "words": words}
+    return {"mode": None} if not flask.g.get("session") else {**head(), "words": words}
 
 
-def mode(flags: dict[str, Any], said: dict[str, Any]) -> str:
-    """One word for how the worker is, the worst first."""
-    for flag, word in (("unfit", "unfit"), ("draining", "draining"), ("paused", "paused")):
-        if flag in flags:
-            return word
-    inference = said.get("inference", {})
-    if inference.get("age_s", STALE_S) >= STALE_S:
-        return "stopped"
-    return "active" if inference.get("model_loaded") else "starting"
-
-
-def live(render: Callable[[], str]) -> flask.Response:
-    """The page with an ETag made from the data, so that a look at what has not changed costs one query and no render."""
-    etag = _etag()
-    response = flask.make_response(("", 304) if etag in flask.request.if_none_match else render())
-    response.set_etag(etag)
-    return response
-
-
-def _etag() -> str:
-    worker, request = flask.current_app.extensions["worker"], flask.request
-    # a program that falls silent changes no row, and what files are there no row at all: so a new page every minute
-    silent = sorted((name, word["age_s"] >= STALE_S) for name, word in worker.control.published().items())
-    parts = (glance.version(worker.queue.database), silent, clock.utc()[:16], request.full_path, actor(), worker.started)
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
+def silent() -> list[str]:
+    """The programs that have not said anything for too long."""
+    return [name for name in PROGRAMS if said().get(name, {}).get("age_s", STALE_S) >= STALE_S]
 
 
 def _seen() -> dict[str, Any]:
     worker = flask.current_app.extensions["worker"]
-    said, counts, now = worker.control.published(), worker.queue.counts(), clock.utc()
-    current = worker.queue.unfinished()
-    poller = said.get("poller", {})
+    database, now = worker.queue.database, clock.utc()
+    current, poller = worker.queue.unfinished(), said().get("poller", {})
+    ended, busy = glance.ended(database, words.utc_ago(24 * 3600)), _busy(glance.runs(database, words.utc_ago(3600)), now)
     return {
-        "current": [(job, words.left_s(job, now)) for job in current[:6]],
+        "current": [(job, words.left_s(job, now), files.frame(worker.settings.data_dir, job)) for job in current[:6]],
         "more": max(0, len(current) - 6),
-        "counts": counts,
+        "counts": worker.queue.counts(),
         "reports": worker.outbox.waiting(),
-        "ended": glance.ended(worker.queue.database, words.utc_ago(24 * 3600)),
+        "ended": ended,
+        "busy": busy,
+        "day": _day(glance.by_hour(database, words.utc_ago(24 * 3600))),
+        "price": worker.settings.PRICE_PER_HOUR,
+        "took_s": _took_s(last := worker.queue.newest(("succeeded", "failed", "cancelled"), limit=8)),
         "claim": poller.get("claim") or {},
-        "last": worker.queue.newest(("succeeded", "failed", "cancelled"), limit=8),
+        "last": last,
         "gpus": poller.get("gpus") or [],
+        "sparks": _sparks(worker.samples),
+        "card_of": card_of,
         "host": poller.get("system_info") or {},
         "orchestrator": poller.get("orchestrator") or {},
         "orchestrator_url": worker.settings.orchestrator_url,
-        "store": said.get("uploader", {}),
-        "inference": said.get("inference", {}),
-        "silent": [name for name in ("poller", "inference", "uploader") if said.get(name, {}).get("age_s", STALE_S) >= STALE_S],
+        "store": said().get("uploader", {}),
+        "inference": said().get("inference", {}),
+        "silent": silent(),
     }
+
+
+def _sparks(samples: Any) -> dict[str, Any]:
+    """By card: the line of its load over the last minutes, and in words."""
+    now = int(datetime.now(UTC).timestamp())
+    found = {}
+    for card, columns in samples.columns(now - SPARK_S, SPARK_STEP_S).items():
+        at = dict(zip(columns["at"], columns["load"], strict=True))
+        first = (now - SPARK_S) // SPARK_STEP_S * SPARK_STEP_S
+        loads = [at.get(first + n * SPARK_STEP_S) for n in range(SPARK_S // SPARK_STEP_S + 1)]
+        known = [load for load in loads if load is not None]
+        if known:
+            found[card] = (draw.line(loads, 100), f"on average {sum(known) / len(known):.0f} % in the last 20 minutes")
+    return found
+
+
+def _busy(runs: list[dict[str, Any]], now: str) -> float:
+    """The share of the last hour in which a job was on the GPU."""
+    first = words.utc_ago(3600)
+    spans = sorted((max(run["since"], first), min(run["until"] or now, now)) for run in runs)
+    spent, free = 0.0, first
+    for since, until in spans:  # one job is prepared while another one is on the GPU
+        since = max(since, free)
+        if until > since:
+            spent, free = spent + words.seconds(since, until), until
+    return min(1.0, spent / 3600)
+
+
+def _day(hours: dict[str, dict[str, int]]) -> dict[str, Any]:
+    """The last 24 hours as bars, and what they say."""
+    this = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    names = [(this - timedelta(hours=23 - n)).isoformat()[:13] for n in range(24)]
+    counts = [(hours.get(name, {}).get("succeeded", 0), hours.get(name, {}).get("failed", 0)) for name in names]
+    good, bad = draw.bars(counts)
+    return {"good": good, "bad": bad, "most": max(map(sum, counts)), "hours": list(zip(names, counts, strict=True))}
+
+
+def _took_s(jobs: list[Job]) -> float | None:
+    """Seconds of GPU that a finished job takes, of the newest ones."""
+    spans = [
+        words.seconds(job.started_at, job.finished_at)
+        for job in jobs
+        if job.state == "succeeded" and job.started_at and job.finished_at
+    ]
+    return sum(spans) / len(spans) if spans else None

@@ -73,6 +73,11 @@ def utc_ago(seconds_ago: float) -> str:
     return (datetime.now(UTC) - timedelta(seconds=seconds_ago)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def clock_time(at_s: float) -> str:
+    """The hour and minute of wall seconds, UTC."""
+    return datetime.fromtimestamp(at_s, UTC).strftime("%H:%M UTC")
+
+
 def lasted(seconds_: float) -> str:
     """A duration as people say it."""
     if seconds_ < 100:

@@ -14,9 +14,9 @@ function sayTimes() {
   }
 }
 
-// What the operator has opened or plays stays as it is.
+// What the operator has opened or plays, and what another script has drawn, stays as it is.
 const callbacks = {
-  beforeNodeMorphed: (old) => !["VIDEO", "AUDIO"].includes(old.nodeName) && !(old.matches?.("details.ask[open]")),
+  beforeNodeMorphed: (old) => !["VIDEO", "AUDIO"].includes(old.nodeName) && !(old.matches?.("details.ask[open], [data-keep]")),
   beforeAttributeUpdated: (name) => name !== "open",
 };
 
@@ -66,6 +66,7 @@ function ask(details) {
 const KEYS = {
   o: () => { location.href = "/"; },
   j: () => { location.href = "/jobs"; },
+  u: () => { location.href = "/gpu"; },
   r: refresh,
   p: () => { const pause = document.getElementById("pause"); pause ? ask(pause) : document.getElementById("resume")?.focus(); },
   "/": () => { const field = document.getElementById("q"); field ? field.focus() : location.href = "/jobs#q"; },

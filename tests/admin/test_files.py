@@ -134,7 +134,8 @@ def test_readers_that_stop_reading_leave_room_for_the_page(admin: Admin, browser
             reader.sendall(request.encode())
             assert reader.recv(12) == b"HTTP/1.1 200"
             readers.append(reader)
-        refused = get(admin, browser, "output")
+        assert get(admin, browser, "output").status_code == 200  # small: it needs no place
+        refused = browser.get(f"{admin.url}/jobs/large/files/output", headers={"Range": "bytes=0-99"}, timeout=PATIENCE_S)
         assert refused.status_code == 503
         assert int(refused.headers["Retry-After"]) > 0
         assert browser.get(f"{admin.url}/", timeout=PATIENCE_S).status_code == 200

@@ -11,7 +11,10 @@ import numpy as np
 
 from jobqueue import clock, spool
 from jobqueue.job import FETCH, GENERATE
+from jobqueue.samples import samples_file
 from tests.admin.program import Admin, add_done, add_failed, arrival
+from tests.fakes import past
+from tests.fakes.past import CARD
 
 #: Finished jobs whose video takes several answers to send.
 HEAVY = [f"heavy-{number}" for number in range(6)]
@@ -24,20 +27,11 @@ FAILURE = {
     "details": {"batch_size": 16},
     "stack_trace": "Traceback (most recent call last):\n" + "  a very long line " * 20,
 }
-CARD = {
-    "name": "NVIDIA GeForce RTX 3090",
-    "utilization_gpu": 92,
-    "memory_total_mib": 24576,
-    "memory_used_mib": 11468,
-    "temperature_c": 71,
-    "power_w": 244.3,
-    "power_limit_w": 350.0,
-    "throttle_reasons": ["power cap"],
-}
 
 
 def fill(admin: Admin) -> None:
-    """Jobs that are done, failed, cancelled, running and waiting."""
+    """Jobs that are done, failed, cancelled, running and waiting; and a day of the card."""
+    past.fill(samples_file(admin.data_dir), [CARD])
     add_done(admin.queue, admin.data_dir, "done-1", size=128, frames=50)
     for job_id in HEAVY:
         add_done(admin.queue, admin.data_dir, job_id)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from jobqueue import glance
 from jobqueue.control import Control
-from jobqueue.job import FETCH
+from jobqueue.job import FETCH, GENERATE
 from jobqueue.outbox import Outbox
 from jobqueue.queue import Queue
-from tests.jobqueue.conftest import arrival
+from tests.jobqueue.conftest import arrival, ready
 
 
 def test_the_version_stays_while_nothing_happens(queue: Queue) -> None:
@@ -38,10 +38,23 @@ def test_the_version_changes_with_all_that_a_page_shows(queue: Queue, control: C
     changed()
     control.put_up("paused", "a reason", "test")
     changed()
-    control.publish("poller", {"gpus": []})
-    changed()
     control.note("test", "look", None, None, "done")
     changed()
+
+
+def test_the_version_stays_when_a_program_says_how_it_is(queue: Queue, control: Control) -> None:
+    before = glance.version(queue.database)
+    control.publish("poller", {"gpus": []})
+    assert glance.version(queue.database) == before
+
+
+def test_how_far_the_job_on_the_gpu_is(queue: Queue) -> None:
+    assert glance.running(queue.database) is None
+    ready(queue)
+    job = queue.take(GENERATE, "inference/1")
+    assert job
+    queue.progress(job, "inferring", 0.5)
+    assert glance.running(queue.database) == 0.5
 
 
 def test_ends_are_counted_since_a_time(queue: Queue) -> None:

@@ -1,0 +1,103 @@
+"""The GPU page: charts of the last day, what held the clocks back, who is on the card. NVML is never asked in a request.
+
+The poller keeps the samples; a card's facts are what the poller last said. The charts are drawn by `static/gpu.js` from
+`/gpu/history`; without a script the tables say the same.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import flask
+
+from admin import words
+from admin.live import live, said, words_of
+from jobqueue import glance
+from jobqueue.samples import COARSE_S, card_of
+
+pages = flask.Blueprint("gpu", __name__)
+
+#: By name: how long a chart reaches back, and how many seconds a point of it stands for.
+RANGES = {"20 min": (1200, 1), "6 h": (6 * 3600, 20), "24 h": (24 * 3600, 60)}
+
+#: The rows of the tables: column of a sample, what it is, unit, and by what to divide it.
+ROWS = (
+    ("load", "GPU busy", "%", 1),
+    ("encoder", "video encoder", "%", 1),
+    ("decoder", "video decoder", "%", 1),
+    ("memory_used_mib", "memory used", "GiB", 1024),
+    ("temperature_c", "temperature", "°C", 1),
+    ("power_w", "power", "W", 1),
+    ("clock_sm_mhz", "clock", "MHz", 1),
+    ("clock_memory_mhz", "memory clock", "MHz", 1),
+)
+#: What NVML's reasons mean, and whether somebody should look. `telemetry.gpu.THROTTLE_WORDS` has them all.
+REASONS = {
+    "idle": ("nothing to do, so the clocks are low", False),
+    "app clock setting": ("someone has set the clocks", False),
+    "power cap": ("the power limit is reached", False),
+    "hardware slow-down": ("the card protects itself: heat, or too little power", True),
+    "sync boost": ("it keeps pace with another card", False),
+    "software heat limit": ("it is too warm for the full clock", True),
+    "hardware heat limit": ("it is too hot", True),
+    "power brake": ("the power supply calls for less", True),
+    "display": ("a display needs a lower clock", False),
+}
+
+
+@pages.get("/gpu")
+def page() -> flask.Response:
+    samples = flask.current_app.extensions["worker"].samples
+    return live(lambda: flask.render_template("gpu.html", **_seen()), words_of("poller"), samples.mark()[0] // COARSE_S)
+
+
+@pages.get("/gpu/history")
+def history() -> dict[str, Any]:
+    """The samples after a time, as columns by card, and the jobs that were on the GPU since the range began."""
+    worker, request = flask.current_app.extensions["worker"], flask.request
+    span_s, step_s = RANGES.get(request.args.get("range", ""), RANGES["20 min"])
+    now = time.time()
+    after = max(request.args.get("after", 0, type=int), int(now) - span_s - step_s)
+    jobs = glance.runs(worker.queue.database, words.utc_ago(span_s))
+    return {
+        "moved": worker.samples.mark()[1],
+        "now": int(now),
+        "step": step_s,
+        "cards": worker.samples.columns(min(after, 2**40), step_s),
+        "jobs": [[job["id"], job["since"], job["until"], job["state"]] for job in jobs],
+    }
+
+
+def _seen() -> dict[str, Any]:
+    samples, poller = flask.current_app.extensions["worker"].samples, said().get("poller", {})
+    chosen = flask.request.args.get("range", "")
+    chosen = chosen if chosen in RANGES else "20 min"
+    now, (span_s, _) = time.time(), RANGES[chosen]
+    past, held = samples.extremes(now - span_s, now), samples.held(now - 3600)
+    minutes = samples.columns(int(now) - 1200, 60)
+    cards = [
+        {
+            "gpu": gpu,
+            "id": card_of(gpu),
+            "past": past.get(card_of(gpu), {}),
+            "held": {word: share for word, share in held.get(card_of(gpu), {}).items() if share > 0},
+            "minutes": minutes.get(card_of(gpu)),
+            "processes": [(process, whose(process["pid"])) for process in gpu.get("processes") or ()],
+        }
+        for gpu in poller.get("gpus") or []
+    ]
+    jobs = glance.runs(flask.current_app.extensions["worker"].queue.database, words.utc_ago(span_s), most=20)
+    return {"cards": cards, "ranges": RANGES, "range": chosen, "rows": ROWS, "reasons": REASONS, "jobs": jobs, "poller": poller}
+
+
+def whose(pid: int, proc: Path = Path("/proc")) -> str:
+    """What a process on the card is. NVML counts by the host's ids, so in a container it may be nobody we can see."""
+    try:
+        words_ = (proc / str(pid) / "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return "hidden (a process id of the host)"
+    if b"inference" in words_ and b"-m" in words_:
+        return "this worker's inference"
+    return Path(words_[0].decode(errors="replace")).name[:60] or "unknown"
