@@ -39,4 +39,4 @@ def smaller(network: Any, device: torch.device, dtype: torch.dtype) -> Any:
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Linear) and child.bias is None:
                 setattr(module, name, Linear8(child.weight, device, dtype))
-    return network.to(device=device).eval().requires_grad_(False)
+    return network.to(device=device, dtype=dtype).eval().requires_grad_(False)

@@ -79,7 +79,7 @@ def nearest(aspect: float, area: int) -> tuple[int, int]:
     """
     most = _down(MOST_SIDE)
     tried = []
-    for ratio, turned in ((aspect, False), (1 / aspect, True)):
+    for ratio, turned in ((1 / aspect, True), (aspect, False)):  # at a tie the height is taken down
         first = min(max(_down(int((area * ratio) ** 0.5)), LEAST_SIDE), most)
         other = min(max(_down(area // first), LEAST_SIDE), most)
         tried.append((other, first) if turned else (first, other))

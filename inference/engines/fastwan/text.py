@@ -28,10 +28,9 @@ KEPT = 500
 
 
 def clean(prompt: str) -> str:
-    """The prompt as the published pipelines clean it: broken encodings mended, HTML entities replaced, white space and
-    control characters made single spaces."""
+    """The prompt as the published pipelines clean it: broken encodings mended, control characters dropped, HTML entities
+    replaced, white space made single spaces."""
     text = html.unescape(html.unescape(ftfy.fix_text(prompt)))
-    text = "".join(" " if ord(sign) < 32 or 127 <= ord(sign) < 160 else sign for sign in text)
     return re.sub(r"\s+", " ", text).strip()
 
 

@@ -1,0 +1,150 @@
+"""The published repository as files: found under either name, and refused in one line when something is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+from errors import EngineFailed  # noqa: E402
+from inference.engines.fastwan import layout, models  # noqa: E402
+from inference.engines.fastwan.eight import Linear8  # noqa: E402
+from inference.engines.fastwan.engine import Engine  # noqa: E402
+from tests.fakes import fastwan  # noqa: E402
+from tests.inference.fastwan.runs import BESIDE  # noqa: E402
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def copy(repository: Path, tmp_path: Path) -> Path:
+    shutil.copytree(repository, tmp_path / "models")
+    return tmp_path / "models"
+
+
+def home(folder: Path) -> Path:
+    return folder / layout.FOLDERS[0]
+
+
+def test_nothing_is_missing_from_the_published_layout(repository: Path) -> None:
+    assert Engine.missing(repository) == []
+
+
+@pytest.mark.parametrize("name", [layout.FOLDERS[1], "."])
+def test_the_other_repository_and_the_folder_itself_are_accepted(repository: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(home(repository), tmp_path / "models" / name, dirs_exist_ok=True)
+    assert Engine.missing(tmp_path / "models") == []
+
+
+def test_without_any_file_each_network_is_named_with_the_command_that_fetches_it(tmp_path: Path) -> None:
+    lines = Engine.missing(tmp_path)
+    assert len(lines) == 4
+    assert all("is missing" in line and "worker models pull fastwan" in line for line in lines)
+
+
+def lose(path: str) -> Callable[[Path], None]:
+    return lambda folder: (home(folder) / path).unlink()
+
+
+def cut(path: str) -> Callable[[Path], None]:
+    def do(folder: Path) -> None:
+        file = home(folder) / path
+        file.write_bytes(file.read_bytes()[:-100])
+
+    return do
+
+
+def fill(path: str, content: str) -> Callable[[Path], None]:
+    def do(folder: Path) -> None:
+        (home(folder) / path).write_text(content)
+
+    return do
+
+
+SHARD = "text_encoder/model-00002-of-00004.safetensors"
+TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (lose(SHARD), f"{SHARD}: is missing"),
+        (cut(SHARD), f"{SHARD}: has "),
+        (fill(SHARD, "<html>not found</html>"), f"{SHARD}: is not a file of safetensors (22 bytes)"),
+        (cut("vae/diffusion_pytorch_model.safetensors"), "vae/diffusion_pytorch_model.safetensors: has "),
+        (lose(TRANSFORMER), f"{TRANSFORMER}: is missing"),
+        (lose("transformer/config.json"), "transformer/config.json: is missing"),
+        (fill("text_encoder/config.json", "{"), "text_encoder/config.json: is not JSON"),
+        (fill("vae/config.json", "[]"), "vae/config.json: is not a JSON object"),
+        (lose("tokenizer/tokenizer.json"), "tokenizer/tokenizer.json: is missing"),
+    ],
+)
+def test_a_file_that_is_missing_or_cut_short_is_named_in_one_line(
+    copy: Path, spoil: Callable[[Path], None], named: str
+) -> None:
+    spoil(copy)
+    (line,) = Engine.missing(copy)
+    assert named in line
+    assert "worker models pull fastwan" in line
+    with pytest.raises(EngineFailed) as caught:
+        models.load(copy, "cpu", torch.float32, BESIDE)
+    assert caught.value.message == line
+
+
+def test_no_text_encoder_is_said(copy: Path) -> None:
+    shutil.rmtree(home(copy) / "text_encoder")
+    (line,) = Engine.missing(copy)
+    assert "text_encoder/config.json: is missing" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [("transformer", "in_channels", 36), ("transformer", "image_dim", 1280), ("vae", "z_dim", 16)],
+)
+def test_another_model_is_refused_by_what_differs(copy: Path, name: str, field: str, value: int) -> None:
+    path = home(copy) / name / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    with pytest.raises(EngineFailed, match=f"{field} is {value}, must be"):
+        models.load(copy, "cpu", torch.float32, BESIDE)
+
+
+def test_a_network_with_other_tensors_is_refused(copy: Path) -> None:
+    path = home(copy) / "transformer" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "num_layers": 4}))
+    with pytest.raises(EngineFailed, match=r"lacks blocks\.3"):
+        models.load(copy, "cpu", torch.float32, BESIDE)
+
+
+def test_weights_of_a_sparse_attention_are_said_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fastwan.write(tmp_path, gates=True)
+    with caplog.at_level(logging.WARNING):
+        loaded = models.load(tmp_path, "cpu", torch.float32, BESIDE)
+    assert "dense attention is used" in caplog.text
+    assert not any("gate" in name for name, _ in loaded.transformer.named_parameters())
+
+
+def test_the_precision_is_that_of_the_published_loader(repository: Path) -> None:
+    loaded = models.load(repository, "cpu", torch.bfloat16, BESIDE)
+    kinds = {name: tensor.dtype for name, tensor in loaded.transformer.named_parameters()}
+    wide = {name for name, kind in kinds.items() if kind == torch.float32}
+    assert {name for name in kinds if any(part in name for part in models.IN_32_BITS)} == wide
+    assert loaded.vae.encoder.conv_in.weight.dtype == torch.float32
+    assert loaded.vae.decoder.conv_in.weight.dtype == torch.bfloat16
+
+
+def test_eight_bits_change_the_embeddings_a_little(repository: Path) -> None:
+    from inference.engines.fastwan import text
+
+    whole = models.load(repository, "cpu", torch.float32, replace(BESIDE, text="card"))
+    less = models.load(repository, "cpu", torch.float32, replace(BESIDE, text="card8"))
+    assert sum(isinstance(module, Linear8) for module in less.text.modules()) == 2 * 7
+    expected, got = (text.embed(each, "a person smiles") for each in (whole, less))
+    assert 0 < float((got - expected).norm() / expected.norm()) < 0.03
