@@ -24,7 +24,7 @@ def started_file(settings: Settings) -> Path:
 
 def essentials(settings: Settings) -> dict[str, Any]:
     """Who the worker is and where it listens; nothing secret."""
-    page = f"http://{settings.ADMIN_HOST}:{settings.ADMIN_PORT}" if settings.admin_enabled else None
+    page = page_url(settings) if settings.admin_enabled else None
     return {
         "worker_id": settings.worker_id,
         "mode": settings.mode,
@@ -32,6 +32,12 @@ def essentials(settings: Settings) -> dict[str, Any]:
         "http_port": settings.HTTP_PORT,
         "page": page,
     }
+
+
+def page_url(settings: Settings) -> str:
+    """Where a browser on this machine finds the admin page."""
+    host = "127.0.0.1" if settings.ADMIN_HOST in ("0.0.0.0", "::") else settings.ADMIN_HOST  # noqa: S104 - compared, not bound
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.ADMIN_PORT}"
 
 
 def status(settings: Settings, operator: Operator) -> dict[str, Any]:

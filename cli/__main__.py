@@ -17,7 +17,7 @@ def main() -> None:
 
 for command in (
     *(setup.setup, up.up, demo.demo, testing.test, look.status, look.jobs, operate.pause, operate.resume, operate.drain),
-    *(operate.retry, operate.cancel, operate.submit, look.logs, models.models),
+    *(operate.retry, operate.cancel, operate.submit, operate.restart, operate.login_url, look.audit, look.logs, models.models),
 ):
     main.add_command(command)
 

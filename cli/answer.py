@@ -97,7 +97,10 @@ def not_found(job_id: str) -> NoReturn:
 
 
 def _user() -> str:
+    """Who acts, and from which address if over ssh."""
+    address = settings_module.child_environment().get("SSH_CLIENT", "").split(" ")[0]
     try:
-        return getpass.getuser()
+        name = getpass.getuser()
     except (KeyError, OSError):  # a user id without a name, as containers have
-        return str(os.getuid())
+        name = str(os.getuid())
+    return f"{name}@{address}" if address else name

@@ -11,7 +11,7 @@ from cli.answer import Worker, not_found, open_worker, say, with_json
 from cli.logs import logs
 from jobqueue.job import FINISHED, STAGES, Event, Job
 
-__all__ = ["jobs", "logs", "status"]
+__all__ = ["audit", "jobs", "logs", "status"]
 
 STATES = (*(state for stage in STAGES for state in (stage.waiting, stage.working)), *sorted(FINISHED))
 #: How old a program's last word may be before it is not taken for the present any more, in seconds.
@@ -40,6 +40,19 @@ def jobs(job_id: str | None, state: tuple[str, ...], limit: int, as_json: bool) 
         return
     found = worker.operator.queue.newest(state, limit=limit)
     say("\n".join(map(_line, found)) or "no jobs", [answers.summary(job) for job in found], as_json)
+
+
+@click.command()
+@click.argument("text", required=False, default="")
+@click.option("-n", "limit", default=20, show_default=True, type=click.IntRange(1, 1000), help="How many at the most.")
+@with_json
+def audit(text: str, limit: int, as_json: bool) -> None:
+    """What operators did, newest first; with TEXT, only what holds it."""
+    notes = open_worker().operator.control.notes(limit, text)
+    words = [" ".join(str(note[name]) for name in ("at", "actor", "action", "target") if note[name]) for note in notes]
+    whys = [f" ({note['reason']})" if note["reason"] else "" for note in notes]
+    lines = [f"{word}{why}: {note['result']}" for word, why, note in zip(words, whys, notes, strict=True)]
+    say("\n".join(lines) or "nothing", notes, as_json)
 
 
 def _one(worker: Worker, job_id: str, as_json: bool) -> None:

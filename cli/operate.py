@@ -2,29 +2,53 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import click
 
+import answers
+import supervision
 from cli.answer import EXIT_FAILED, EXIT_REFUSED, EXIT_USAGE, Failure, Worker, not_found, open_worker, say, with_json
 from jobqueue import intake
 from jobqueue.job import Job
+from operations import RESTARTABLE
 
 #: How often a command that waits looks again, in seconds.
 LOOK_EVERY_S = 0.25
+
+
+class Span(click.ParamType[float]):
+    """A span of time, in seconds."""
+
+    name = "time"
+    units: ClassVar = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", value)
+        if not parts or "".join(f"{number}{unit}" for number, unit in parts) != value:
+            self.fail(f"{value}: must be a time like 90s, 30m, 1h or 1h30m", param, ctx)
+        return sum(float(number) * self.units[unit] for number, unit in parts)
+
+
+SPAN = Span()
 
 reason_option = click.option("--reason", default="", help="Why; it is shown on the page and kept in the audit trail.")
 
 
 @click.command()
 @reason_option
+@click.option("--for", "for_s", type=SPAN, metavar="TIME", help="Resume by itself after 90s, 30m, 1h, 1h30m, 2d …")
 @with_json
-def pause(reason: str, as_json: bool) -> None:
+def pause(reason: str, for_s: float | None, as_json: bool) -> None:
     """Claim and start nothing new; what runs is finished, uploads and reports go on."""
-    changed = open_worker().operator.pause(reason)
+    with _refusing():
+        changed = open_worker().operator.pause(reason, for_s)
     say("paused" if changed else "it was paused already", {"paused": True, "changed": changed}, as_json)
 
 
@@ -38,39 +62,68 @@ def resume(as_json: bool) -> None:
 
 @click.command()
 @reason_option
+@click.option("--deadline", "deadline_s", type=SPAN, metavar="TIME", help="End after 10m, 1h … even if jobs are left.")
 @with_json
-def drain(reason: str, as_json: bool) -> None:
+def drain(reason: str, deadline_s: float | None, as_json: bool) -> None:
     """Claim nothing new; when all jobs are done and reported the worker ends with code 0."""
-    changed = open_worker().operator.drain(reason)
+    with _refusing():
+        changed = open_worker().operator.drain(reason, deadline_s)
     say("draining" if changed else "it was draining already", {"draining": True, "changed": changed}, as_json)
 
 
 @click.command()
-@click.argument("job_id", metavar="JOB")
+@click.argument("program", type=click.Choice(RESTARTABLE))
+@reason_option
+@click.option("--after-job/--now", "after_job", default=True, show_default=True, help="Wait for the end of its job, or not.")
 @with_json
-def retry(job_id: str, as_json: bool) -> None:
-    """Begin a failed or cancelled job anew."""
+def restart(program: str, reason: str, after_job: bool, as_json: bool) -> None:
+    """Start a program anew. With --now, the job that it works on begins again."""
     worker = open_worker()
-    job = worker.operator.retry(job_id)
+    busy = bool(worker.operator.busy(program)) and after_job
+    try:
+        changed = worker.operator.restart(program, worker.settings.run_dir, reason, after_job)
+    except supervision.NotRunning as error:
+        raise Failure(f"the worker does not run here: {error}", EXIT_FAILED) from None
+    text = f"{program} restarts" + (" after its job" if busy else "")
+    say(text if changed else "that was asked for already", {"program": program, "after_job": busy, "changed": changed}, as_json)
+
+
+@click.command()
+@click.argument("job_ids", metavar="JOB...", nargs=-1, required=True)
+@with_json
+def retry(job_ids: tuple[str, ...], as_json: bool) -> None:
+    """Begin failed or cancelled jobs anew."""
+    worker = open_worker()
+    if len(job_ids) > 1:
+        with _refusing():
+            done = worker.operator.retry_all(list(job_ids))
+        say(f"{len(done)} of {len(job_ids)} jobs begin anew", {"asked": len(job_ids), "done": done}, as_json)
+        return
+    job = worker.operator.retry(job_ids[0])
     if job is None:
-        found = worker.operator.queue.get(job_id) or not_found(job_id)
-        raise Failure(f"{job_id}: is {found.state}; only failed and cancelled jobs can be retried", EXIT_REFUSED)
+        found = worker.operator.queue.get(job_ids[0]) or not_found(job_ids[0])
+        raise Failure(f"{found.id}: is {found.state}; only failed and cancelled jobs can be retried", EXIT_REFUSED)
     say(f"{job.id} begins anew, round {job.round}", {"job": job.id, "state": job.state, "round": job.round}, as_json)
 
 
 @click.command()
-@click.argument("job_id", metavar="JOB")
+@click.argument("job_ids", metavar="JOB...", nargs=-1, required=True)
 @reason_option
 @with_json
-def cancel(job_id: str, reason: str, as_json: bool) -> None:
-    """Ask for a job to end."""
-    worker = open_worker()
-    if not worker.operator.cancel(job_id, reason or "cancelled by the operator"):
-        found = worker.operator.queue.get(job_id) or not_found(job_id)
-        raise Failure(f"{job_id}: is {found.state} already", EXIT_REFUSED)
-    found = worker.operator.queue.get(job_id) or not_found(job_id)
+def cancel(job_ids: tuple[str, ...], reason: str, as_json: bool) -> None:
+    """Ask for jobs to end."""
+    worker, reason = open_worker(), reason or "cancelled by the operator"
+    if len(job_ids) > 1:
+        with _refusing():
+            done = worker.operator.cancel_all(list(job_ids), reason)
+        say(f"{len(done)} of {len(job_ids)} jobs end", {"asked": len(job_ids), "done": done}, as_json)
+        return
+    cancelled = worker.operator.cancel(job_ids[0], reason)
+    found = worker.operator.queue.get(job_ids[0]) or not_found(job_ids[0])
+    if not cancelled:
+        raise Failure(f"{found.id}: is {found.state} already", EXIT_REFUSED)
     word = "is cancelled" if found.state == "cancelled" else "will be cancelled within a second"
-    say(f"{job_id} {word}", {"job": job_id, "state": found.state}, as_json)
+    say(f"{found.id} {word}", {"job": found.id, "state": found.state}, as_json)
 
 
 @click.command()
@@ -79,6 +132,7 @@ def cancel(job_id: str, reason: str, as_json: bool) -> None:
 @click.option("--image", help="fastwan: the picture to begin with.")
 @click.option("--prompt", help="fastwan: what shall happen.")
 @click.option("--param", "fields", multiple=True, metavar="NAME=VALUE", help="Another field of the job; may be repeated.")
+@click.option("--sample", is_flag=True, help="The sample job, which shows that the whole chain works.")
 @click.option("--wait", is_flag=True, help="Return when the job is over; 1 if it failed.")
 @with_json
 def submit(
@@ -87,6 +141,7 @@ def submit(
     image: str | None,
     prompt: str | None,
     fields: tuple[str, ...],
+    sample: bool,
     wait: bool,
     as_json: bool,
 ) -> None:
@@ -94,10 +149,12 @@ def submit(
     worker = open_worker()
     payload: dict[str, Any] = {"video_url": video, "audio_url": audio, "image_url": image, "prompt": prompt}
     payload = {name: value for name, value in payload.items() if value is not None} | dict(map(_field, fields))
+    if sample and payload:
+        raise Failure("--sample: is a job of its own, without files, links or fields", EXIT_USAGE)
+    engine, data_dir = intake.shape(worker.settings.ENGINE), worker.settings.data_dir
     try:
-        job = worker.operator.submit(payload, intake.shape(worker.settings.ENGINE), worker.settings.data_dir)
-    except ValueError as error:
-        raise Failure(str(error), EXIT_USAGE) from None
+        with _refusing():
+            job = worker.operator.sample(engine, data_dir) if sample else worker.operator.submit(payload, engine, data_dir)
     except PermissionError as error:  # in a container the commands act as WORKER_USER, who may not read all that root may
         raise Failure(f"{error.filename}: user {os.getuid()} may not read it", EXIT_USAGE) from None
     if wait:
@@ -107,6 +164,25 @@ def submit(
     say(text, {"job": job.id, "state": job.state, "output_url": output, "error": job.error}, as_json)
     if job.state in ("failed", "cancelled"):
         raise Failure((job.error or {}).get("message", job.cancel_reason or job.state), EXIT_FAILED)
+
+
+@click.command("login-url")
+@with_json
+def login_url(as_json: bool) -> None:
+    """A link that logs in to the admin page once, within 15 minutes."""
+    worker = open_worker()
+    page = answers.status(worker.settings, worker.operator)["page"] or answers.page_url(worker.settings)
+    link = worker.operator.login_link(page)
+    say(link, {"login_url": link}, as_json)
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """What an operation refuses, as the command's failure."""
+    try:
+        yield
+    except ValueError as error:
+        raise Failure(str(error), EXIT_USAGE) from None
 
 
 def _field(text: str) -> tuple[str, Any]:

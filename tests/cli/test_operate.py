@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from pathlib import Path
 
 import pytest
 
 from errors import EngineFailed
+from jobqueue import clock
 from jobqueue.job import FETCH, NewJob
-from operations import Operator
+from operations import Operator, login_hash
 from tests.cli.conftest import Run
 
 
@@ -97,3 +100,62 @@ def test_a_wrong_job_is_refused_with_one_line(worker: Run, arguments: tuple[str,
     assert done.returncode == 2
     assert done.stderr.startswith(line)
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("said", "seconds"), [("90s", 90), ("30m", 1800), ("1h30m", 5400), ("2d", 172800), ("0.5h", 1800)])
+def test_a_pause_for_a_time_says_when_it_ends(worker: Run, operator: Operator, said: str, seconds: float) -> None:
+    assert worker("pause", "--reason", "lunch", "--for", said).stdout == "paused\n"
+    flag = operator.control.flag("paused")
+    assert flag
+    assert flag["until_boot_s"] - clock.now() == pytest.approx(seconds, abs=20)
+
+
+@pytest.mark.parametrize("said", ["", "10", "h", "1h 30m", "-1m", "1w", "0s", "99d", "infd"])
+@pytest.mark.usefixtures("operator")
+def test_a_time_that_makes_no_sense_is_refused(worker: Run, said: str) -> None:
+    for command in (("pause", "--for"), ("drain", "--deadline")):
+        done = worker(*command, said)
+        assert done.returncode == 2
+        assert "must be a time" in done.stderr
+
+
+def test_many_jobs_are_retried_and_cancelled_at_once(worker: Run, operator: Operator) -> None:
+    for job_id in ("one", "two"):
+        fail(operator, job_id)
+    assert worker("retry", "one", "two", "none").stdout == "2 of 3 jobs begin anew\n"
+    assert json.loads(worker("cancel", "one", "two", "--json").stdout) == {"asked": 2, "done": ["one", "two"]}
+    assert worker("cancel", *(f"job-{number}" for number in range(501))).stderr == "501 jobs; at most 500 at once\n"
+
+
+def test_the_sample_job_needs_nothing(worker: Run, operator: Operator) -> None:
+    job = operator.queue.get(worker("submit", "--sample", ENGINE="preview").stdout.strip())
+    assert job
+    assert job.id.startswith("sample-")
+    assert worker("submit", "--sample", "face.mp4").returncode == 2
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_restart_without_a_worker_says_so(worker: Run) -> None:
+    done = worker("restart", "inference", "--reason", "a leak")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("the worker does not run here: ")
+    assert worker("restart", "guard").returncode == 2
+
+
+def test_a_log_in_link_is_made_on_demand(worker: Run, operator: Operator) -> None:
+    link = json.loads(worker("login-url", "--json").stdout)["login_url"]
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/login#code=[2-9A-Z]{4}-[2-9A-Z]{4}", link)
+    assert operator.control.use_login(login_hash(link.split("=")[1]), time.time())
+
+
+def test_the_audit_trail_is_read_and_searched(worker: Run, operator: Operator) -> None:
+    operator.pause("lunch")
+    operator.resume()
+    lines = worker("audit").stdout.splitlines()
+    assert [line.split(" ", 1)[1] for line in lines] == ["test resume: done", "test pause (lunch): done"]
+    assert len(json.loads(worker("audit", "LUNCH", "--json").stdout)) == 1
+
+
+def test_the_trail_says_from_where_somebody_came(worker: Run, operator: Operator) -> None:
+    worker("pause", SSH_CLIENT="192.0.2.7 50000 22")
+    assert operator.control.notes(1)[0]["actor"].endswith("@192.0.2.7")
