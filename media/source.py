@@ -14,6 +14,7 @@ import av
 from av.error import FFmpegError, InvalidDataError
 
 from errors import InvalidInput
+from media import header
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ ALLOWED = "video as MP4, MOV, MKV, WebM, AVI; sound as WAV, MP3, M4A, FLAC, OGG;
 #: A picture may have this many pixels (8192 x 8192) and no side longer than this.
 MAX_PIXELS = 8192 * 8192
 MAX_SIDE_PX = 16384
+#: Nor one shorter than this: it is the smallest that any model here makes something of.
+MIN_SIDE_PX = 32
 
 #: A title in an old encoding is no reason to refuse a file; from version 19 on PyAV thinks so itself.
 TOLERANT: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
@@ -51,6 +54,9 @@ def open_input(path: Path) -> Any:
     """The file as an `av` input container; use it as a context. Raises InvalidInput if it is no media that we read."""
     if path.stat().st_size == 0:
         raise InvalidInput("the file is empty (0 bytes)")
+    said = header.size(path)
+    if said is not None:
+        check_size(*said)
     try:
         return av.open(
             f"file:{path}",
@@ -128,9 +134,10 @@ def check_size(width: int, height: int) -> None:
     if not width or not height:
         raise InvalidInput("the picture has no size: the file is cut off or damaged, or has no frame in it (0 frames)")
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
-        raise InvalidInput(f"the picture is {width}x{height} pixels, at most {MAX_PIXELS // 1_000_000} megapixels are allowed")
-    if min(width, height) < 16:
-        raise InvalidInput(f"the picture is {width}x{height} pixels, at least 16x16 are needed")
+        most = f"at most {MAX_PIXELS // 1_000_000} megapixels and {MAX_SIDE_PX} pixels a side are allowed"
+        raise InvalidInput(f"the picture is {width}x{height} pixels, {most}")
+    if min(width, height) < MIN_SIDE_PX:
+        raise InvalidInput(f"the picture is {width}x{height} pixels, at least {MIN_SIDE_PX}x{MIN_SIDE_PX} are needed")
 
 
 def seek(container: Any, stream: Any, to_s: float) -> bool:

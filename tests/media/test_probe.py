@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,7 +16,7 @@ import pytest
 
 from errors import InvalidInput
 from media.probe import answer, probe
-from tests.media import files
+from tests.media import files, pictures
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -147,6 +149,39 @@ def test_a_picture_of_absurd_size_is_refused_before_it_is_decoded(tmp_path: Path
     flat = np.zeros((20, 20_000, 3), np.uint8)
     (tmp_path / "a.png").write_bytes(cv2.imencode(".png", flat)[1].tobytes())
     assert "20000x20" in refusal(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (31, 400), (400, 31)])
+def test_a_picture_that_nothing_can_be_made_of_is_refused_with_the_least_size(tmp_path: Path, size: tuple[int, int]) -> None:
+    (tmp_path / "a").write_bytes(pictures.encoded(np.zeros((size[1], size[0], 3), np.uint8)))
+    assert refusal(tmp_path / "a", "image") == f"the picture is {size[0]}x{size[1]} pixels, at least 32x32 are needed"
+
+
+def test_a_decompression_bomb_costs_no_memory(tmp_path: Path) -> None:
+    """1.2 GB of pixels in a megabyte: refused by what the header says, before any decoder is shown it."""
+    (tmp_path / "bomb").write_bytes(pictures.bomb(20_000, 20_000))
+    (tmp_path / "small").write_bytes(pictures.encoded(files.numbered(3, 80, 64)))
+    said, peak_bytes = probed(tmp_path / "bomb")
+    _, usual_bytes = probed(tmp_path / "small")
+    assert said["error"].startswith("the picture is 20000x20000 pixels, at most 67 megapixels and 16384 pixels a side")
+    assert peak_bytes < usual_bytes + (32 << 20)
+
+
+def probed(path: Path) -> tuple[dict[str, Any], int]:
+    """What the command prints, and the most memory that it had."""
+    command = [sys.executable, "-m", "media.probe", "--as", "image", str(path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        said = json.loads(process.stdout.read())
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return said, used.ru_maxrss * 1024
+
+
+def test_a_webp_that_moves_is_no_video_that_can_be_read(tmp_path: Path) -> None:
+    path = pictures.moving(tmp_path / "a.webp", "libwebp_anim", "yuv420p")
+    assert refusal(path) == "this is a WebP image that moves, which cannot be read as a video; send it as GIF or MP4"
 
 
 def test_a_turned_video_is_measured_upright(tmp_path: Path) -> None:

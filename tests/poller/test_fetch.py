@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from errors import Cancelled, InvalidInput
@@ -18,6 +19,7 @@ from poller.download import Limits
 from poller.identity import News
 from tests.fakes import clips
 from tests.fakes.file_server import FileServer, Handler, status, whole
+from tests.media import pictures
 from tests.poller.house import House, eventually, running
 
 VIDEO, SPEECH = clips.video(), clips.speech()
@@ -79,6 +81,56 @@ def test_what_is_no_media_is_the_senders_fault_and_the_field_is_named(
             fetch.fetch(job, progress(house, job), inputs(house), News())
     assert raised.value.message.startswith(f"{field}: ")
     assert raised.value.stage in ("validation", "download")
+
+
+def image_job(house: House, link: str) -> Job:
+    return house.job("claimed", engine="fastwan", inputs={"image_url": link, "prompt": "a walk"})
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"<html><body>log in</body></html>", "this is an HTML page, not media"),
+        (VIDEO, "this is a video, not an image"),
+        (SPEECH, "this is sound, not an image"),
+        (pictures.encoded(np.zeros((1, 1, 3), np.uint8)), "the picture is 1x1 pixels, at least 32x32 are needed"),
+        (pictures.bomb(20_000, 20_000), "the picture is 20000x20000 pixels, at most 67 megapixels"),
+        (pictures.CMYK_JPEG[:150], "the image is damaged or cut off"),
+    ],
+    ids=["a page", "a video", "sound", "a dot", "a bomb", "cut off"],
+)
+def test_a_bad_image_fails_its_job_at_once_and_says_why(house: House, content: bytes, says: str) -> None:
+    with served(content) as images:
+        image_job(house, images.url())
+        with running(fetch.loop(house.queue, inputs(house), News(), "poller/test.1")):
+            eventually(lambda: house.queue.counts() == {"failed": 1})
+    ((_, job),) = house.outbox.due()
+    assert job.error is not None
+    assert (job.error["error_type"], job.error["retryable"], job.error["stage"]) == ("media_error", False, "validation")
+    assert job.error["message"].startswith(f"image_url: {says}")
+    assert not spool.input_file(house.data_dir, job.id, "image_url").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "size"),
+    [
+        (pictures.CMYK_JPEG, (32, 32)),
+        (pictures.lying_on_its_side(pictures.encoded(np.zeros((48, 64, 3), np.uint8), ".jpg")), (48, 64)),
+        (pictures.encoded(np.zeros((48, 64, 4), np.uint16)), (64, 48)),
+        (pictures.encoded(np.zeros((48, 64, 3), np.uint8), ".gif"), (64, 48)),
+    ],
+    ids=["CMYK", "turned", "16 bits and alpha", "GIF"],
+)
+def test_an_unusual_image_is_brought_and_measured_upright(house: House, content: bytes, size: tuple[int, int]) -> None:
+    with served(content) as images:
+        job = image_job(house, images.url())
+        with running(fetch.loop(house.queue, inputs(house), News(), "poller/test.1")):
+            eventually(lambda: house.queue.counts() == {"ready": 1})
+    fetched = house.queue.get(job.id)
+    assert fetched is not None
+    probed = fetched.result["inputs_probed"]["image_url"]
+    assert (probed["kind"], probed["width"], probed["height"]) == ("image", *size)
+    assert spool.input_file(house.data_dir, job.id, "image_url").read_bytes() == content
 
 
 def test_a_dead_link_is_the_senders_fault(house: House) -> None:

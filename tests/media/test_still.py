@@ -1,0 +1,101 @@
+"""Any image becomes the picture that a person would see: upright, 8 bits, without transparency."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from errors import InvalidInput
+from media import still
+from media.probe import answer
+from tests.media import files, pictures
+
+#: (height, width, channels) in OpenCV's order: blue above, red below.
+TWO = np.zeros((64, 80, 3), np.uint8)
+TWO[:32, :, 0] = TWO[32:, :, 2] = 255
+
+
+def read(tmp_path: Path, content: bytes) -> still.Picture:
+    """The picture, of a file that the probe takes too."""
+    path = tmp_path / "a"
+    path.write_bytes(content)
+    said = answer(path, "image", None)
+    assert said["ok"], said
+    picture = still.read(path)
+    assert picture.dtype == np.uint8
+    assert picture.shape == (said["height"], said["width"], 3)
+    return picture
+
+
+def is_near(colour: NDArray[Any], wanted: tuple[int, int, int]) -> bool:
+    return bool(np.abs(colour.astype(int) - wanted).max() <= 8)
+
+
+@pytest.mark.parametrize("extension", [".png", ".jpg", ".webp", ".bmp", ".tiff", ".gif"])
+def test_colours_are_rgb(tmp_path: Path, extension: str) -> None:
+    picture = read(tmp_path, pictures.encoded(TWO, extension))
+    assert is_near(picture[5, 40], (0, 0, 255))
+    assert is_near(picture[60, 40], (255, 0, 0))
+
+
+def test_cmyk_is_shown_in_its_colours(tmp_path: Path) -> None:
+    assert is_near(read(tmp_path, pictures.CMYK_JPEG)[16, 16], (255, 0, 0))
+
+
+@pytest.mark.parametrize("extension", [".png", ".webp", ".tiff"])
+def test_what_is_transparent_is_laid_on_white(tmp_path: Path, extension: str) -> None:
+    glass = np.dstack([TWO, np.full((64, 80), 255, np.uint8)])
+    glass[:, :20, 3], glass[:, 20:40, 3] = 0, 128
+    picture = read(tmp_path, pictures.encoded(glass, extension))
+    assert is_near(picture[60, 10], (255, 255, 255))
+    assert is_near(picture[60, 30], (255, 127, 127))
+    assert is_near(picture[60, 70], (255, 0, 0))
+
+
+def test_sixteen_bits_become_eight(tmp_path: Path) -> None:
+    deep = TWO.astype(np.uint16) * 257
+    assert np.array_equal(read(tmp_path, pictures.encoded(deep)), TWO[:, :, ::-1])
+    glass = np.dstack([deep, np.full((64, 80), 32_768, np.uint16)])
+    assert is_near(read(tmp_path, pictures.encoded(glass))[60, 40], (255, 127, 127))
+
+
+def test_grey_becomes_colour(tmp_path: Path) -> None:
+    assert is_near(read(tmp_path, pictures.encoded(np.full((64, 80), 77, np.uint8)))[5, 5], (77, 77, 77))
+
+
+def test_a_turned_photograph_stands_upright(tmp_path: Path) -> None:
+    picture = read(tmp_path, pictures.lying_on_its_side(pictures.encoded(TWO, ".jpg")))
+    assert picture.shape == (80, 64, 3)
+    assert is_near(picture[40, 60], (0, 0, 255))  # what was above is at the right
+    assert is_near(picture[40, 4], (255, 0, 0))
+
+
+@pytest.mark.parametrize(("name", "codec", "pixels"), [("a.gif", "gif", "rgb8"), ("a.webp", "libwebp_anim", "yuv420p")])
+def test_of_an_animation_the_first_frame_is_the_image(tmp_path: Path, name: str, codec: str, pixels: str) -> None:
+    """The older workers took it too, and it is what a viewer that cannot animate shows."""
+    picture = read(tmp_path, pictures.moving(tmp_path / name, codec, pixels).read_bytes())
+    assert picture[32, 40].argmax() == 1
+    assert picture[32, 40, 1] > 180
+
+
+@pytest.mark.parametrize("extension", [".jpg", ".png", ".webp", ".gif", ".tiff", ".bmp"])
+def test_what_is_cut_off_is_refused_and_never_grey(tmp_path: Path, extension: str) -> None:
+    noise = np.random.default_rng(1).integers(0, 255, (64, 80, 3), dtype=np.uint8)
+    whole = pictures.encoded(noise, extension)
+    for share in (0.1, 0.5, 0.9):
+        (tmp_path / "a").write_bytes(whole[: int(len(whole) * share)])
+        with pytest.raises(InvalidInput):
+            still.read(tmp_path / "a")
+
+
+def test_a_photograph_of_many_pixels_is_read_whole(tmp_path: Path) -> None:
+    large = np.kron(TWO, np.ones((40, 40, 1), np.uint8))  # 8 megapixels
+    assert read(tmp_path, pictures.encoded(large, ".jpg")).shape == (2560, 3200, 3)
+
+
+def test_a_video_frame_is_no_image(tmp_path: Path) -> None:
+    assert answer(files.movie(tmp_path / "a.mp4"), "image", None)["error"] == "this is a video, not an image"
