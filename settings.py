@@ -198,7 +198,7 @@ class Settings(BaseModel):
     JOB_TIMEOUT_SEC: Annotated[float, Field(gt=0)] = 1800
     #: The most that DATA_DIR may hold, in GB.
     DATA_LIMIT_GB: Annotated[float, Field(gt=0)] = 20
-    #: The most that known faces may take under DATA_DIR/avatars, in GB, at most a quarter of DATA_LIMIT_GB; 0 keeps none.
+    #: The most that known faces may take under DATA_DIR/cache, in GB, at most a quarter of DATA_LIMIT_GB; 0 keeps none.
     AVATAR_CACHE_GB: Annotated[float, Field(ge=0)] = 2
     #: Days that finished jobs are kept for the page.
     KEEP_DAYS: Annotated[float, Field(gt=0)] = 7

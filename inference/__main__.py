@@ -132,7 +132,7 @@ def _made(name: str, settings: Settings) -> Engine:
             Options(
                 fit=settings.OUTPUT_FIT,
                 batch_size=int(settings.BATCH_SIZE) if settings.BATCH_SIZE.isdigit() else None,
-                cache_dir=spool.cache(settings.data_dir),
+                cache_dir=spool.cache(settings.data_dir) / engine.name,
                 cache_bytes=int(min(settings.AVATAR_CACHE_GB, settings.DATA_LIMIT_GB / 4) * 1e9),
                 unet=settings.MUSETALK_UNET_MODEL_PATH,
                 unet_config=settings.MUSETALK_UNET_CONFIG,

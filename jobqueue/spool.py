@@ -53,8 +53,8 @@ def sync(path: Path) -> None:
 
 
 def cache(data_dir: Path) -> Path:
-    """Where an engine keeps what only saves time; any file in it may go at any moment."""
-    return data_dir / "avatars"
+    """Where engines keep what only saves time, a folder each; any file in it may go at any moment."""
+    return data_dir / "cache"
 
 
 def remove(data_dir: Path, job_id: str) -> None:

@@ -14,3 +14,12 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.fakes import checkpoints
 
     return checkpoints.write(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MODELS_DIR with FastWan's published layout in small."""
+    pytest.importorskip("diffusers")
+    from tests.fakes import fastwan
+
+    return fastwan.write(tmp_path_factory.mktemp("fastwan"))

@@ -102,7 +102,7 @@ def test_the_program_takes_a_job_through_the_engine(weights: Path, tmp_path: Pat
         job = program.wait("generated", "failed", job_id="b")
         assert job.state == "generated", job.error
         assert job.result["metrics"]["avatar_cache"] == "hit"
-        assert len(list((tmp_path / "avatars").iterdir())) == 1
+        assert len(list((tmp_path / "cache" / "musetalk").iterdir())) == 1
 
 
 def test_the_older_variables_name_a_unet_that_lies_elsewhere(weights: Path, tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ class Engine:
         plan = plans.choose(torch.cuda.mem_get_info(device)[0]) if on_card else replace(plans.PLANS[0], name="cpu", text="cpu")
         self._use(plan)
         folder = self._options.cache_dir
-        self._prompts = text.Prompts(folder and folder / "prompts", _identity(models_dir))
+        self._prompts = text.Prompts(folder, _identity(models_dir))
 
     def _use(self, plan: plans.Plan) -> None:
         self._models = models.load(self._folder, self._device, self._dtype, plan)

@@ -13,15 +13,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MODELS_DIR with FastWan's published layout in small."""
-    pytest.importorskip("diffusers")
-    from tests.fakes import fastwan
-
-    return fastwan.write(tmp_path_factory.mktemp("fastwan"))
-
-
-@pytest.fixture(scope="session")
 def models(repository: Path) -> Models:
     import torch
 

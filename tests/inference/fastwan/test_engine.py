@@ -97,7 +97,7 @@ def test_a_prompt_is_encoded_once(repository: Path, tmp_path: Path) -> None:
     engine.load(repository, "cpu")
     first, second = (run(engine, tmp_path / "o.mp4", None) for _ in range(2))
     assert (first.extra["prompt_cache"], second.extra["prompt_cache"]) == ("miss", "hit")
-    kept = list((tmp_path / "cache" / "prompts").iterdir())
+    kept = list((tmp_path / "cache").iterdir())
     assert len(kept) == 1
     kept[0].write_bytes(kept[0].read_bytes()[:-40])
     assert run(engine, tmp_path / "o.mp4", None).extra["prompt_cache"] == "miss"
