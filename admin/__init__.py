@@ -11,8 +11,24 @@ from dataclasses import dataclass, field
 
 import flask
 from markupsafe import Markup
+from werkzeug.middleware.proxy_fix import ProxyFix
 
-from admin import actions, gpu, jobs, login, overview, security, words
+from admin import (
+    actions,
+    api,
+    audit,
+    bundle,
+    config,
+    gpu,
+    jobs,
+    login,
+    orders,
+    overview,
+    processes,
+    security,
+    submit,
+    words,
+)
 from admin.access import Access, Limiter
 from admin.live import Seen
 from jobqueue import clock
@@ -21,6 +37,8 @@ from jobqueue.outbox import Outbox
 from jobqueue.queue import Queue
 from jobqueue.samples import Samples
 from settings import Settings
+
+PAGES = (login, actions, overview, jobs, gpu, submit, processes, config, audit, bundle, api, orders)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +61,14 @@ def create_app(worker: Worker) -> flask.Flask:
     """The application; make it after the fork."""
     app = flask.Flask("admin")
     app.config["MAX_CONTENT_LENGTH"] = 64 * 1024
+    app.request_class = submit.Request
     app.extensions["worker"] = worker
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.jinja_env.filters["mask"] = worker.mask
     app.jinja_env.finalize = lambda value: value if isinstance(value, Markup) else words.plain(worker.mask(str(value)))
     security.protect(app, worker)
-    for page in (login, actions, overview, jobs, gpu):
+    for page in PAGES:
         app.register_blueprint(page.pages)
+    if worker.settings.ADMIN_TRUSTED_PROXY:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1, x_host=1)  # type: ignore[method-assign]
     return app

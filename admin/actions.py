@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
 import flask
 
-from admin.security import actor
-from operations import Operator
+from admin import jobs
+from admin.security import LARGE, actor, local_path
+from jobqueue import intake, listing
+from jobqueue.job import STAGES, WAITING, WORKING, Job
+from jobqueue.listing import Line
+from operations import MOST_AT_ONCE, Operator
 
 pages = flask.Blueprint("actions", __name__)
 
 #: The longest reason that is kept, in characters.
 LONGEST_REASON = 500
+#: The states that an action on many jobs is of use in.
+USEFUL = {"retry": ("failed", "cancelled"), "cancel": tuple(sorted(WAITING | WORKING))}
+#: Job ids that a page of many names before it only counts.
+NAMED = 20
+#: 500 ids of the longest kind.
+LARGE["actions.act_on_many"] = lambda worker: 512 * 1024
 
 
 def operator() -> Operator:
@@ -19,39 +35,140 @@ def operator() -> Operator:
     return Operator(actor=actor(), queue=worker.queue, control=worker.control, outbox=worker.outbox)
 
 
+@contextlib.contextmanager
+def refusing() -> Iterator[None]:
+    """What an operation refuses becomes an answer in its words."""
+    try:
+        yield
+    except ValueError as error:
+        flask.abort(400, str(error))
+
+
+@pages.app_context_processor
+def going() -> dict[str, Any]:
+    """For the banner of a pause or a drain: what still goes on, counted when the banner is there."""
+
+    def count() -> dict[str, int]:
+        worker = flask.current_app.extensions["worker"]
+        counts = worker.queue.counts()
+        found = {stage.name: counts.get(stage.working, 0) for stage in STAGES}
+        held = sum(counts.get(stage.waiting, 0) for stage in STAGES[:2])
+        return {**found, "held": held, "to_upload": counts.get("generated", 0), "reports": worker.outbox.waiting()}
+
+    return {"going": count}
+
+
 @pages.post("/pause")
 def pause() -> flask.typing.ResponseReturnValue:
-    operator().pause(_reason())
-    return flask.redirect(flask.url_for("overview.page"), 303)
+    with refusing():
+        operator().pause(reason(), _minutes_s())
+    return _back()
+
+
+@pages.post("/drain")
+def drain() -> flask.typing.ResponseReturnValue:
+    with refusing():
+        operator().drain(reason(), _minutes_s())
+    return _back()
 
 
 @pages.post("/resume")
 def resume() -> flask.typing.ResponseReturnValue:
     operator().resume()
-    return flask.redirect(flask.url_for("overview.page"), 303)
+    return _back()
+
+
+@pages.post("/sample")
+def sample() -> flask.typing.ResponseReturnValue:
+    settings = flask.current_app.extensions["worker"].settings
+    with refusing():
+        job = operator().sample(intake.shape(settings.ENGINE), settings.data_dir)
+    return _to_job(job.id)
 
 
 @pages.post("/jobs/<path:job_id>/cancel")
 def cancel(job_id: str) -> flask.typing.ResponseReturnValue:
-    reason = _reason()
-    operator().cancel(_known(job_id), reason)
-    return flask.redirect(flask.url_for("jobs.detail", job_id=job_id), 303)
+    why = reason()
+    operator().cancel(jobs.known(job_id).id, why)
+    return _to_job(job_id)
 
 
 @pages.post("/jobs/<path:job_id>/retry")
 def retry(job_id: str) -> flask.typing.ResponseReturnValue:
-    operator().retry(_known(job_id))
-    return flask.redirect(flask.url_for("jobs.detail", job_id=job_id), 303)
+    operator().retry(jobs.known(job_id).id)
+    return _to_job(job_id)
 
 
-def _reason() -> str:
-    reason = flask.request.form.get("reason", "").strip()[:LONGEST_REASON]
-    if not reason:
+@pages.post("/jobs/many")
+def ask_about_many() -> str:
+    """Which of the chosen jobs, or of all that the filters match, an action would touch; it is asked for on that page."""
+    action, form = _action(), flask.request.form
+    found: Sequence[Job | Line] = _matching(USEFUL[action]) if form.get("all") else _chosen(USEFUL[action])
+    return flask.render_template(
+        "many.html",
+        action=action,
+        jobs=found[:MOST_AT_ONCE],
+        cut=len(found) > MOST_AT_ONCE,
+        named=NAMED,
+        back=form.get("list", ""),
+    )
+
+
+@pages.post("/jobs/many/do")
+def act_on_many() -> flask.typing.ResponseReturnValue:
+    action, ids = _action(), [unquote(job_id) for job_id in flask.request.form.getlist("job")]
+    with refusing():
+        done = operator().cancel_all(ids, reason()) if action == "cancel" else operator().retry_all(ids, _said() or None)
+    return flask.render_template("done.html", action=action, asked=len(ids), done=len(done))
+
+
+def reason() -> str:
+    """Why, as the form says. An answer of 400 if it says nothing."""
+    if not (said := _said()):
         flask.abort(400, "a reason is needed")
-    return reason
+    return said
 
 
-def _known(job_id: str) -> str:
-    if flask.current_app.extensions["worker"].queue.get(job_id) is None:
-        flask.abort(404)
-    return job_id
+def _said() -> str:
+    return flask.request.form.get("reason", "").strip()[:LONGEST_REASON]
+
+
+def _minutes_s() -> float | None:
+    """The form's minutes in seconds; None if it names none."""
+    said = flask.request.form.get("minutes", "").strip()
+    try:
+        return float(said) * 60 if said else None
+    except ValueError:
+        flask.abort(400, f"minutes: got {said[:40]!r}; must be a number, like 30")
+
+
+def _action() -> str:
+    action = flask.request.form.get("action", "")
+    if action not in USEFUL:
+        flask.abort(400, f"action: must be one of {', '.join(USEFUL)}")
+    return action
+
+
+def _chosen(states: tuple[str, ...]) -> list[Job]:
+    queue = flask.current_app.extensions["worker"].queue
+    found = [queue.get(unquote(job_id)) for job_id in flask.request.form.getlist("job")[: MOST_AT_ONCE + 1]]
+    return [job for job in found if job is not None and job.state in states]
+
+
+def _matching(states: tuple[str, ...]) -> list[Line]:
+    """One more than may be acted on, to know that there are more."""
+    asked = jobs.wanted(flask.request.form)
+    states = tuple(state for state in states if not asked.states or state in asked.states)
+    asked = replace(asked, states=states, sort="newest", after=None)
+    return listing.lines(flask.current_app.extensions["worker"].queue.database, asked, MOST_AT_ONCE + 1) if states else []
+
+
+def _to_job(job_id: str) -> flask.typing.ResponseReturnValue:
+    return flask.redirect(f"/jobs/{quote(job_id)}", 303)
+
+
+def _back() -> flask.typing.ResponseReturnValue:
+    """To the page whose form it was."""
+    parts = urlsplit(flask.request.referrer or "")
+    here = local_path(parts.path + (f"?{parts.query}" if parts.query else "")) if parts.netloc == flask.request.host else "/"
+    return flask.redirect(here, 303)

@@ -169,8 +169,11 @@ def _explained(error: HTTPException) -> flask.typing.ResponseReturnValue:
         mark = secrets.token_hex(4)
         log.error("page error %s at %s", mark, flask.request.path)
         words[500] = f"This page could not be made (error {mark}; worker logs says more). The worker itself may be well."
-    code = error.code or 500
-    page = flask.make_response(*refused(code, words.get(code) or error.description or error.name))
+    code, said = error.code or 500, error.description
+    if code == 413:
+        words[413] = f"More was sent than this page takes ({(flask.request.max_content_length or 0) / 1e6:.1f} MB)."
+    ours = said if said and said != type(error).description else None
+    page = flask.make_response(*refused(code, ours or words.get(code) or said or error.name))
     for name, value in error.get_headers():
         if name in ("Allow", "Content-Range", "Retry-After"):
             page.headers[name] = value

@@ -56,11 +56,16 @@ ERRORS: tuple[type[Exception], ...] = (apsw.Error, CommitUncertain)
 
 def check_library(version: str | None = None) -> None:
     """Raise RuntimeError if the SQLite library in this process can corrupt a WAL database."""
-    text = version or apsw.sqlite_lib_version()
+    text = version or library_version()
     number = tuple(int(part) for part in text.split("."))
     fixed = number >= (3, 51, 3) or (3, 50, 7) <= number < (3, 51) or (3, 44, 6) <= number < (3, 45)
     if not fixed or number[:2] == (3, 52):
         raise RuntimeError(f"SQLite {text} can corrupt the queue; install apsw 3.51.3 or later (but not 3.52)")
+
+
+def library_version() -> str:
+    """The version of the SQLite in this process."""
+    return str(apsw.sqlite_lib_version())
 
 
 class Database:

@@ -7,9 +7,9 @@ let busy = false;
 
 function sayTimes() {
   for (const time of document.querySelectorAll("time[datetime]")) {
-    const ago = Math.max(0, (Date.now() - Date.parse(time.dateTime)) / 1000);
+    const past = (Date.now() - Date.parse(time.dateTime)) / 1000, ago = Math.abs(past);
     const [number, unit] = ago < 90 ? [ago, "s"] : ago < 5400 ? [ago / 60, "min"] : ago < 172800 ? [ago / 3600, "h"] : [ago / 86400, "days"];
-    time.textContent = `${Math.round(number)} ${unit} ago`;
+    time.textContent = past < -5 ? `in ${Math.round(number)} ${unit}` : `${past < 0 ? 0 : Math.round(number)} ${unit} ago`;
     time.title = new Date(time.dateTime).toLocaleString();
   }
 }
@@ -17,7 +17,7 @@ function sayTimes() {
 // What the operator has opened or plays, and what another script has drawn, stays as it is.
 const callbacks = {
   beforeNodeMorphed: (old) => !["VIDEO", "AUDIO"].includes(old.nodeName) && !(old.matches?.("details.ask[open], [data-keep]")),
-  beforeAttributeUpdated: (name) => name !== "open",
+  beforeAttributeUpdated: (name) => name !== "open" && name !== "checked",
 };
 
 function show(text) {
@@ -66,6 +66,9 @@ function ask(details) {
 const KEYS = {
   o: () => { location.href = "/"; },
   j: () => { location.href = "/jobs"; },
+  l: () => { location.href = "/processes"; },
+  s: () => { location.href = "/settings"; },
+  n: () => { location.href = "/submit"; },
   u: () => { location.href = "/gpu"; },
   r: refresh,
   p: () => { const pause = document.getElementById("pause"); pause ? ask(pause) : document.getElementById("resume")?.focus(); },

@@ -1,0 +1,126 @@
+"""The JSON API's orders: the operations of the pages and of the command line, with the same audit rows.
+
+One that finds nothing to do is answered with 200 and "changed": false, so that it can be sent twice.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flask
+
+import answers
+import supervision
+from admin import security, shown
+from admin.actions import LONGEST_REASON, operator, refusing
+from admin.api import answer, known
+from jobqueue import intake
+
+pages = flask.Blueprint("orders", __name__, url_prefix="/api/v1")
+
+security.LARGE["orders.many"] = lambda worker: 512 * 1024
+
+
+@pages.post("/pause")
+def pause() -> flask.Response:
+    """{"reason", "minutes"?}. changed: false if it was paused already."""
+    body = _body()
+    with refusing():
+        changed = operator().pause(_reason(body), _minutes_s(body, "minutes"))
+    return answer({"changed": changed, "paused": operator().control.flag("paused")})
+
+
+@pages.post("/resume")
+def resume() -> flask.Response:
+    return answer({"changed": operator().resume()})
+
+
+@pages.post("/drain")
+def drain() -> flask.Response:
+    """{"reason", "deadline"? (minutes)}"""
+    body = _body()
+    with refusing():
+        changed = operator().drain(_reason(body), _minutes_s(body, "deadline"))
+    return answer({"changed": changed, "draining": operator().control.flag("draining")})
+
+
+@pages.post("/jobs/<path:job_id>/cancel")
+def cancel(job_id: str) -> flask.Response:
+    changed = operator().cancel(known(job_id).id, _reason(_body()))
+    return answer({"changed": changed, "job": answers.summary(known(job_id))})
+
+
+@pages.post("/jobs/<path:job_id>/retry")
+def retry(job_id: str) -> flask.Response:
+    changed = operator().retry(known(job_id).id) is not None
+    return answer({"changed": changed, "job": answers.summary(known(job_id))})
+
+
+@pages.post("/jobs/bulk")
+def many() -> flask.Response:
+    """{"action": "cancel" or "retry", "jobs": [ids, at most 500], "reason"?}"""
+    body = _body()
+    ids, action = body.get("jobs"), body.get("action")
+    if not isinstance(ids, list) or not all(isinstance(job_id, str) for job_id in ids) or action not in ("cancel", "retry"):
+        flask.abort(400, 'must be like {"action": "retry", "jobs": ["job-1"]}; action: cancel or retry')
+    with refusing():
+        if action == "cancel":
+            done = operator().cancel_all(ids, _reason(body))
+        else:
+            done = operator().retry_all(ids, _reason(body, needed=False) or None)
+    return answer({"changed": bool(done), "asked": len(ids), "done": done})
+
+
+@pages.post("/jobs")
+def submit() -> flask.Response:
+    """A job of one's own, from links; the fields are those of /generate."""
+    worker, body = flask.current_app.extensions["worker"], _body()
+    with refusing():
+        new = operator().submit(shown.only_links(body), intake.shape(worker.settings.ENGINE), worker.settings.data_dir)
+    return answer({"changed": True, "job": answers.summary(new)}, 201)
+
+
+@pages.post("/test-job")
+def test_job() -> flask.Response:
+    settings = flask.current_app.extensions["worker"].settings
+    with refusing():
+        new = operator().sample(intake.shape(settings.ENGINE), settings.data_dir)
+    return answer({"changed": True, "job": answers.summary(new)}, 201)
+
+
+@pages.post("/processes/<name>/restart")
+def restart(name: str) -> flask.Response:
+    """{"reason", "when": "after" (its job, the default) or "now"}"""
+    body, worker = _body(), flask.current_app.extensions["worker"]
+    when = body.get("when", "after")
+    if when not in ("after", "now"):
+        flask.abort(400, "when: must be after or now")
+    try:
+        with refusing():
+            changed = operator().restart(name, worker.settings.run_dir, _reason(body), after_job=when == "after")
+    except supervision.NotRunning as error:
+        flask.abort(503, f"supervisord does not answer ({error}); the programs may still run")
+    return answer({"changed": changed, "program": name})
+
+
+def _body() -> dict[str, Any]:
+    found = flask.request.get_json(silent=True) if flask.request.get_data(cache=True) else {}
+    if not isinstance(found, dict):
+        flask.abort(400, "the body must be a JSON object, like {}")
+    return found
+
+
+def _reason(body: dict[str, Any], needed: bool = True) -> str:
+    reason = body.get("reason", "")
+    if not isinstance(reason, str) or (needed and not reason.strip()):
+        flask.abort(400, "reason: is missing; must be a text that says why")
+    return reason.strip()[:LONGEST_REASON]
+
+
+def _minutes_s(body: dict[str, Any], name: str) -> float | None:
+    minutes = body.get(name)
+    if minutes is None:
+        return None
+    if isinstance(minutes, bool) or not isinstance(minutes, int | float):
+        flask.abort(400, f"{name}: must be a number of minutes, like 30")
+    return float(minutes) * 60

@@ -1,0 +1,88 @@
+"""The settings as they may be shown: value, where it comes from, default, meaning; a secret only as set or not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import settings as settings_module
+from jobqueue import clock
+from jobqueue.database import Database
+from settings import Settings
+
+#: Where a value that nobody set is kept, once made, under DATA_DIR.
+FILES = {"WORKER_ID": "worker_id", "ADMIN_PASSWORD": "admin_token"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    name: str
+    value: str
+    #: env, file or default.
+    source: str
+    default: str
+    meaning: str
+    #: Whether it is other than the default.
+    differs: bool
+
+
+def all_of(settings: Settings) -> list[Setting]:
+    """Every setting, in the order of docs/settings.md."""
+    values, defaults, meanings = settings_module.shown(settings), Settings.model_fields, settings_module.meanings()
+    return [_setting(settings, name, values[name], defaults[name].default, meanings.get(name, "")) for name in values]
+
+
+def _setting(settings: Settings, name: str, value: str, default: Any, meaning: str) -> Setting:
+    given = name in settings.model_fields_set
+    file = settings.data_dir / FILES[name] if name in FILES else None
+    kept = not given and file is not None and file.is_file()
+    if kept:
+        value = "set" if name in settings_module.SECRETS else settings.worker_id
+    return Setting(
+        name=name,
+        value=value,
+        source="env" if given else f"file {FILES[name]}" if kept else "default",
+        default="" if default in (None, ()) else str(default),
+        meaning=meaning,
+        differs=given and getattr(settings, name) != default,
+    )
+
+
+def remember(settings: Settings, database: Database) -> None:
+    """Keep how the settings are shown now; if they differ from what is kept, that becomes what was before."""
+    now = json.dumps(settings_module.shown(settings))
+    kept = _kept(database)
+    if kept.get("settings now", {}).get("value") == now:
+        return
+
+    def statements(connection: Any) -> None:
+        sql = "insert or replace into control values (?, ?, ?)"
+        if "settings now" in kept:
+            connection.execute(sql, ("settings before", kept["settings now"]["value"], kept["settings now"]["updated_at"]))
+        connection.execute(sql, ("settings now", now, clock.utc()))
+
+    database.write(statements)
+
+
+def changes(database: Database) -> tuple[str | None, list[tuple[str, str, str]]]:
+    """Since when the settings are as they are, and what was otherwise before: name, old and new value."""
+    kept = _kept(database)
+    if not {"settings before", "settings now"} <= kept.keys():
+        return None, []
+    old, new = (json.loads(kept[name]["value"]) for name in ("settings before", "settings now"))
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return kept["settings now"]["updated_at"], [(name, old.get(name, "none"), new.get(name, "none")) for name in names]
+
+
+def only_links(payload: dict[str, Any]) -> dict[str, Any]:
+    """A payload without paths of files: who asks from afar may name no file of this machine. Raises ValueError."""
+    for name, value in payload.items():
+        if name.endswith("_url") and value and not str(value).startswith(("http://", "https://")):
+            raise ValueError(f"{name}: must be an http:// or https:// link")
+    return payload
+
+
+def _kept(database: Database) -> dict[str, Any]:
+    rows = database.read("select name, value, updated_at from control where name in ('settings now', 'settings before')")
+    return {row["name"]: row for row in rows}
