@@ -15,17 +15,21 @@ import click
 from cli.answer import EXIT_FAILED, Failure, say
 from cli.up import CHECKOUT
 
+#: What is said to pytest when nothing is asked for: all tests, one process a core, since most of them wait for programs. A
+#: file stays in one process, so what its tests share is started once; in the files' order, so the long ones begin early.
+EVERYTHING = ("--numprocesses=logical", "--maxprocesses=8", "--dist=loadfile", "--no-loadscope-reorder")
+
 
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.option("--json", "as_json", is_flag=True, help="Print the counts in JSON after the tests.")
 def test(arguments: tuple[str, ...], as_json: bool) -> NoReturn:
-    """Run the tests. ARGUMENTS go to pytest: a file, -k WORD, -m slow, …"""
+    """Run the tests, several at once. With ARGUMENTS pytest runs with these instead: a file, -k WORD, -m slow, …"""
     if importlib.util.find_spec("pytest") is None:
         raise Failure("pytest is not installed here; ./worker test in a checkout installs it", EXIT_FAILED)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", *arguments, *([f"--junitxml={report}"] if as_json else [])]
+        command = [sys.executable, "-m", "pytest", *(arguments or EVERYTHING), *([f"--junitxml={report}"] if as_json else [])]
         code = subprocess.run(command, cwd=CHECKOUT, check=False, stdout=sys.stderr if as_json else None).returncode
         if as_json:
             say("", _counts(report) | {"code": code}, True)

@@ -15,10 +15,8 @@ SCRIPT = Path(__file__).resolve().parent.parent / "worker"
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """A checkout with nothing to install and a command line that says where it runs."""
-    here = tmp_path / "a checkout"
+def made(folder: Path) -> Path:
+    here = folder / "a checkout"
     (here / "requirements").mkdir(parents=True)
     (here / "cli").mkdir()
     shutil.copy(SCRIPT, here / "worker")
@@ -26,6 +24,25 @@ def checkout(tmp_path: Path) -> Path:
         (here / "requirements" / f"{name}.txt").write_text(f"# nothing for {name}\n")
     (here / "cli" / "__main__.py").write_text("import os, sys\nprint(sys.prefix, os.getcwd(), *sys.argv[1:], sep='|')\n")
     return here
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout with nothing to install and a command line that says where it runs."""
+    return made(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def once_set_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    here = made(tmp_path_factory.mktemp("once"))
+    assert run(here).returncode == 0
+    return here
+
+
+@pytest.fixture
+def ready(once_set_up: Path, tmp_path: Path) -> Path:
+    """A checkout whose first run was before."""
+    return shutil.copytree(once_set_up, tmp_path / "a checkout", symlinks=True)
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -47,20 +64,19 @@ def test_the_first_run_sets_up_and_the_second_only_runs(checkout: Path) -> None:
     assert (second.returncode, second.stderr) == (0, "")
 
 
-def test_a_changed_list_of_requirements_is_installed(checkout: Path) -> None:
-    run(checkout)
-    (checkout / "requirements" / "worker.txt").write_text("# nothing, newly\n")
-    assert "installing requirements/worker.txt" in run(checkout).stderr
-    assert "installing requirements/test.txt" in run(checkout, "test").stderr
-    assert run(checkout).stderr == ""
+def test_a_changed_list_of_requirements_is_installed(ready: Path) -> None:
+    (ready / "requirements" / "worker.txt").write_text("# nothing, newly\n")
+    assert "installing requirements/worker.txt" in run(ready).stderr
+    assert "installing requirements/test.txt" in run(ready, "test").stderr
+    assert run(ready).stderr == ""
 
 
-def test_the_engines_needs_are_installed_when_asked_for(checkout: Path) -> None:
-    assert "requirements/engine.txt" not in run(checkout, "setup").stderr
-    assert "installing requirements/engine.txt" in run(checkout, "setup", "--engine", "--json").stderr
-    again = run(checkout, "setup", "--engine")
-    assert (again.stdout, again.stderr) == (f"{checkout}/.venv|/|setup|--engine\n", "")
-    assert run(checkout, "status").stderr == ""  # that list holds the worker's
+def test_the_engines_needs_are_installed_when_asked_for(ready: Path) -> None:
+    assert "requirements/engine.txt" not in run(ready, "setup").stderr
+    assert "installing requirements/engine.txt" in run(ready, "setup", "--engine", "--json").stderr
+    again = run(ready, "setup", "--engine")
+    assert (again.stdout, again.stderr) == (f"{ready}/.venv|/|setup|--engine\n", "")
+    assert run(ready, "status").stderr == ""  # that list holds the worker's
 
 
 def test_a_set_up_that_was_broken_off_is_mended(checkout: Path) -> None:
@@ -105,9 +121,9 @@ def test_a_python_that_is_too_old_or_missing_is_said(checkout: Path, tmp_path: P
     assert "Python 3.11 or later is needed" in done.stderr
 
 
-def test_packages_that_cannot_be_had_are_said(checkout: Path) -> None:
-    (checkout / "requirements" / "worker.txt").write_text("no-such-package-by-any-name==1\n")
-    done = run(checkout, PIP_NO_INDEX="1", PIP_FIND_LINKS="", UV_NO_INDEX="1")
+def test_packages_that_cannot_be_had_are_said(ready: Path) -> None:
+    (ready / "requirements" / "worker.txt").write_text("no-such-package-by-any-name==1\n")
+    done = run(ready, PIP_NO_INDEX="1", PIP_FIND_LINKS="", UV_NO_INDEX="1")
     assert done.returncode == 1
     assert "is a package index within reach?" in done.stderr
-    assert not (checkout / ".venv" / ".installed-worker").exists()
+    assert not (ready / ".venv" / ".installed-worker").exists()

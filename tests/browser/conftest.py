@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
 
 from tests.admin.program import Admin, running
 from tests.browser import scene
@@ -53,6 +53,7 @@ def chromium() -> Iterator[Browser]:
         path = next((found for name in NAMES if (found := shutil.which(name))), playwright.chromium.executable_path)
         if not Path(path).exists():
             pytest.skip(f"no browser here: none of {', '.join(NAMES)} on the PATH, and Playwright's own is not installed")
+        expect.set_options(timeout=PATIENCE_S * 1000)
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser
         browser.close()

@@ -17,6 +17,7 @@ from jobqueue.migrations import prepare
 from jobqueue.outbox import Outbox
 from jobqueue.queue import Queue
 from operations import Operator
+from tests.patience import free_port
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -36,7 +37,8 @@ def worker(folder: Path) -> Run:
 
     def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         base = {"PATH": os.environ["PATH"], "HOME": str(folder), "TMPDIR": str(folder), "PYTHONPATH": str(CHECKOUT)}
-        environ = base | {"PYTHONSAFEPATH": "1", "DATA_DIR": str(folder / "data"), "COLUMNS": "200"} | variables
+        ports = {"HTTP_PORT": str(free_port()), "ADMIN_PORT": str(free_port())}
+        environ = base | ports | {"PYTHONSAFEPATH": "1", "DATA_DIR": str(folder / "data"), "COLUMNS": "200"} | variables
         command = [sys.executable, "-m", "cli", *arguments]
         return subprocess.run(command, env=environ, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
 

@@ -18,7 +18,8 @@ def test_every_command_explains_itself_and_speaks_json(worker: Run, command: str
 
 
 def test_the_commands_are_listed(worker: Run) -> None:
-    assert all(f"\n  {command} " in worker("--help").stdout for command in COMMANDS)
+    listed = worker("--help").stdout
+    assert all(f"\n  {command} " in listed for command in COMMANDS)
 
 
 def test_an_unknown_command_or_option_ends_with_2(worker: Run) -> None:

@@ -51,13 +51,13 @@ def taken() -> Iterator[int]:
 
 @pytest.mark.parametrize("name", ["HTTP_PORT", "ADMIN_PORT"])
 def test_a_port_in_use_is_refused(worker: Run, taken: int, name: str) -> None:
-    done = worker("up", **{"HTTP_PORT": "18999", "ADMIN_PORT": "18998", name: str(taken)})
+    done = worker("up", **{name: str(taken)})
     assert done.returncode == 2
     assert done.stderr == f"{name}={taken}: is in use by another program; must be a free port from 1 to 65535\n"
 
 
 def test_an_address_of_another_machine_is_refused(worker: Run) -> None:
-    done = worker("up", ADMIN_HOST="192.0.2.7", HTTP_PORT="18999", ADMIN_PORT="18998")
+    done = worker("up", ADMIN_HOST="192.0.2.7")
     assert done.stderr == "ADMIN_HOST=192.0.2.7: must be an address of this machine, like 127.0.0.1\n"
 
 
@@ -74,7 +74,7 @@ def test_a_queue_of_a_newer_version_is_refused(worker: Run, folder: Path) -> Non
     prepare(folder / "data" / "jobs.db")
     with contextlib.closing(sqlite3.connect(folder / "data" / "jobs.db")) as newer:
         newer.execute("pragma user_version = 99")
-    done = worker("up", HTTP_PORT="18999", ADMIN_PORT="18998")
+    done = worker("up")
     assert done.returncode == 2
     assert "was written by a newer worker (version 99" in done.stderr
     assert done.stderr.count("\n") == 1

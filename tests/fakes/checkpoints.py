@@ -94,9 +94,7 @@ DARK, BRIGHT = 120, 140
 def write(folder: Path, seed: int = 0, version: str = "1.5") -> Path:
     """Every file of a version under `folder`. Returns `folder`."""
     torch.manual_seed(seed)
-    unet = ("musetalkV15", "unet.pth") if version == "1.5" else ("musetalk", "pytorch_model.bin")
-    _json(folder / unet[0] / "musetalk.json", UNET)
-    _save(folder.joinpath(*unet), UNet2DConditionModel.from_config(UNET).state_dict())
+    write_unet(folder, version)
     _json(folder / "sd-vae" / "config.json", VAE)
     _save(folder / "sd-vae" / "diffusion_pytorch_model.bin", old_names(AutoencoderKL.from_config(VAE).state_dict()))
     _json(folder / "whisper" / "config.json", WHISPER)
@@ -106,6 +104,13 @@ def write(folder: Path, seed: int = 0, version: str = "1.5") -> Path:
     _save(folder / "s3fd" / "s3fd-619a316812.pth", steady_detector().state_dict(), legacy=True)
     _save(folder / "face-parse-bisent" / "79999_iter.pth", with_unused_heads(steady_parser()), legacy=True)
     return folder
+
+
+def write_unet(folder: Path, version: str) -> None:
+    """The only files of which each version has its own."""
+    unet = ("musetalkV15", "unet.pth") if version == "1.5" else ("musetalk", "pytorch_model.bin")
+    _json(folder / unet[0] / "musetalk.json", UNET)
+    _save(folder.joinpath(*unet), UNet2DConditionModel.from_config(UNET).state_dict())
 
 
 def old_names(state: State) -> State:

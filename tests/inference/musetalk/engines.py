@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -12,6 +13,7 @@ import numpy as np
 
 from inference.engine import Inputs, Metrics, Options
 from inference.engines.musetalk.engine import Engine
+from inference.engines.musetalk.models import Models
 from media import video, write
 from media.still import Picture
 from tests.media import files
@@ -30,9 +32,17 @@ def ignore(phase: str, done: int, total: int) -> None:
 def loaded(weights: Path, **options: Any) -> Engine:
     engine = Engine()
     engine.configure(Options(**options))
-    engine.load(weights, "cpu")
+    engine.use(_networks(weights), str(weights))
     engine.warm_up()
     return engine
+
+
+@functools.cache
+def _networks(weights: Path) -> dict[str, Models]:
+    """Read once: nobody changes a network, `use` puts another one in its place."""
+    reader = Engine()
+    reader.load(weights, "cpu")
+    return reader._models
 
 
 def run(engine: Engine, output: Path, source: Path, speech: Path, said: dict[str, Any] | None = None, **fields: Any) -> Metrics:
