@@ -71,7 +71,7 @@ const KEYS = {
   n: () => { location.href = "/submit"; },
   u: () => { location.href = "/gpu"; },
   r: refresh,
-  p: () => { const pause = document.getElementById("pause"); pause ? ask(pause) : document.getElementById("resume")?.focus(); },
+  p: () => { const resume = document.getElementById("resume"), pause = document.getElementById("pause"); resume ? resume.focus() : pause && ask(pause); },
   "/": () => { const field = document.getElementById("q"); field ? field.focus() : location.href = "/jobs#q"; },
 };
 
