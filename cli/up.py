@@ -12,6 +12,7 @@ import click
 
 from cli import checks
 from cli.answer import act_as_worker, load_settings
+from jobqueue import spool
 from settings import Settings, child_environment, secret_values
 from telemetry import logs
 
@@ -54,6 +55,8 @@ def environment(settings: Settings, **changes: str | None) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join([str(CHECKOUT), *(part for part in path if part and part != str(CHECKOUT))]),
         "PYTHONSAFEPATH": "1",  # a file called queue.py in the user's folder must not become ours
         "PYTHONUNBUFFERED": "1",
+        "TORCHINDUCTOR_CACHE_DIR": str(spool.cache(settings.data_dir) / "compiled"),  # outlives the container
+        "TRITON_CACHE_DIR": str(spool.cache(settings.data_dir) / "compiled" / "triton"),
         "WORKER_PYTHON": sys.executable,
         "WORKER_RUN_DIR": str(settings.run_dir),
         "WORKER_LOG_FORMAT": settings.LOG_FORMAT,

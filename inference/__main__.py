@@ -136,6 +136,7 @@ def _made(name: str, settings: Settings) -> Engine:
                 cache_bytes=int(min(settings.AVATAR_CACHE_GB, settings.DATA_LIMIT_GB / 4) * 1e9),
                 unet=settings.MUSETALK_UNET_MODEL_PATH,
                 unet_config=settings.MUSETALK_UNET_CONFIG,
+                compile=settings.COMPILE,
             )
         )
     return engine

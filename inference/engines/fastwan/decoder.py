@@ -9,7 +9,7 @@ the arithmetic, the same sums.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,13 +17,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from inference.engines.fastwan.fused import Fused
+
 #: Frames that a convolution over time remembers: its kernel reaches two back.
 PAST = 2
 #: Pictures that a latent frame becomes, and pixels that a latent pixel becomes to each side.
 PICTURES, PIXELS = 4, 16
-
-#: The decoder's own normalisation with SiLU after it: (x, gamma) -> x. See `fused.py`.
-NormSilu = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass
@@ -34,18 +33,11 @@ class Past:
     first: bool = True
 
 
-def norm_silu(x: Tensor, gamma: Tensor) -> Tensor:
-    """x (1, c, t, h, w) scaled to unit length over c, times sqrt(c) gamma, through SiLU. Worked out in 32 bits."""
-    length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32).clamp_min_(1e-12)
-    scaled = (x / length).to(x.dtype).mul_(gamma * x.shape[1] ** 0.5)
-    return functional.silu(scaled, inplace=True)
-
-
 class Decoder:
     """`decode` of one VAE. Convolutions are laid out channels-last, which is what the card's kernels want."""
 
-    def __init__(self, vae: Any, norm: NormSilu = norm_silu) -> None:
-        self._vae, self._net, self._norm = vae, vae.decoder, norm
+    def __init__(self, vae: Any, fused: Fused | None = None) -> None:
+        self._vae, self._net, self._fused = vae, vae.decoder, fused or Fused()
         self._doubling = {id(up): _doubling(up.upsampler.resample[1]) for up in self._net.up_blocks if up.upsampler is not None}
         for conv in vae.decoder.modules():
             if isinstance(conv, torch.nn.Conv3d):
@@ -84,6 +76,12 @@ class Decoder:
         x = self._over_time(block.conv1, self._norm(x, block.norm1.gamma), past)
         x = self._over_time(block.conv2, self._norm(x, block.norm2.gamma), past)
         return x.add_(shortcut)
+
+    def _norm(self, x: Tensor, gamma: Tensor) -> Tensor:
+        """The norm over the channels of (1, c, t, h, w) with SiLU after it; a pixel's channels are a row."""
+        rows = x.permute(0, 2, 3, 4, 1)
+        made = self._fused.norm_silu(rows.reshape(-1, rows.shape[-1]), gamma.flatten())
+        return made.view(rows.shape).permute(0, 4, 1, 2, 3)
 
     @staticmethod
     def _over_time(conv: Any, x: Tensor, past: Past) -> Tensor:
@@ -145,7 +143,8 @@ def _doubled(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     pictures = x.permute(0, 2, 1, 3, 4).reshape(frames, channels, height, width)
     seen = functional.conv2d(pictures, weight, bias, padding=1)  # (t, 4 out, h + 1, w + 1), a place's own from its corner
     out = seen.shape[1] // 4
-    made = x.new_empty((1, out, frames, 2 * height, 2 * width)).to(memory_format=torch.channels_last_3d)
+    size = (1, out, frames, 2 * height, 2 * width)
+    made = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last_3d)
     for number in range(4):
         down, right = divmod(number, 2)
         place = seen[:, number * out : (number + 1) * out, down : down + height, right : right + width]

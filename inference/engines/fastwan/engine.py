@@ -23,6 +23,7 @@ from errors import EngineFailed, OutOfMemory
 from inference.engine import Inputs, Metrics, Options, Progress
 from inference.engines.fastwan import layout, models, params, sampling, shape, text, vae
 from inference.engines.fastwan.decoder import Decoder
+from inference.engines.fastwan.fused import Fused
 from inference.engines.fastwan.transformer import Transformer
 from media import still, write
 from media.still import Picture
@@ -72,6 +73,7 @@ class Engine:
         self._folder, self._device, self._dtype = Path(), "cpu", torch.float32
         self._models: models.Models | None = None
         self._decoder: Decoder | None = None
+        self._fused = Fused()
         self._prompts = text.Prompts(None, "")
 
     @staticmethod
@@ -89,6 +91,7 @@ class Engine:
         self._folder, self._device = models_dir, device
         self._dtype = torch.bfloat16 if on_card else torch.float32
         torch.backends.cudnn.benchmark = True  # a job decodes its parts with the same few shapes
+        self._fused = Fused(self._options.compile if on_card else "off")
         plan = plans.choose(torch.cuda.mem_get_info(device)[0]) if on_card else replace(plans.PLANS[0], name="cpu", text="cpu")
         self._use(plan)
         folder = self._options.cache_dir
@@ -96,7 +99,7 @@ class Engine:
 
     def _use(self, plan: plans.Plan) -> None:
         self._models = models.load(self._folder, self._device, self._dtype, plan)
-        self._decoder = Decoder(self._models.vae)
+        self._decoder = Decoder(self._models.vae, self._fused)
 
     def warm_up(self) -> None:
         """On a card: one video of the size the model was made for, so that no job is the first to choose kernels."""
@@ -166,7 +169,7 @@ class Engine:
         loaded = self._loaded
         heard = prepared.heard if prepared.heard is not None else self._prompts.get(loaded, prepared.prompt)[0]
         image = None if prepared.picture is None else vae.encode(loaded, prepared.picture)
-        network = Transformer(loaded, text.filled_up(heard), prepared.shape.latents, image is not None)
+        network = Transformer(loaded, text.filled_up(heard), prepared.shape.latents, image is not None, self._fused)
         times.conditioned = time.monotonic()
         latents = sampling.denoise(network, prepared.noise, image, loaded.device, stepped)
         times.denoised = time.monotonic()

@@ -32,7 +32,14 @@ IN_32_BITS = ("time_embedder", "scale_shift_table", "norm1", "norm2", "norm3")
 #: Weights of a sparse attention that one of the two published repositories may carry.
 GATES = "to_gate_compress"
 #: What the engine is written for; another value is another model.
-TRANSFORMER_IS = {"image_dim": None, "added_kv_proj_dim": None, "patch_size": [1, 2, 2], "in_channels": 48, "out_channels": 48}
+TRANSFORMER_IS = {
+    "image_dim": None,
+    "added_kv_proj_dim": None,
+    "patch_size": [1, 2, 2],
+    "eps": 1e-06,
+    "in_channels": 48,
+    "out_channels": 48,
+}
 VAE_IS = {"is_residual": True, "z_dim": 48, "patch_size": 2, "scale_factor_temporal": 4, "scale_factor_spatial": 16}
 
 

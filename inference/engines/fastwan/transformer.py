@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from inference.engines.fastwan.fused import Fused
 from inference.engines.fastwan.models import Models
 
 #: Attention kernels, fastest first where several can do it.
@@ -37,10 +38,10 @@ class Row:
 class Transformer:
     """velocity(x, time) for one video: text and positions are worked out once, for all of its steps."""
 
-    def __init__(self, models: Models, text: Tensor, shape: tuple[int, ...], image: bool) -> None:
+    def __init__(self, models: Models, text: Tensor, shape: tuple[int, ...], image: bool, fused: Fused | None = None) -> None:
         """text (1, 512, 4096); shape (1, c, t, h, w) of the latents; image: whether the first latent frame is given."""
         self._models, self._network = models, models.transformer
-        self._image = image
+        self._image, self._fused = image, fused or Fused()
         self._text = self._network.condition_embedder.text_embedder(text.to(models.device, models.dtype))
         self._turn = _turns(self._network, shape, models.device)
         frames, tokens = shape[2], shape[2] * (shape[3] // 2) * (shape[4] // 2)
@@ -57,10 +58,50 @@ class Transformer:
         tokens = network.patch_embedding(x.to(models.dtype)).flatten(2).transpose(1, 2).contiguous()  # (1, s, width)
         with _kernels(models.device):
             for block in _blocks(models):
-                tokens = _block(block, tokens, self._text, modulation, self._rows, self._turn)
+                tokens = self._block(block, tokens, modulation)
         shift, scale = (network.scale_shift_table.float() + told[:, None].float()).unbind(1)  # (rows, width)
-        tokens = _modulated(tokens, network.norm_out, shift, scale, self._rows)
+        tokens = self._modulated(tokens, shift, scale)
         return _put_together(network.proj_out(tokens), frames, height // 2, width // 2)
+
+    def _block(self, block: Any, x: Tensor, modulation: Tensor) -> Tensor:
+        """One block; x (1, s, width) is written over."""
+        shift, scale, gate, ff_shift, ff_scale, ff_gate = (block.scale_shift_table + modulation.float()).unbind(1)
+        x = self._gated(x, self._among_themselves(block.attn1, self._modulated(x, shift, scale)), gate)
+        x = x + self._to_the_text(block.attn2, block.norm2(x.float()).type_as(x))
+        return self._gated(x, block.ffn(self._modulated(x, ff_shift, ff_scale)), ff_gate)
+
+    def _modulated(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        """The normed tokens, each row's scaled and shifted its own way."""
+        made = torch.empty_like(x)
+        for row in self._rows:
+            part = slice(row.first, row.stop)
+            self._fused.modulate(made[0, part], x[0, part], shift[row.number], scale[row.number])
+        return made
+
+    def _gated(self, x: Tensor, added: Tensor, gate: Tensor) -> Tensor:
+        """x + added * gate, each row's gate its own; written into x."""
+        for row in self._rows:
+            part = slice(row.first, row.stop)
+            self._fused.gate(x[0, part], added[0, part], gate[row.number])
+        return x
+
+    def _among_themselves(self, layer: Any, x: Tensor) -> Tensor:
+        """Attention of the tokens (1, s, width) to one another."""
+        query = self._fused.turn(layer.to_q(x)[0], layer.norm_q.weight, *self._turn)[None]
+        key = self._fused.turn(layer.to_k(x)[0], layer.norm_k.weight, *self._turn)[None]
+        return _attended(layer, query, key, layer.to_v(x).unflatten(2, (layer.heads, -1)))
+
+    def _to_the_text(self, layer: Any, x: Tensor) -> Tensor:
+        """Attention of the tokens (1, s, width) to the text."""
+        query, key = layer.norm_q(layer.to_q(x)), layer.norm_k(layer.to_k(self._text))
+        return _attended(layer, *(each.unflatten(2, (layer.heads, -1)) for each in (query, key, layer.to_v(self._text))))
+
+
+def _attended(layer: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """(1, s, heads, d) each -> (1, s, width)."""
+    heard = functional.scaled_dot_product_attention(*(each.transpose(1, 2) for each in (query, key, value)))
+    made: Tensor = layer.to_out[0](heard.transpose(1, 2).flatten(2))
+    return made
 
 
 def _kernels(device: torch.device) -> AbstractContextManager[Any]:
@@ -73,58 +114,13 @@ def _modulation(embedder: Any, times: Tensor, dtype: torch.dtype) -> tuple[Tenso
     return told, embedder.time_proj(embedder.act_fn(told)).unflatten(1, (6, -1))
 
 
-def _block(block: Any, x: Tensor, text: Tensor, modulation: Tensor, rows: list[Row], turn: tuple[Tensor, Tensor]) -> Tensor:
-    """One block, in place on x (1, s, width)."""
-    shift, scale, gate, ff_shift, ff_scale, ff_gate = (block.scale_shift_table + modulation.float()).unbind(1)
-    x = _gated(x, _attention(block.attn1, _modulated(x, block.norm1, shift, scale, rows), None, turn), gate, rows)
-    x = x + _attention(block.attn2, block.norm2(x.float()).type_as(x), text, None)
-    return _gated(x, block.ffn(_modulated(x, block.norm3, ff_shift, ff_scale, rows)), ff_gate, rows)
-
-
-def _modulated(x: Tensor, norm: nn.Module, shift: Tensor, scale: Tensor, rows: list[Row]) -> Tensor:
-    """The normed tokens, each row's scaled and shifted its own way; worked out in 32 bits."""
-    made = torch.empty_like(x)
-    for row in rows:
-        part = norm(x[:, row.first : row.stop].float())
-        made[:, row.first : row.stop] = torch.addcmul(shift[row.number], part, 1 + scale[row.number])
-    return made
-
-
-def _gated(x: Tensor, added: Tensor, gate: Tensor, rows: list[Row]) -> Tensor:
-    """x + added * gate, each row's gate its own, worked out in 32 bits; written into x."""
-    for row in rows:
-        part = slice(row.first, row.stop)
-        x[:, part] = torch.addcmul(x[:, part].float(), added[:, part].float(), gate[row.number])
-    return x
-
-
-def _attention(layer: Any, x: Tensor, text: Tensor | None, turn: tuple[Tensor, Tensor] | None) -> Tensor:
-    """Attention of the tokens to one another, or to the text. (1, s, width) -> (1, s, width)."""
-    source = x if text is None else text
-    query, key = layer.norm_q(layer.to_q(x)), layer.norm_k(layer.to_k(source))
-    query, key, value = (each.unflatten(2, (layer.heads, -1)) for each in (query, key, layer.to_v(source)))
-    if turn is not None:
-        query, key = _turned(query, *turn), _turned(key, *turn)
-    heard = functional.scaled_dot_product_attention(*(each.transpose(1, 2) for each in (query, key, value)))
-    made: Tensor = layer.to_out[0](heard.transpose(1, 2).flatten(2))
-    return made
-
-
-def _turned(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Rotary positions: each pair of numbers of (1, s, heads, d) turned by its angle, cosine and sine (1, s, 1, d / 2)."""
-    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
-    made = torch.empty_like(x)
-    made[..., 0::2] = even * cosine - odd * sine
-    made[..., 1::2] = even * sine + odd * cosine
-    return made
-
-
 def _turns(network: Any, shape: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines for every token, from diffusers' own tables (which a network that was never initialised lacks)."""
+    """Cosines and sines (s, d / 2) for every token, from tables as diffusers makes them; those of the network are empty, as it
+    was made without numbers."""
     config = network.config
     tables = WanRotaryPosEmbed(config.attention_head_dim, tuple(config.patch_size), config.rope_max_seq_len)
     cosine, sine = tables(torch.empty(shape, device="meta"))
-    return tuple(table[..., 0::2].float().contiguous().to(device) for table in (cosine, sine))
+    return tuple(table[0, :, 0, 0::2].float().contiguous().to(device) for table in (cosine, sine))
 
 
 def _put_together(x: Tensor, frames: int, height: int, width: int) -> Tensor:
