@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cli import demo, look, models, operate, setup, testing, up
+from cli import demo, doctor, look, models, operate, setup, testing, up
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -17,7 +17,8 @@ def main() -> None:
 
 for command in (
     *(setup.setup, up.up, demo.demo, testing.test, look.status, look.jobs, operate.pause, operate.resume, operate.drain),
-    *(operate.retry, operate.cancel, operate.submit, operate.restart, operate.login_url, look.audit, look.logs, models.models),
+    *(operate.retry, operate.cancel, operate.submit, operate.restart, operate.login_url, look.audit, look.logs),
+    *(models.models, doctor.doctor),
 ):
     main.add_command(command)
 

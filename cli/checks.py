@@ -32,7 +32,7 @@ def make_ready(settings: Settings) -> list[str]:
     _check_folder(settings)
     _make_run_dir(settings.run_dir)
     with _only_worker(settings.data_dir):
-        _check_ports(settings)
+        check_ports(settings)
         _check_engine(settings.ENGINE)
         try:
             migrations.prepare(settings.database)
@@ -91,7 +91,8 @@ def _only_worker(data_dir: Path) -> Iterator[None]:
         yield
 
 
-def _check_ports(settings: Settings) -> None:
+def check_ports(settings: Settings) -> None:
+    """Raises Failure if a port that the worker listens on is in use, or its address is not this machine's."""
     _check_port("HTTP_PORT", settings.HTTP_PORT, "0.0.0.0")  # noqa: S104 - the probes must be reachable from outside
     if settings.admin_enabled:
         if settings.ADMIN_PORT == settings.HTTP_PORT:

@@ -66,6 +66,24 @@ def up() -> Iterator[Up]:
             first.wait()
 
 
+def test_the_doctor_examines_a_worker_that_runs(up: Up) -> None:
+    wait_for(up.all_run, "all programs to run")
+    environ = {**os.environ, "DATA_DIR": str(up.data_dir), "TMPDIR": str(up.run_dir.parent), "PYTHONPATH": str(CHECKOUT)}
+    command = [sys.executable, "-m", "cli", "doctor", "--json"]
+
+    def examined() -> dict[str, dict[str, str]]:
+        variables = environ | {"ENGINE": "preview", "DATA_LIMIT_GB": "0.1"}
+        done = subprocess.run(command, cwd=CHECKOUT, env=variables, capture_output=True, text=True, timeout=60, check=False)
+        return {finding["name"]: finding for finding in json.loads(done.stdout)["checks"]}
+
+    wait_for(lambda: examined()["ports"]["level"] == "ok", "the api to answer")
+    found = examined()
+    assert found["ports"]["said"].endswith("/health answers 200")
+    assert found["programs"]["said"].startswith("run: ")
+    assert "and sound" in found["queue"]["said"]
+    assert found["settings"]["said"] == "the worker was started with engine tests.fakes.engines.copies, here preview"
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_killed_program_comes_back_with_nothing_left_of_its_old_self(up: Up, name: str) -> None:
     wait_for(up.all_run, "all programs to run")

@@ -9,7 +9,7 @@ import pytest
 
 from weights import manifest, sums
 from weights.manifest import File
-from weights.verify import Verdict, check, needed, verify
+from weights.verify import Verdict, check, look, needed, verify
 
 FILE = File(path="net/w.bin", size_bytes=3, sha256=hashlib.sha256(b"abc").hexdigest(), url="https://hub.example/w.bin")
 
@@ -68,6 +68,17 @@ def test_an_engine_does_not_need_what_is_optional_or_converted(tmp_path: Path) -
     assert needed(verify(tmp_path, "musetalk"), "musetalk") == []
     put(tmp_path, "sd-vae/config.json", b"{}")
     assert [verdict.path for verdict in needed(verify(tmp_path, "musetalk"), "musetalk")] == ["sd-vae/config.json"]
+
+
+def test_a_look_tells_by_size_alone(tmp_path: Path) -> None:
+    put(tmp_path, "sd-vae/config.json", bytes(547))
+    put(tmp_path, "whisper/config.json", b"{}")
+    (tmp_path / "musetalk-fp16").mkdir()
+    sums.write(tmp_path / "musetalk-fp16" / "SHA256SUMS", {"vae.safetensors": "ab" * 32})
+    seen = {verdict.path: verdict.state for verdict in look(tmp_path, "musetalk")}
+    assert seen["sd-vae/config.json"] == "good"
+    assert seen["whisper/config.json"] == "wrong"
+    assert seen["musetalk-fp16/vae.safetensors"] == seen["musetalkV15/unet.pth"] == "missing"
 
 
 def test_fastwans_other_repository_is_accepted_where_it_is_there(tmp_path: Path) -> None:

@@ -1,0 +1,145 @@
+"""The GPU as `worker doctor` sees it: is it there, does its driver fit, has it room, and what runs on it with how much.
+
+Looks through NVML only: it starts nothing on the card, and never imports torch.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from dataclasses import asdict
+from typing import Any
+
+from cli.examine.finding import Finding, Level, Situation
+from telemetry import host
+from weights import plans
+from weights.plans import Plan
+
+#: Sizes of cards that the table shows, in GB as they are sold.
+CARDS_GB = (12, 16, 24, 32, 80)
+#: What the driver and a screen keep of a card before anybody loads anything.
+TAKEN_BYTES = 512 * 2**20
+#: A card with less free than this is hardly fit for any engine.
+SCARCE_BYTES = 6 * 10**9
+
+NO_CARD = "is the driver loaded (nvidia-smi on the host)? A container needs --gpus all and the NVIDIA container toolkit"
+
+
+def card(now: Situation) -> list[Finding]:
+    """A finding for each card, or one that says that there is none."""
+    if not now.cards:
+        if now.needs_card:
+            return [Finding(name="GPU", level="fail", said="no NVIDIA GPU is visible", do=NO_CARD)]
+        return [Finding(name="GPU", level="ok", said=f"none is visible; ENGINE={now.settings.ENGINE} may do without")]
+    return [_card(now, found) for found in now.cards]
+
+
+def _card(now: Situation, found: dict[str, Any]) -> Finding:
+    name = f"GPU {found['index']}"
+    title = f"{found['name']}, driver {found['driver']}, CUDA {found['cuda']}"
+    if found.get("lost"):
+        return Finding(name=name, level="fail", said=f"{title}: is lost", do="reset the card, or reboot the machine")
+    if found["memory_total_mib"] is None:
+        do = "look at nvidia-smi and dmesg on the host; a driver that hangs needs a reboot"
+        return Finding(name=name, level="fail", said=f"{title}: the driver does not answer", do=do)
+    free, total = free_bytes(found), found["memory_total_mib"] * 2**20
+    said = f"{title}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free"
+    if found["ecc_errors_uncorrected"]:
+        do = "its results may be wrong: reboot, and have the card changed if it happens again"
+        return Finding(name=name, level="warn", said=f"{said}, {found['ecc_errors_uncorrected']} uncorrected ECC errors", do=do)
+    if now.needs_card and free < SCARCE_BYTES and not now.programs:
+        return Finding(name=name, level="warn", said=said, do=f"end what else runs on the card ({_users(found)})")
+    return Finding(name=name, level="ok", said=said, details={"free_bytes": free})
+
+
+def free_bytes(found: dict[str, Any]) -> int:
+    """Memory of a card that nobody uses; all that is not the driver's where it does not say who uses it."""
+    return int(found["memory_total_mib"] - (found["memory_used_mib"] or 0)) * 2**20
+
+
+def _users(found: dict[str, Any]) -> str:
+    processes = [f"process {each['pid']}: {each['memory_used_mib']} MiB" for each in found["processes"] or ()]
+    return ", ".join(processes) or "nvidia-smi says what"
+
+
+# ---- torch -----------------------------------------------------------------------------------------------------------------
+
+
+def packages(now: Situation) -> list[Finding]:
+    """Whether what the engine computes with is installed, and made for this driver."""
+    if not now.needs_card:
+        return []
+    missing = [name for name in ("torch", "diffusers", "transformers", "safetensors") if _version(name) is None]
+    if missing:
+        do = "worker setup --engine installs them; an image is built with --build-arg TORCH=1"
+        return [Finding(name="torch", level="fail", said=f"not installed: {', '.join(missing)}", do=do)]
+    version = _version("torch") or ""
+    made_for, offered = _cuda_of_torch(version), next((each["cuda"] for each in now.cards if each.get("cuda")), None)
+    if version.endswith("+cpu"):
+        do = "install the build for CUDA from the package index that the torch site names"
+        return [Finding(name="torch", level="fail", said=f"{version} is built for processors alone", do=do)]
+    if made_for and offered and int(offered.split(".")[0]) < made_for:
+        said = f"{version} is built for CUDA {made_for}; the driver offers {offered}"
+        return [Finding(name="torch", level="fail", said=said, do="install a newer driver on the host, or an older torch")]
+    return [Finding(name="torch", level="ok", said=version + (f", for CUDA {made_for}" if made_for else ""))]
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cuda_of_torch(version: str) -> int | None:
+    """The major version of CUDA that torch was built for: in its own version, or in those of the libraries that it asks for."""
+    local = re.search(r"\+cu(\d\d)", version)
+    asked = [re.match(r"nvidia-[\w-]+-cu(\d\d)\b", line) for line in importlib.metadata.requires("torch") or ()]
+    found = [match for match in (local, *asked) if match]
+    return int(found[0][1]) if found else None
+
+
+# ---- FastWan's plan --------------------------------------------------------------------------------------------------------
+
+
+def plan(now: Situation) -> list[Finding]:
+    """Where FastWan's weights would live on this card, and on the sizes of cards that are sold."""
+    if now.settings.ENGINE != "fastwan":
+        return []
+    table = tuple(_row(f"{size:>3} GB card", plans.choose(size * 2**30 - TAKEN_BYTES)) for size in CARDS_GB)
+    measured = next((each for each in now.cards if each.get("memory_total_mib")), None)
+    if measured is None:
+        return [Finding(name="plan", level="ok", said="no card to measure; by the size of a card:", lines=table)]
+    running = now.programs is not None  # then the card's memory is ours already
+    free = measured["memory_total_mib"] * 2**20 - TAKEN_BYTES if running else free_bytes(measured)
+    chosen = plans.choose(free)
+    details = {"plan": asdict(chosen), "needed_bytes": plans.needed_bytes(chosen), "free_bytes": free}
+    said = _row(f"{free / 1e9:.1f} GB " + ("on the card" if running else "free"), chosen)
+    level, do = _fit(chosen, free)
+    return [Finding(name="plan", level=level, said=said, do=do, lines=table, details=details), *_memory(chosen)]
+
+
+def _fit(chosen: Plan, free: int) -> tuple[Level, str]:
+    needed = plans.needed_bytes(chosen)
+    if needed > free:
+        return "fail", f"a clip of 1280x704 needs {needed / 1e9:.1f} GB: end what else runs on the card, or use a larger one"
+    if chosen.tiled:
+        return "warn", "large clips are decoded in tiles, which changes pixels near their seams; 16 GB free are enough not to"
+    return "ok", ""
+
+
+def _memory(chosen: Plan) -> list[Finding]:
+    """The machine's own memory, where a plan leans on it."""
+    total, _ = host.memory_bytes()
+    needed = plans.needed_ram_bytes(chosen)
+    said = f"{total / 1e9:.1f} GB; the plan needs {needed / 1e9:.1f} GB"
+    if total < needed:
+        return [Finding(name="memory", level="warn", said=said, do="give the machine or container more memory")]
+    return [Finding(name="memory", level="ok", said=said)]
+
+
+def _row(where: str, chosen: Plan) -> str:
+    text = {"card": "text encoder on the card", "card8": "text encoder 8-bit on the card", "cpu": "text encoder on the CPU"}
+    parts = [f"transformer {chosen.transformer}", text[chosen.text], f"decoded in chunks of {chosen.chunk}"]
+    parts += ["in tiles"] if chosen.tiled else []
+    return f"{where}: {chosen.name}, {plans.needed_bytes(chosen) / 1e9:.1f} GB ({', '.join(parts)})"
