@@ -9,14 +9,15 @@ import flask
 
 from admin import draw, files, words
 from admin.live import STALE_S, head, live, said, words_of
-from jobqueue import clock, glance
-from jobqueue.job import Job
+from jobqueue import clock, glance, listing
 from jobqueue.samples import card_of
 
 pages = flask.Blueprint("overview", __name__)
 
 #: The sparkline of a card: so many seconds, a point for each so many.
 SPARK_S, SPARK_STEP_S = 1200, 20
+#: The last jobs.
+ENDED = listing.Wanted(states=("succeeded", "failed", "cancelled"))
 #: Programs whose silence matters here.
 PROGRAMS = ("poller", "inference", "uploader")
 
@@ -43,6 +44,7 @@ def _seen() -> dict[str, Any]:
     worker = flask.current_app.extensions["worker"]
     database, now = worker.queue.database, clock.utc()
     current, poller = worker.queue.unfinished(), said().get("poller", {})
+    last = listing.lines(database, ENDED, 8)
     ended, busy = glance.ended(database, words.utc_ago(24 * 3600)), _busy(glance.runs(database, words.utc_ago(3600)), now)
     return {
         "current": [(job, words.left_s(job, now), files.frame(worker.settings.data_dir, job)) for job in current[:6]],
@@ -53,7 +55,7 @@ def _seen() -> dict[str, Any]:
         "busy": busy,
         "day": _day(glance.by_hour(database, words.utc_ago(24 * 3600))),
         "price": worker.settings.PRICE_PER_HOUR,
-        "took_s": _took_s(last := worker.queue.newest(("succeeded", "failed", "cancelled"), limit=8)),
+        "took_s": _took_s(last),
         "claim": poller.get("claim") or {},
         "last": last,
         "gpus": poller.get("gpus") or [],
@@ -103,7 +105,7 @@ def _day(hours: dict[str, dict[str, int]]) -> dict[str, Any]:
     return {"good": good, "bad": bad, "most": max(map(sum, counts)), "hours": list(zip(names, counts, strict=True))}
 
 
-def _took_s(jobs: list[Job]) -> float | None:
+def _took_s(jobs: list[listing.Line]) -> float | None:
     """Seconds of GPU that a finished job takes, of the newest ones."""
     spans = [
         words.seconds(job.started_at, job.finished_at)

@@ -22,20 +22,6 @@ STATES = {
 
 SOURCES = {"main": "the orchestrator", "buffer": "the buffer", "queue": "/generate", "local": "an operator"}
 
-#: What helps, by a word in the error's message; the first that fits.
-HINTS = (
-    ("out of memory", "Close other programs on the GPU, or set a lower BATCH_SIZE."),
-    ("no face", "The video must show a face from the front. Look at the input beside."),
-    ("web page", "The link leads to a page, not a file; it may have expired or need a log-in."),
-    ("HTML page", "The link leads to a page, not a file; it may have expired or need a log-in."),
-    ("answered 4", "The link is dead or has expired. The sender must make a new one."),
-    ("moov", "The file is cut off. It must be uploaded again, whole."),
-    ("disk is full", "Free some space, or set a lower DATA_LIMIT_GB or KEEP_DAYS."),
-    ("B2", "Check the B2 key and bucket; finished videos wait here meanwhile."),
-    ("JOB_TIMEOUT_SEC", "The job was stuck or too long for JOB_TIMEOUT_SEC."),
-)
-
-
 #: Control characters (ANSI colours …) and those that turn the direction of what follows.
 _UNSEEN = dict.fromkeys([*range(9), 11, 12, *range(14, 32), *range(127, 160), 0x200E, 0x200F, *range(0x202A, 0x202F)], "\ufffd")
 _UNSEEN |= dict.fromkeys(range(0x2066, 0x206A), "\ufffd")
@@ -46,15 +32,10 @@ def plain(text: str) -> str:
     return text.translate(_UNSEEN)
 
 
-def hint(error: dict[str, Any] | None) -> str | None:
-    message = (error or {}).get("message", "")
-    return next((text for word, text in HINTS if word.lower() in message.lower()), None)
-
-
-def blame(error: dict[str, Any]) -> str:
-    """Who is at fault, in a few words."""
-    kinds = {"media_error": "The input cannot be used", "processing_error": "This worker could not do it"}
-    return kinds.get(error.get("error_type", ""), "Something unforeseen happened")
+def cut(text: object, most: int = 4000) -> str:
+    """The beginning of a text that may be of any length, and how much more there is."""
+    whole = str(text)
+    return whole if len(whole) <= most else f"{whole[:most]}… (the first {most:,} of {len(whole):,} characters)"
 
 
 def masked(link: str) -> str:
@@ -84,6 +65,18 @@ def lasted(seconds_: float) -> str:
         return f"{seconds_:.1f} s" if seconds_ < 10 else f"{seconds_:.0f} s"
     minutes, rest = divmod(round(seconds_), 60)
     return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def sized(size_bytes: float) -> str:
+    """A file's size as people say it."""
+    return f"{size_bytes / 1e3:.0f} kB" if size_bytes < 1e6 else f"{size_bytes / 1e6:.1f} MB"
+
+
+def picture_size(job: Job) -> tuple[int, int] | None:
+    """Width and height of the finished video, if the job says."""
+    metrics = job.result.get("metrics") or {}
+    width, height = metrics.get("width"), metrics.get("height")
+    return (width, height) if isinstance(width, int) and isinstance(height, int) else None
 
 
 def timeline(events: list[Event], now: str) -> list[dict[str, Any]]:

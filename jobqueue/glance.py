@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import statistics
+from datetime import datetime
+from itertools import pairwise
 
 from jobqueue.database import Database, Row
 
@@ -18,15 +21,27 @@ select (select max(id) from event) as events, (select count(*) from event where 
 #: The jobs that were on the GPU since a time; `until` is null for the one that still is.
 RUNS = """
 select id, engine, state, started_at as since,
-    coalesce((select min(at) from event where event.job = ended.id and event.round = ended.round and event.state = 'generated'),
+    coalesce((select min(at) from event where event.job = ran.id and event.round = ran.round and event.state = 'generated'),
         finished_at) as until
-from (select * from job indexed by job_finished where finished_at >= :since
-    union all select * from job where state in ('generating', 'generated', 'uploading', 'ready')) as ended
-where started_at is not null order by started_at desc limit :most"""
+from (
+    select * from (select id, engine, state, round, started_at, finished_at from job indexed by job_finished
+        where finished_at >= :since and started_at is not null order by finished_at desc limit :most)
+    union all select id, engine, state, round, started_at, finished_at from job
+        where state in ('generating', 'generated', 'uploading', 'ready')
+) as ran where started_at is not null order by 4 desc"""
 
 HOURS = """
 select substr(finished_at, 1, 13) as hour, state, count(*) as n from job indexed by job_finished where finished_at >= ?
 group by 1, 2"""
+
+#: The changes of state of the newest jobs of an engine that succeeded. Only so many are looked at for one of a rare engine.
+USUAL = """
+select event.job, event.state, event.at from event join (
+    select id, round from (select id, round, engine from job where state = 'succeeded' order by number desc limit 1000)
+        where engine = ? limit 50
+) as done on event.job = done.id and event.round = done.round order by event.job, event.id"""
+
+ACTS = "select * from audit where target = ? order by id desc limit 20"
 
 ENDED = "select state, count(*) as n from job indexed by job_finished where finished_at >= ? group by state"
 
@@ -59,3 +74,22 @@ def by_hour(database: Database, since: str) -> dict[str, dict[str, int]]:
 def runs(database: Database, since: str, most: int = 500) -> list[Row]:
     """The jobs that were on the GPU since a time (UTC text), newest first: id, engine, state, since, until (None: still is)."""
     return database.read(RUNS, since=since, most=most)
+
+
+def usual(database: Database, engine: str) -> dict[str, float]:
+    """By state: the median of the seconds that the newest successful jobs of an engine spent in it; "all": from end to end."""
+    spent: dict[str, dict[str, float]] = {}
+    rows = database.read(USUAL, engine)
+    for row, following in pairwise(rows):
+        if row["job"] == following["job"]:
+            one = spent.setdefault(row["job"], {"all": 0.0})
+            seconds = (datetime.fromisoformat(following["at"]) - datetime.fromisoformat(row["at"])).total_seconds()
+            for name in (row["state"], "all"):
+                one[name] = one.get(name, 0.0) + seconds
+    states = {state for one in spent.values() for state in one}
+    return {state: statistics.median(one.get(state, 0.0) for one in spent.values()) for state in states}
+
+
+def acts(database: Database, job_id: str) -> list[Row]:
+    """What operators did with a job, newest first: audit rows."""
+    return database.read(ACTS, job_id)

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 APPLICATION_ID = 0x47505557  # "GPUW"
 #: Steps from version n to n + 1; a step is never changed once released.
-STEPS = (Path(__file__).with_name("schema.sql"),)
+STEPS = (Path(__file__).with_name("schema.sql"), Path(__file__).with_name("listing.sql"))
 VERSION = len(STEPS)
 
 

@@ -235,7 +235,7 @@ def test_links_are_shown_without_what_signs_them(admin: Admin, browser: requests
 def test_an_unknown_job_is_not_found_in_plain_words(admin: Admin, browser: requests.Session) -> None:
     answer = browser.get(f"{admin.url}/jobs/nobody", timeout=PATIENCE_S)
     assert answer.status_code == 404
-    assert "There is no such page or job on this worker." in answer.text
+    assert "No job nobody on this worker. It may have run on another one" in answer.text
 
 
 def test_a_very_long_id_is_cut_where_jobs_are_listed(data_dir: Path) -> None:
