@@ -98,8 +98,12 @@ class Engine:
         self._prompts = text.Prompts(folder, _identity(models_dir))
 
     def _use(self, plan: plans.Plan) -> None:
-        self._models = models.load(self._folder, self._device, self._dtype, plan)
-        self._decoder = Decoder(self._models.vae, self._fused)
+        self.use(models.load(self._folder, self._device, self._dtype, plan))
+
+    def use(self, found: models.Models, fused: Fused | None = None) -> None:
+        """Take these networks as loaded; benchmarks make their own."""
+        self._models, self._fused = found, fused or self._fused
+        self._decoder = Decoder(found.vae, self._fused)
 
     def warm_up(self) -> None:
         """On a card: one video of the size the model was made for, so that no job is the first to choose kernels."""

@@ -12,13 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
-from diffusers import (  # noqa: E402
-    AutoencoderKLWan,
-    FlowMatchEulerDiscreteScheduler,
-    WanImageToVideoPipeline,
-    WanPipeline,
-    WanTransformer3DModel,
-)
+from diffusers import AutoencoderKLWan, WanTransformer3DModel  # noqa: E402
 from PIL import Image  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
@@ -27,25 +21,10 @@ from inference.engines.fastwan.decoder import Decoder, Past, parts  # noqa: E402
 from inference.engines.fastwan.models import Models  # noqa: E402
 from inference.engines.fastwan.shape import Shape  # noqa: E402
 from inference.engines.fastwan.transformer import Transformer  # noqa: E402
+from tests.fakes.wan_pipeline import pipeline  # noqa: E402
 
 SIZE = Shape(width=96, height=64, frames=13)
 PROMPT = "a person smiles"
-
-
-class Fixed(FlowMatchEulerDiscreteScheduler):
-    """diffusers' scheduler with the distilled model's sigmas, drawing its noise from one generator of ours."""
-
-    generator: Any = None
-
-    def set_timesteps(self, num_inference_steps: Any = None, device: Any = None, **_: Any) -> None:
-        super().set_timesteps(sigmas=list(sampling.SIGMAS), device=device)
-
-    def step(self, model_output: Any, timestep: Any, sample: Any, return_dict: bool = True, **_: Any) -> Any:
-        with torch.random.fork_rng(devices=[]):
-            torch.set_rng_state(self.generator.get_state())
-            made = super().step(model_output, timestep, sample, return_dict=return_dict)
-            self.generator.set_state(torch.get_rng_state())
-        return made
 
 
 @pytest.fixture(scope="module")
@@ -57,18 +36,13 @@ def parts_of_theirs(repository: Path) -> dict[str, Any]:
     )
     for network, name in ((transformer, "transformer"), (vae_, "vae")):
         network.load_state_dict(load_file(layout.part(repository, name).files[0]))
-    scheduler = Fixed(shift=1.0, stochastic_sampling=True)
-    none = {"tokenizer": None, "text_encoder": None}
-    return {"transformer": transformer.eval(), "vae": vae_.eval(), "scheduler": scheduler, "expand_timesteps": True, **none}
+    return {"transformer": transformer.eval(), "vae": vae_.eval()}
 
 
 def theirs(parts: dict[str, Any], heard: Any, picture: Any, seed: int) -> Any:
     """The latents of diffusers' pipeline."""
-    generator = torch.Generator("cpu").manual_seed(seed)
-    parts["scheduler"].generator = generator
-    kind: Any = WanPipeline if picture is None else WanImageToVideoPipeline
-    pipe = kind(**parts) if picture is None else kind(**parts, image_encoder=None, image_processor=None)
-    pipe.set_progress_bar_config(disable=True)
+    pipe = pipeline(**parts)
+    pipe.scheduler.generator = torch.Generator("cpu").manual_seed(seed)
     given = {} if picture is None else {"image": Image.fromarray(picture)}
     return pipe(
         prompt_embeds=heard,
@@ -77,7 +51,7 @@ def theirs(parts: dict[str, Any], heard: Any, picture: Any, seed: int) -> Any:
         num_frames=SIZE.frames,
         num_inference_steps=3,
         guidance_scale=1.0,
-        generator=generator,
+        generator=pipe.scheduler.generator,
         output_type="latent",
         **given,
     ).frames

@@ -1,0 +1,317 @@
+"""FastWan as we run it against diffusers' own pipeline, on the same inputs, networks and card.
+
+    python -m benchmarks.fastwan --tiny            two CPU cores: small networks; shows that every path runs
+    python -m benchmarks.fastwan                   a card: the true architecture in bfloat16
+
+All weights are random and made in place, so nothing is downloaded. (A) is diffusers' image-to-video pipeline with the distilled
+steps as a fixed schedule and the VAE in 32 bits, as the model's card has it; (A2) the same with the VAE's decoder in 16 bits;
+(B) A2 with cuDNN's attention and the transformer's blocks compiled. All get the same embeddings of the prompt, and all write
+the same H.264. Before anything is timed, ours and theirs must agree. Rounds are interleaved; the table shows medians. The floor
+is what the card's measured matrix rate makes of the arithmetic (counted, multiply-add = 2).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from PIL import Image
+
+from benchmarks.musetalk import matrix_rate
+from inference.engines.fastwan import models, sampling, shape, text
+from inference.engines.fastwan.engine import Engine, Prepared, Times
+from inference.engines.fastwan.fused import Fused
+from media import write
+from tests.fakes import fastwan
+from tests.fakes.wan_pipeline import pipeline
+from weights import plans
+
+#: The published configurations, where the small ones of the tests differ.
+FULL_TRANSFORMER = {
+    "num_attention_heads": 24,
+    "attention_head_dim": 128,
+    "text_dim": 4096,
+    "freq_dim": 256,
+    "ffn_dim": 14336,
+    "num_layers": 30,
+    "rope_max_seq_len": 1024,
+}
+FULL_VAE = {"base_dim": 160, "decoder_base_dim": 256, "num_res_blocks": 2}
+#: TFLOP of the three steps and of the decode, by width, height and frames.
+TFLOP = {(1280, 704, 121): (1562.0, 2011.0), (832, 480, 121): (489.0, 891.0)}
+#: How far latents and pictures of ours and theirs may be apart: rounding in 16 bits, in 32 bits without a card.
+AGREED = {torch.bfloat16: 5e-2, torch.float32: 1e-4}
+AGREED_OF_255 = 1.5
+SEED = 1
+HEAD = "| size | mode | | request s | to A | steps s | decode s | write s | of the matrix rate, steps / decode | peak GiB |"
+
+
+def networks(tiny: bool, device: torch.device) -> models.Models:
+    """Random weights of the true or of small size; no text encoder."""
+    torch.manual_seed(0)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    transformer = _made(WanTransformer3DModel, {**fastwan.TRANSFORMER, **({} if tiny else FULL_TRANSFORMER)}, device, dtype)
+    transformer.rope = _positions(transformer).to(device)
+    autoencoder = _made(AutoencoderKLWan, {**fastwan.VAE, **({} if tiny else FULL_VAE)}, device, torch.float32)
+    for part in (autoencoder.decoder, autoencoder.post_quant_conv):
+        part.to(dtype)
+    plan = replace(plans.PLANS[0], name="benchmark")
+    nothing: dict[str, Any] = {"text": None, "tokenizer": None, "plan": plan, "text_device": device}
+    return models.Models(transformer=transformer, vae=autoencoder, device=device, dtype=dtype, **nothing)
+
+
+def _made(kind: Any, config: dict[str, Any], device: torch.device, dtype: torch.dtype) -> Any:
+    """Numbers are such that what comes out is about as large as what goes in, as in a trained network."""
+    with torch.device("meta"):
+        network = kind.from_config(config)
+    network.to_empty(device=device)
+    for name, parameter in network.named_parameters():
+        wide = any(part in name for part in models.IN_32_BITS)
+        parameter.data = parameter.data.to(torch.float32 if wide else dtype)
+        if parameter.ndim > 1 and "scale_shift" not in name and "gamma" not in name:
+            parameter.data.normal_(0, (parameter[0].numel()) ** -0.5)
+        elif name.endswith(("gamma", "norm_q.weight", "norm_k.weight", "norm2.weight")):
+            parameter.data.fill_(1)
+        else:
+            parameter.data.normal_(0, 0.1)
+    return network.eval().requires_grad_(False)
+
+
+def autoencoder_in_32_bits(found: models.Models) -> Any:
+    """The same VAE, its decoder too in 32 bits."""
+    with torch.device("meta"):
+        network = AutoencoderKLWan.from_config(dict(found.vae.config))
+    state = {name: tensor.float() for name, tensor in found.vae.state_dict().items()}
+    network.load_state_dict(state, assign=True)
+    return network.eval()
+
+
+class Clock:
+    """Seconds by stage; on a card a stage is over when the card is done."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.stages: dict[str, float] = {}
+        self._since = self._now()
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.monotonic()
+
+    def done(self, stage: str) -> None:
+        now = self._now()
+        self.stages[stage] = now - self._since
+        self._since = now
+
+
+def theirs(
+    pipe: Any, heard: torch.Tensor, picture: Any, size: shape.Shape, device: torch.device, output: Path
+) -> dict[str, Any]:
+    """One request through diffusers: latents, decode, pictures to the host, H.264."""
+    _reset(device)
+    clock = Clock(device)
+    latents = _latents(pipe, heard, picture, size)
+    clock.done("steps")
+    made = _decoded(pipe.vae, latents)
+    pictures = (
+        ((made[0].float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 3, 0).contiguous().cpu().numpy()
+    )
+    clock.done("decode")
+    write.write(output, iter(pictures), rate=Fraction(shape.RATE), speech=None)
+    clock.done("write")
+    return {"wall_s": sum(clock.stages.values()), "stages": clock.stages, "peak_mib": _peak(device)}
+
+
+def ours(engine: Engine, heard: torch.Tensor, picture: Any, size: shape.Shape, output: Path) -> dict[str, Any]:
+    """One request through the engine."""
+    began = time.monotonic()
+    metrics = engine.generate(prepared(heard, picture, size), output, _ignore)
+    wall = time.monotonic() - began
+    stages = {"steps": metrics.extra["denoise_s"], "decode": metrics.extra["decode_s"]}
+    stages["write"] = metrics.stage_times["postprocessing"]
+    return {"wall_s": wall, "stages": stages, "peak_mib": metrics.peak_vram_mib, "first_s": metrics.extra["first_frame_s"]}
+
+
+def prepared(heard: torch.Tensor, picture: Any, size: shape.Shape) -> Prepared:
+    """As the engine prepares a job whose prompt is known; the noise is drawn here, too."""
+    drawn = sampling.noise(SEED, size.latents)
+    job: dict[str, Any] = {"shape": size, "picture": picture, "heard": heard, "noise": drawn}
+    return Prepared(**job, prompt="", known=True, told={}, took_s=0.0)
+
+
+@torch.inference_mode()
+def _latents(pipe: Any, heard: torch.Tensor, picture: Any, size: shape.Shape) -> torch.Tensor:
+    given = {} if picture is None else {"image": Image.fromarray(picture)}
+    pipe.scheduler.generator = torch.Generator("cpu").manual_seed(SEED)
+    return torch.as_tensor(
+        pipe(
+            prompt_embeds=heard.to(pipe.transformer.device),
+            height=size.height,
+            width=size.width,
+            num_frames=size.frames,
+            num_inference_steps=len(sampling.TIMES),
+            guidance_scale=1.0,
+            generator=pipe.scheduler.generator,
+            output_type="latent",
+            **given,
+        ).frames
+    )
+
+
+@torch.inference_mode()
+def _decoded(autoencoder: Any, latents: torch.Tensor) -> torch.Tensor:
+    config = autoencoder.config
+    mean, std = (
+        torch.tensor(each, device=latents.device).view(1, -1, 1, 1, 1) for each in (config.latents_mean, config.latents_std)
+    )
+    kind = next(autoencoder.decoder.parameters()).dtype
+    return torch.as_tensor(autoencoder.decode((latents.float() * std + mean).to(kind)).sample)
+
+
+def apart(engine: Engine, pipe: Any, heard: torch.Tensor, picture: Any, size: shape.Shape) -> tuple[float, float]:
+    """How far our latents are from theirs, relative; and our pictures from theirs of the same latents, of 255 on average."""
+    mine = engine._denoised(prepared(heard, picture, size), lambda _: None, Times(0.0))
+    other = _latents(pipe, text.filled_up(heard), picture, size).float().cpu()
+    latents = float((mine - other).norm() / other.norm())
+    made = np.stack(list(engine._pictures(mine, lambda _: None)))
+    expected = ((_decoded(pipe.vae, mine.to(engine._loaded.device))[0].float().clamp(-1, 1) + 1) * 127.5).round()
+    return latents, float(np.abs(made - expected.permute(1, 2, 3, 0).cpu().numpy()).mean())
+
+
+def compare(found: models.Models, size: shape.Shape, with_image: bool, rounds: int) -> dict[str, Any]:
+    """The medians of all contestants for one shape."""
+    width = found.transformer.config.text_dim
+    words = torch.randn(1, 20, width, generator=torch.Generator().manual_seed(2)).to(found.dtype)
+    heard, filled = words, text.filled_up(words)
+    picture = _picture(size) if with_image else None
+    on_card = found.device.type == "cuda"
+    engine = Engine()
+    engine.use(found, Fused("first" if on_card else "off"))
+    plain, half = pipeline(found.transformer, autoencoder_in_32_bits(found)), pipeline(found.transformer, found.vae)
+    pipes = {"A": plain, "A2": half, **({"B": pipeline(_twin(found.transformer), found.vae, fast=True)} if on_card else {})}
+    difference = apart(engine, half, heard, picture, size)
+    if difference[0] > AGREED[found.dtype] or difference[1] > AGREED_OF_255:
+        raise SystemExit(f"ours and theirs differ: latents by {difference[0]:.2g}, pictures by {difference[1]:.2f} of 255")
+    with tempfile.TemporaryDirectory() as name:
+        output = Path(name) / "o.mp4"
+        contestants: dict[str, Callable[[], dict[str, Any]]] = {
+            key: lambda pipe=pipe: theirs(pipe, filled, picture, size, found.device, output)  # type: ignore[misc]
+            for key, pipe in pipes.items()
+        }
+        contestants["ours"] = lambda: ours(engine, heard, picture, size, output)
+        runs: dict[str, list[dict[str, Any]]] = {key: [] for key in contestants}
+        for run in contestants.values():
+            run()  # kernels are chosen and compiled
+        for _ in range(rounds):
+            for key, run in contestants.items():
+                runs[key].append(run())
+    medians = {key: _median(of) for key, of in runs.items()}
+    mode = "image" if with_image else "text"
+    return {"size": f"{size.width}x{size.height}x{size.frames}", "mode": mode, "difference": difference, "runs": medians}
+
+
+def _median(of: list[dict[str, Any]]) -> dict[str, Any]:
+    """By wall time and by stage, each its own median."""
+    stages = {name: statistics.median(run["stages"][name] for run in of) for name in of[0]["stages"]}
+    return {**of[-1], "wall_s": statistics.median(run["wall_s"] for run in of), "stages": stages}
+
+
+def _twin(network: Any) -> Any:
+    """The same weights in another module, which can be compiled without the first one being."""
+    with torch.device("meta"):
+        other = WanTransformer3DModel.from_config(dict(network.config))
+    other.load_state_dict(network.state_dict(), assign=True)
+    other.rope = network.rope
+    return other.eval()
+
+
+def _positions(network: Any) -> Any:
+    """diffusers' tables of positions, which no file holds."""
+    config = network.config
+    return type(network.rope)(config.attention_head_dim, tuple(config.patch_size), config.rope_max_seq_len)
+
+
+def _picture(size: shape.Shape) -> Any:
+    blots = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+    return np.array(Image.fromarray(blots).resize((size.width, size.height), Image.Resampling.BICUBIC))
+
+
+def _reset(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _peak(device: torch.device) -> float | None:
+    return torch.cuda.max_memory_reserved(device) / 2**20 if device.type == "cuda" else None
+
+
+def _ignore(phase: str, done: int, total: int) -> None:
+    pass
+
+
+def rows(result: dict[str, Any], rate: float | None) -> Iterator[str]:
+    """One line a contestant: seconds, ratio to A, peak memory, and the share of the card's matrix rate."""
+    base = result["runs"]["A"]["wall_s"]
+    width, height, frames = (int(side) for side in result["size"].split("x"))
+    counted = TFLOP.get((width, height, frames))
+    for name, run in result["runs"].items():
+        stages = run["stages"]
+        shares = ""
+        if rate and counted:
+            shares = " / ".join(
+                f"{100 * tflop / stages[stage] / rate:.0f} %" for stage, tflop in zip(("steps", "decode"), counted, strict=True)
+            )
+        times = " | ".join(f"{stages[stage]:.3f}" for stage in ("steps", "decode", "write"))
+        peak = "" if run["peak_mib"] is None else f"{run['peak_mib'] / 1024:.1f}"
+        request = f"{run['wall_s']:.2f} | {base / run['wall_s']:.2f}"
+        yield f"| {result['size']} | {result['mode']} | {name} | {request} | {times} | {shares} | {peak} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tiny", action="store_true", help="small networks, short clips: for a machine without a card")
+    parser.add_argument("--sizes", nargs="+", default=None, metavar="WxHxF")
+    parser.add_argument("--modes", nargs="+", default=["image", "text"], choices=["image", "text"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    options = parser.parse_args()
+    asked = options.sizes or (["128x64x13"] if options.tiny else ["1280x704x121", "832x480x121"])
+    sizes = [
+        shape.Shape(width=w, height=h, frames=f) for w, h, f in ([int(side) for side in size.split("x")] for size in asked)
+    ]
+    device = torch.device("cuda:0" if torch.cuda.is_available() and not options.tiny else "cpu")
+    found = networks(options.tiny, device)
+    results = [compare(found, size, mode == "image", options.rounds) for size in sizes for mode in options.modes]
+    report: dict[str, Any] = {"device": str(device), "torch": torch.__version__, "results": results}
+    if device.type == "cuda":
+        report |= {"card": torch.cuda.get_device_name(), "matrix_tflops": matrix_rate()}
+    print(json.dumps(report) if options.json else _table(report))
+
+
+def _table(report: dict[str, Any]) -> str:
+    rate = report.get("matrix_tflops")
+    lines = [f"{report.get('card', report['device'])}, torch {report['torch']}"]
+    if rate:
+        floors = ", ".join(f"{size[0]}x{size[1]}x{size[2]} {sum(tflop) / rate:.2f} s" for size, tflop in TFLOP.items())
+        lines.append(f"{rate:.0f} TFLOP/s; the floor: {floors}")
+    lines += ["", HEAD, "|---" * 10 + "|", *(row for result in report["results"] for row in rows(result, rate))]
+    for result in report["results"]:
+        latents, pictures = result["difference"]
+        lines.append(f"\n{result['size']} {result['mode']}: latents differ by {latents:.1e}, pictures by {pictures:.2f} of 255")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
