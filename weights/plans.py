@@ -59,21 +59,25 @@ DECODER_PARAMETERS, ENCODER_PARAMETERS = 555_051_580, 149_637_088
 #: Pixels a token and pixels a latent have along one side, and frames a latent frame has.
 TOKEN_PX, LATENT_PX, LATENT_FRAMES = 32, 16, 4
 #: Rows of tokens x WIDTH in bf16 that live at once where most do, in the ffn: what goes in, what is added to it, and the
-#: hidden layer before and after its GELU. Norms (fp32 in and out: 4) and attention (q, k, v, out, fp32 rope: 10) have less.
+#: hidden layer before and after its GELU. Counted on meta tensors through the engine: 12.7 with latents and positions.
 DENOISE_ROWS = 3 + 2 * FFN / WIDTH
+#: What a step needs whatever the size of the clip: the text's keys and values, modulation, tables of positions.
+STEP_BYTES = 64 * 10**6
 #: Copies of the latents in fp32: noise, the clip, the prediction, the first frame, and what the arithmetic makes of them.
 LATENT_COPIES = 8
 #: The decoder's widest tensor: 512 channels at half the height and width, as they come into its last block.
 DECODER_CHANNELS = 512
-#: Such tensors that live at once, counted on meta tensors through diffusers' own decoder (0.42.1; 7.0 with one latent frame,
-#: 6.5 with more): the shortcut, what comes in, what a convolution takes with the frames before it and the padding, what it
-#: gives, and the fp32 temporaries of a norm. A decoder that fuses its norms needs less.
-DECODER_TENSORS = 7
+#: Such tensors that live at once. Counted on meta tensors through the engine's decoder: 4.0 with its norms compiled, 4.5 as
+#: written (diffusers' own: 7.0); and half of one for what convolutions need beside.
+DECODER_TENSORS = 5
 #: Channels a pixel whose last two frames each causal convolution keeps: 2048 at 1/2, 3584 at 1/4, 7168 at 1/8, 11312 at 1/16.
 CACHE_CHANNELS_PER_PX = 2048 / 4 + 3584 / 16 + 7168 / 64 + 11_312 / 256
 CACHE_FRAMES = 2
-#: One side of a tile when the decode is tiled, and how much of it the next one covers too.
+#: One side of a tile when the decode is tiled, and how much of it the next one covers too. All tiles' kept frames stay on the
+#: card, since a part of the video is finished before the next is begun.
 TILE_PX, TILE_OVERLAP_PX = 512, 64
+#: Copies of a part's pictures in fp32 on their way out: decoded, faded together, and brought to whole numbers.
+PICTURE_COPIES = 4
 #: One image through the encoder in fp32: 160 channels at half size, six tensors of them.
 ENCODER_CHANNELS, ENCODER_TENSORS = 160, 6
 #: The text encoder with 512 tokens: ffn 10240, and 64 heads of 512 x 512 scores in fp32, a few of each.
@@ -85,13 +89,16 @@ RESERVE_BYTES = 1_200 * 10**6
 
 #: Python with torch and CUDA loaded, frames on their way to the encoder, and the other programs of the worker.
 HOST_BYTES = 4 * 10**9
+#: Of a streamed block's tensors torch pins each in a piece whose size is a power of two: eight projections of 18.9 MB take
+#: 32 MiB each, two of 88.1 MB take 128 MiB, and little more. (PyTorch's CachingHostAllocator; pytorch issues 95823, 150517.)
+PINNED_BLOCK_BYTES = (8 * 32 + 2 * 128 + 1) * 2**20
 
 
 def needed_bytes(plan: Plan, *, frames: int = 121, height: int = 704, width: int = 1280) -> int:
     """Memory that the card must have free before anything is loaded. frames, height, width: of the finished clip."""
     peak = max(
-        _denoise_bytes(frames, height, width),
-        _decode_bytes(plan, frames, height, width),
+        denoise_bytes(frames, height, width),
+        decode_bytes(plan, frames, height, width),
         _encode_bytes(height, width),
         TEXT_PEAK_BYTES if plan.text != "cpu" else 0,
     )
@@ -103,14 +110,38 @@ def weights_bytes(plan: Plan) -> int:
     return _transformer_bytes(plan) + _text_bytes(plan) + BF16 * DECODER_PARAMETERS + FP32 * ENCODER_PARAMETERS
 
 
+def denoise_bytes(frames: int, height: int, width: int) -> int:
+    """What a step of the sampling needs beside the weights."""
+    tokens = _latent_frames(frames) * (height // TOKEN_PX) * (width // TOKEN_PX)
+    latents = 48 * _latent_frames(frames) * (height // LATENT_PX) * (width // LATENT_PX)
+    return int(DENOISE_ROWS * tokens * WIDTH * BF16) + LATENT_COPIES * latents * FP32 + STEP_BYTES
+
+
+def decode_bytes(plan: Plan, frames: int, height: int, width: int) -> int:
+    """What the decoding of a part of the clip needs beside the weights."""
+    chunk = min(plan.chunk, max(_latent_frames(frames) - 1, 1))
+    pictures = PICTURE_COPIES * 3 * LATENT_FRAMES * chunk * height * width * FP32
+    tiles = 1
+    if plan.tiled:
+        tiles = _tiles(height) * _tiles(width)
+        height, width = min(height, TILE_PX), min(width, TILE_PX)
+    widest = DECODER_CHANNELS * LATENT_FRAMES * chunk * (height // 2) * (width // 2) * BF16
+    kept = int(CACHE_CHANNELS_PER_PX * CACHE_FRAMES * height * width * BF16)
+    return DECODER_TENSORS * widest + tiles * kept + pictures
+
+
+def _tiles(side_px: int) -> int:
+    """How many tiles cover a side."""
+    return 1 if side_px <= TILE_PX else -(-(side_px - TILE_OVERLAP_PX) // (TILE_PX - TILE_OVERLAP_PX))
+
+
 def needed_ram_bytes(plan: Plan) -> int:
     """Memory that the machine must have: pinned weights and the programs.
 
     Weights that are memory-mapped (text on the CPU: 11.4 GB) are not counted: without room for them they are read from the
     disk again for each new prompt, which is slow and works.
     """
-    pinned = LAYERS * BLOCK_PARAMETERS * BF16 if plan.transformer == "streamed" else 0
-    return HOST_BYTES + pinned
+    return HOST_BYTES + (LAYERS * PINNED_BLOCK_BYTES if plan.transformer == "streamed" else 0)
 
 
 def choose(free_bytes: int, *, frames: int = 121, height: int = 704, width: int = 1280) -> Plan:
@@ -143,22 +174,6 @@ def _text_bytes(plan: Plan) -> int:
 
 def _latent_frames(frames: int) -> int:
     return (frames - 1) // LATENT_FRAMES + 1
-
-
-def _denoise_bytes(frames: int, height: int, width: int) -> int:
-    tokens = _latent_frames(frames) * (height // TOKEN_PX) * (width // TOKEN_PX)
-    latents = 48 * _latent_frames(frames) * (height // LATENT_PX) * (width // LATENT_PX)
-    return int(DENOISE_ROWS * tokens * WIDTH * BF16) + LATENT_COPIES * latents * FP32
-
-
-def _decode_bytes(plan: Plan, frames: int, height: int, width: int) -> int:
-    finished = 3 * frames * height * width * BF16 if plan.tiled else 0  # the clip, while its tiles are put together
-    if plan.tiled:
-        height, width = min(height, TILE_PX), min(width, TILE_PX)
-    chunk = min(plan.chunk, max(_latent_frames(frames) - 1, 1))
-    widest = DECODER_CHANNELS * LATENT_FRAMES * chunk * (height // 2) * (width // 2) * BF16
-    cache = int(CACHE_CHANNELS_PER_PX * CACHE_FRAMES * height * width * BF16)
-    return DECODER_TENSORS * widest + cache + finished
 
 
 def _encode_bytes(height: int, width: int) -> int:

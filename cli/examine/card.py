@@ -124,7 +124,11 @@ def _fit(chosen: Plan, free: int) -> tuple[Level, str]:
     if needed > free:
         return "fail", f"a clip of 1280x704 needs {needed / 1e9:.1f} GB: end what else runs on the card, or use a larger one"
     if chosen.tiled:
-        return "warn", "large clips are decoded in tiles, which changes pixels near their seams; 16 GB free are enough not to"
+        enough = min(plans.needed_bytes(each) for each in plans.PLANS if not each.tiled)
+        return (
+            "warn",
+            f"clips are decoded in tiles, which changes pixels near their seams; {enough / 1e9:.1f} GB free do without",
+        )
     return "ok", ""
 
 

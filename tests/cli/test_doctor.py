@@ -75,7 +75,7 @@ def with_card(library: Path, tmp_path: Path, **state: object) -> dict[str, str]:
         (32_607, 300, "steady", "ok"),
         (81_559, 600, "whole", "ok"),
         (81_559, 64_000, "streamed", "ok"),
-        (9_216, 300, "tiled", "warn"),
+        (11_500, 300, "tiled", "warn"),
         (8_192, 6_000, "tiled", "fail"),
     ],
 )

@@ -16,12 +16,12 @@ TAKEN_BYTES = GIB // 2
 @pytest.mark.parametrize(
     ("card_gib", "at_720p", "at_480p"),
     [
-        (8, "tiled", "tiled"),
-        (12, "tiled", "streamed"),
-        (16, "streamed", "streamed"),
+        (8, "tiled", "streamed"),
+        (12, "streamed", "streamed"),
+        (16, "streamed", "lean"),
         (24, "lean", "steady"),
         (32, "steady", "large"),
-        (48, "large", "whole"),
+        (48, "whole", "whole"),
         (80, "whole", "whole"),
         (141, "whole", "whole"),
     ],
@@ -74,5 +74,6 @@ def test_only_the_smallest_plan_changes_pixels() -> None:
 
 
 def test_streamed_weights_are_pinned_in_the_machines_memory() -> None:
+    """9.8 GB of blocks, each tensor in a piece whose size is a power of two."""
     needed = {plan.name: needed_ram_bytes(plan) for plan in PLANS}
-    assert needed["streamed"] - needed["lean"] == pytest.approx(9.8e9, rel=0.01)
+    assert needed["streamed"] - needed["lean"] == pytest.approx(16.1e9, rel=0.01)
