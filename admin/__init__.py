@@ -24,6 +24,7 @@ from admin import (
     login,
     orders,
     overview,
+    packed,
     processes,
     security,
     submit,
@@ -67,6 +68,7 @@ def create_app(worker: Worker) -> flask.Flask:
     app.jinja_env.filters["mask"] = worker.mask
     app.jinja_env.finalize = lambda value: value if isinstance(value, Markup) else words.plain(worker.mask(str(value)))
     security.protect(app, worker)
+    packed.pack(app)
     for page in PAGES:
         app.register_blueprint(page.pages)
     if worker.settings.ADMIN_TRUSTED_PROXY:

@@ -22,6 +22,9 @@ pages = flask.Blueprint("gpu", __name__)
 #: By name: how long a chart reaches back, and how many seconds a point of it stands for.
 RANGES = {"20 min": (1200, 1), "6 h": (6 * 3600, 20), "24 h": (24 * 3600, 60)}
 
+#: Marks of jobs that are sent at once.
+MOST_JOBS = 3000
+
 #: The rows of the tables: column of a sample, what it is, unit, and by what to divide it.
 ROWS = (
     ("load", "GPU busy", "%", 1),
@@ -55,12 +58,12 @@ def page() -> flask.Response:
 
 @pages.get("/gpu/history")
 def history() -> dict[str, Any]:
-    """The samples after a time, as columns by card, and the jobs that were on the GPU since the range began."""
+    """The samples after a time, as columns by card, and the jobs that were on the GPU then or are."""
     worker, request = flask.current_app.extensions["worker"], flask.request
     span_s, step_s = RANGES.get(request.args.get("range", ""), RANGES["20 min"])
     now = time.time()
     after = max(request.args.get("after", 0, type=int), int(now) - span_s - step_s)
-    jobs = glance.runs(worker.queue.database, words.utc_ago(span_s))
+    jobs = glance.runs(worker.queue.database, words.utc_ago(now - min(after, now)), MOST_JOBS)
     return {
         "moved": worker.samples.mark()[1],
         "now": int(now),

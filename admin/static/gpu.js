@@ -9,7 +9,7 @@ const CHARTS = [
 ];
 const HEIGHT = 150, MARK = 6;
 const SPAN = {"20 min": 1200, "6 h": 21600, "24 h": 86400};
-const state = {moved: null, step: 1, now: 0, cards: {}, jobs: []};
+const state = {moved: null, step: 1, now: 0, cards: {}, jobs: new Map()};
 const boxes = [...document.querySelectorAll(".charts")];
 const range = boxes[0]?.dataset.range ?? "20 min";
 let plots = [], busy = false;
@@ -20,7 +20,9 @@ const hour = (at, more) => new Date(at * 1000).toLocaleTimeString([], {hour: "2-
 const hue = (id) => [...id].reduce((sum, letter) => (sum * 31 + letter.codePointAt(0)) % 360, 7);
 
 function take(answer) {
-  Object.assign(state, {moved: answer.moved, step: answer.step, now: answer.now, jobs: answer.jobs});
+  Object.assign(state, {moved: answer.moved, step: answer.step, now: answer.now});
+  for (const [id, since, until, how] of answer.jobs) state.jobs.set(id + since, {id, since: Date.parse(since) / 1000, until: until && Date.parse(until) / 1000, how});
+  for (const [key, job] of state.jobs) if (job.until && job.until < state.now - SPAN[range]) state.jobs.delete(key);
   for (const [card, fresh] of Object.entries(answer.cards)) {
     const known = state.cards[card] ??= Object.fromEntries(Object.keys(fresh).map((name) => [name, []]));
     for (let n = 0; n < fresh.at.length; n++) {
@@ -38,8 +40,8 @@ function take(answer) {
 
 function marks(plot) {  // the jobs, as bars on the floor of the chart
   const {ctx, bbox} = plot, ratio = devicePixelRatio;
-  for (const [id, since, until, how] of state.jobs) {
-    const from = plot.valToPos(Date.parse(since) / 1000, "x", true), to = plot.valToPos(until ? Date.parse(until) / 1000 : state.now, "x", true);
+  for (const {id, since, until, how} of state.jobs.values()) {
+    const from = plot.valToPos(since, "x", true), to = plot.valToPos(until ?? state.now, "x", true);
     const left = Math.max(bbox.left, from), right = Math.min(bbox.left + bbox.width, Math.max(to, from + ratio));
     if (right <= left) continue;
     ctx.fillStyle = how === "failed" ? resolved("--bad") : `hsl(${hue(id)} 55% 55%)`;
@@ -104,7 +106,7 @@ async function look() {
     if (answer.ok) {
       const told = await answer.json();
       if (state.moved !== null && told.moved !== state.moved) {  // the clock jumped: all of it lies elsewhere now
-        Object.assign(state, {moved: null, cards: {}});
+        Object.assign(state, {moved: null, cards: {}, jobs: new Map()});
       } else {
         take(told);
         redraw();

@@ -1,0 +1,139 @@
+"""The GPU page and what its charts are drawn from, by the text alone: it must be right without a script."""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from admin import gpu as page
+from jobqueue.samples import COLUMNS, samples_file
+from telemetry import gpu
+from tests.admin.program import Admin, add_failed, running
+from tests.fakes import past
+from tests.patience import PATIENCE_S
+
+SECOND = {**past.CARD, "index": 1, "uuid": "GPU-2", "name": "NVIDIA L4"}
+LACKS = ("encoder", "decoder", "temperature_c", "memory_total_mib")
+DUMB = SECOND | {"lacks": LACKS, "temperature_c": None, "memory_total_mib": None, "processes": None, "throttle_reasons": None}
+
+
+@pytest.fixture(scope="module")
+def filled(admin: Admin) -> Admin:
+    past.fill(samples_file(admin.data_dir), [past.CARD, DUMB])
+    admin.control.publish("poller", {"gpus": [past.CARD, DUMB]})
+    return admin
+
+
+def text(admin: Admin, browser: requests.Session, path: str) -> str:
+    answer = browser.get(admin.url + path, timeout=PATIENCE_S)
+    assert answer.status_code == 200, answer.text
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", answer.text)).split())
+
+
+def told(admin: Admin, browser: requests.Session, query: str) -> dict[str, Any]:
+    answer: dict[str, Any] = browser.get(f"{admin.url}/gpu/history?{query}", timeout=PATIENCE_S).json()
+    return answer
+
+
+def test_each_card_is_told_in_figures(filled: Admin, browser: requests.Session) -> None:
+    said = text(filled, browser, "/gpu")
+    first, second = said.split("GPU 1 · NVIDIA L4")
+    assert "GPU 0 · NVIDIA GeForce RTX 3090 driver 580.159.03 CUDA 13.0 memory 24.0 GiB power limit 350 W fan 54 %" in first
+    assert "uncorrected ECC errors n/a" in first
+    assert re.search(r"GPU busy 92 \d+ \d+ 9\d % video encoder \d+ \d+ \d+ 2\d %", first)
+    assert re.search(r"memory used 11\.2 2\.\d \d\.\d 11\.2 GiB", first)
+    assert re.search(r"1[34] % power cap: the power limit is reached", first)
+    assert "pid 999999999 · hidden (a process id of the host) · 10.6 GiB" in first
+    assert "temperature n/a n/a n/a n/a °C" in second
+    assert "n/a: the driver does not say." in second
+    assert "memory n/a" in second
+
+
+@pytest.mark.parametrize(("name", "points"), [("20 min", 1200), ("6 h", 1080), ("24 h", 1440), ("nonsense", 1200)])
+def test_a_range_comes_as_columns_of_one_length(filled: Admin, browser: requests.Session, name: str, points: int) -> None:
+    answer = told(filled, browser, f"range={name}")
+    columns = answer["cards"]["GPU-2"]
+    assert set(columns) == {"at", *COLUMNS}
+    assert {len(column) for column in columns.values()} == {len(columns["at"])}
+    assert abs(len(columns["at"]) - points) <= 3
+    assert set(columns["temperature_c"]) == {None}
+    assert columns["at"] == sorted(set(columns["at"]))
+
+
+def test_only_what_is_newer_is_sent_again(filled: Admin, browser: requests.Session) -> None:
+    newest = told(filled, browser, "range=20 min")["cards"]["GPU-2"]["at"][-1]
+    again = told(filled, browser, f"range=20 min&after={newest - 3}")
+    assert again["cards"]["GPU-2"]["at"] == [newest - 2, newest - 1, newest]
+    assert told(filled, browser, f"after={newest + 100}")["cards"] == {}
+    assert told(filled, browser, "after=99999999999999999999999999")["cards"] == {}
+
+
+def test_the_jobs_of_the_time_are_marked(filled: Admin, browser: requests.Session) -> None:
+    add_failed(filled.queue, "marked-1", {"message": "no", "error_type": "unknown_error"})
+    job = next(job for job in told(filled, browser, "range=20 min")["jobs"] if job[0] == "marked-1")
+    assert job[3] == "failed"
+    assert job[1] <= job[2]
+    assert "marked-1" in text(filled, browser, "/gpu")
+    late = told(filled, browser, f"range=20 min&after={int(time.time()) + 60}")
+    assert [job[0] for job in late["jobs"] if job[2]] == []
+
+
+def test_without_a_card_it_says_what_to_do(data_dir: Path) -> None:
+    with running(data_dir) as own:
+        browser = own.log_in()
+        assert "The poller, which reads the GPUs, has not said anything yet." in text(own, browser, "/gpu")
+        own.control.publish("poller", {"gpus": []})
+        said = text(own, browser, "/gpu")
+        assert "The driver shows no NVIDIA GPU to this worker." in said
+        assert "start the container with --gpus all" in said
+        assert told(own, browser, "")["cards"] == {}
+
+
+def test_a_card_that_is_lost_and_a_past_that_is_broken_are_told_of(data_dir: Path) -> None:
+    lost = dict.fromkeys(past.CARD) | {"index": 0, "uuid": "GPU-3", "name": "NVIDIA L4", "lost": True}
+    (data_dir / "telemetry.db").write_bytes(b"not a database at all" * 1000)
+    with running(data_dir) as own:
+        own.control.publish("poller", {"gpus": [lost]})
+        browser = own.log_in()
+        said = text(own, browser, "/gpu")
+        assert "GPU 0 · NVIDIA L4 lost The card has fallen off the bus" in said
+        assert "No past yet" in said
+        assert "GPU busy n/a n/a n/a n/a %" in said
+        assert "NVIDIA L4 lost" in text(own, browser, "/")
+
+
+def test_odd_words_of_a_driver_are_words(data_dir: Path) -> None:
+    odd = {**past.CARD, "name": "<script>alert(1)</script>\u202e\x1b[31m", "driver": "<b>", "throttle_reasons": ["<i>new</i>"]}
+    with running(data_dir) as own:
+        own.control.publish("poller", {"gpus": [odd, {}]})
+        browser = own.log_in()
+        for path in ("/", "/gpu"):
+            page_ = browser.get(own.url + path, timeout=PATIENCE_S)
+            assert page_.status_code == 200
+            assert "<script>alert" not in page_.text
+            assert "<i>new" not in page_.text
+            assert not {"\x1b", "\u202e"} & set(page_.text)
+
+
+def test_every_reason_of_nvml_has_its_words() -> None:
+    assert set(page.REASONS) == set(gpu.THROTTLE_WORDS.values())
+
+
+def test_a_process_is_named_where_it_can_be_seen(tmp_path: Path) -> None:
+    for pid, line in ((1, b"/usr/bin/python3\0-m\0inference\0"), (2, b"/usr/bin/blender\0--background\0"), (3, b"")):
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "cmdline").write_bytes(line)
+    assert [page.whose(pid, tmp_path) for pid in (1, 2, 3, 4)] == [
+        "this worker's inference",
+        "blender",
+        "unknown",
+        "hidden (a process id of the host)",
+    ]
+    assert page.whose(os.getpid()) != "unknown"
