@@ -61,7 +61,7 @@ def live(render: Callable[[], str], *marks: Any) -> flask.Response:
     """The page, or 304 if the one who asks has it. marks: what it shows besides jobs, flags and audit."""
     worker, request = flask.current_app.extensions["worker"], flask.request
     version = worker.seen.version(lambda: glance.version(worker.queue.database), fresh=not request.if_none_match)
-    # what files are there changes no row: so a new page every minute
+    # what the clock alone changes, such as what is counted since yesterday: so a new page every minute
     parts = (version, head()["mode"], marks, clock.utc()[:16], request.full_path, actor(), worker.started)
     etag = hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
     response = flask.make_response(("", 304) if etag in request.if_none_match else worker.seen.page(etag, render))
