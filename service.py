@@ -28,7 +28,7 @@ from typing import NoReturn
 import settings as settings_module
 from jobqueue import faults
 from jobqueue.control import Control
-from jobqueue.database import Database
+from jobqueue.database import PATIENCE_S, Database
 from jobqueue.migrations import WrongDatabase, check_version
 from jobqueue.outbox import Outbox
 from jobqueue.queue import Queue
@@ -53,9 +53,9 @@ class Service:
     settings: Settings
     stop: threading.Event = field(default_factory=threading.Event)
 
-    def open_queue(self) -> tuple[Queue, Control, Outbox]:
-        """The queue, for this process; call it after any fork."""
-        database = Database(self.settings.database)
+    def open_queue(self, patience_s: float = PATIENCE_S) -> tuple[Queue, Control, Outbox]:
+        """The queue, for this process; call it after any fork. patience_s: how long a write may wait for others."""
+        database = Database(self.settings.database, patience_s)
         return Queue(database, self.program), Control(database), Outbox(database)
 
 

@@ -19,6 +19,8 @@ from telemetry.logs import masker
 log = logging.getLogger(__name__)
 
 THREADS = 16
+#: How long an operator's action waits for a queue that others write to, in seconds.
+PATIENCE_S = 5.0
 
 
 def main() -> None:
@@ -28,7 +30,7 @@ def main() -> None:
     secret = secret_of(settings.ADMIN_PASSWORD, settings.data_dir)
 
     def app() -> flask.Flask:
-        queue, control, outbox = service.open_queue()
+        queue, control, outbox = service.open_queue(PATIENCE_S)
         if not settings.ADMIN_PASSWORD:
             operator = Operator(actor="admin", queue=queue, control=control, outbox=outbox)
             log.info("log in once, within 15 minutes: %s", operator.login_link(page_url(settings)))

@@ -5,6 +5,7 @@ One that finds nothing to do is answered with 200 and "changed": false, so that 
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import flask
@@ -104,7 +105,10 @@ def restart(name: str) -> flask.Response:
 
 
 def _body() -> dict[str, Any]:
-    found = flask.request.get_json(silent=True) if flask.request.get_data(cache=True) else {}
+    try:
+        found = json.loads(flask.request.get_data() or b"{}")
+    except (ValueError, RecursionError):
+        found = None
     if not isinstance(found, dict):
         flask.abort(400, "the body must be a JSON object, like {}")
     return found

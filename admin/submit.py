@@ -110,7 +110,7 @@ def _payload(shape: str, settings: Any, kept: list[Path]) -> dict[str, Any]:
 def _json(text: str) -> dict[str, Any]:
     try:
         found = json.loads(text or "{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"params: is not JSON: {error}") from None
     if not isinstance(found, dict):
         raise ValueError("params: must be an object, like {}")

@@ -69,11 +69,15 @@ def library_version() -> str:
 
 
 class Database:
-    """Connections to one file, one a thread and durability, made when first used."""
+    """Connections to one file, one a thread and durability, made when first used.
 
-    def __init__(self, path: Path) -> None:
+    patience_s: how long a write waits for others before it is given up, for programs in which somebody waits for the answer.
+    """
+
+    def __init__(self, path: Path, patience_s: float = PATIENCE_S) -> None:
         check_library()
         self.path = path
+        self._patience_s = patience_s
         self._local = threading.local()
         self._pid = os.getpid()
 
@@ -87,10 +91,10 @@ class Database:
         durable=False skips the fsync: for progress and status, which the next durable commit makes durable too.
         Raises CommitUncertain if COMMIT itself failed.
         """
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + self._patience_s
         while True:
             try:
-                return self._write_once(statements, durable)
+                return self._write_once(statements, durable, deadline)
             except (apsw.BusyError, apsw.LockedError):
                 if time.monotonic() > deadline:
                     raise
@@ -109,9 +113,9 @@ class Database:
             os.close(gate)
             del self._local.gate
 
-    def _write_once(self, statements: Callable[[apsw.Connection], T], durable: bool) -> T:
+    def _write_once(self, statements: Callable[[apsw.Connection], T], durable: bool, deadline: float) -> T:
         connection = self._connection(durable)
-        with self._turnstile():
+        with self._turnstile(deadline):
             connection.execute("begin immediate")
             try:
                 value = statements(connection)
@@ -132,17 +136,28 @@ class Database:
             return value
 
     @contextlib.contextmanager
-    def _turnstile(self) -> Iterator[None]:
+    def _turnstile(self, deadline: float) -> Iterator[None]:
         try:
             gate = self._gate()
         except OSError:  # a full disk: go on without fairness
             yield
             return
-        fcntl.flock(gate, fcntl.LOCK_EX)
+        self._queue_up(gate, deadline)
         try:
             yield
         finally:
             fcntl.flock(gate, fcntl.LOCK_UN)
+
+    def _queue_up(self, gate: int, deadline: float) -> None:
+        """Wait at the turnstile: in the kernel's line, or beside it for those who may not wait for ever."""
+        if self._patience_s >= PATIENCE_S:
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            return
+        while time.monotonic() < deadline:  # after that without fairness: SQLite's own lock is what keeps us apart
+            try:
+                return fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.01)
 
     def _gate(self) -> int:
         """This thread's handle of the lock file: opened once, as opening it took a tenth of a short write."""
@@ -159,6 +174,7 @@ class Database:
             if os.getpid() != self._pid:
                 raise RuntimeError("this Database was made before a fork; a connection must not cross it")
             connection = connect(self.path, durable)
+            connection.set_busy_timeout(min(BUSY_TIMEOUT_MS, int(self._patience_s * 1000)))
             setattr(self._local, name, connection)
         return connection
 

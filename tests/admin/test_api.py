@@ -134,7 +134,8 @@ def test_what_makes_no_sense_is_refused_in_one_shape(client: Client, path: str, 
 
 def test_a_body_that_is_no_json_is_refused(client: Client) -> None:
     for data in (b"{", b"\xff\xfe", b"[" * 50_000, b"null"):
-        answer = requests.post(client.url + "pause", data=data, headers=client.headers, timeout=PATIENCE_S)
+        headers = {**client.headers, "Content-Type": "application/json"}
+        answer = requests.post(client.url + "pause", data=data, headers=headers, timeout=PATIENCE_S)
         assert refusal(answer, 400, "bad_request")
     large = requests.post(client.url + "pause", data=b"x" * 100_000, headers=client.headers, timeout=PATIENCE_S)
     refusal(large, 413, "request_entity_too_large")
