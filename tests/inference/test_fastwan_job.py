@@ -46,7 +46,8 @@ def test_the_program_takes_jobs_through_the_engine(repository: Path, tmp_path: P
     assert (found.kind, found.width, found.height) == ("video", 64, 64)
     numbers = jobs["a"].result["metrics"]
     assert (numbers["engine"], numbers["frames"], numbers["steps_used"]) == ("fastwan", 9, 3)
-    assert (numbers["duration_sec"], numbers["width"], numbers["height"]) == (0.375, 64, 64)
+    assert (numbers["video_sec"], numbers["video_fps"], numbers["width"], numbers["height"]) == (0.375, 24, 64, 64)
+    assert numbers["fps"] == pytest.approx(9 / numbers["duration_sec"], rel=0.02)
     assert jobs["c"].result["metrics"]["prompt_cache"] == "hit"
 
 

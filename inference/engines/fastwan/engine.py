@@ -224,6 +224,10 @@ class Engine:
             peak_vram_mib=None if peak is None else round(peak, 1),
             extra={
                 **prepared.told,
+                "duration_sec": round(ended - times.began, 3),  # of the work: what the older workers say by that name
+                "fps": round(written.frames / (ended - times.began), 3),
+                "video_sec": round(written.duration_s, 3),
+                "video_fps": shape.RATE,
                 "encoder": written.encoder,
                 "plan": self._loaded.plan.name,
                 "prompt_cache": "hit" if prepared.known else "miss",
