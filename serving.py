@@ -31,6 +31,7 @@ def serve(create_app: Callable[[], Any], binds: list[str], *, threads: int, work
         "keepalive": 15,
         "limit_request_line": 4094,
         "limit_request_fields": 60,
+        "secure_scheme_headers": {},  # whoever asks from this machine may say so: a tunnel's strangers do, too
         "control_socket_disable": True,
         "worker_tmp_dir": workers_tmp,
         "logger_class": _Logger,

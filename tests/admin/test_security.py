@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
+import flask
 import pytest
 import requests
 
-from admin import security
-from tests.admin.program import Admin, add_done, add_failed, arrival, running
+from admin import PAGES, security
+from settings import SettingsError, load
+from tests.admin.program import PASSWORD, Admin, add_done, add_failed, arrival, running
 from tests.patience import PATIENCE_S
 
 ROUTES = [
@@ -41,11 +43,99 @@ def test_nothing_is_shown_without_a_log_in(admin: Admin, path: str) -> None:
     assert "done-1" not in answer.text or "next=" in answer.headers["Location"]
 
 
+def rules(method: str) -> list[str]:
+    """Every address of the page that a method reaches, with a job and a program put in."""
+    app = flask.Flask("admin")
+    for page in PAGES:
+        app.register_blueprint(page.pages)
+    names = {"job_id": "waiting-1", "name": "inference", "kind": "output"}
+    found = [rule for rule in app.url_map.iter_rules() if method in (rule.methods or ()) and rule.endpoint != "static"]
+    addresses = {re.sub(r"<(?:\w+:)?(\w+)>", lambda match: names[match[1]], rule.rule) for rule in found}
+    return sorted({address.replace("jobs.output", "jobs.csv") for address in addresses})
+
+
 def test_a_get_changes_nothing(admin: Admin, browser: requests.Session) -> None:
+    unsafe = rules("POST")
+    assert len(unsafe) > 20
     before = admin.dump()
-    for path in [*ROUTES, "/pause", "/resume", "/logout", "/jobs/waiting-1/cancel", "/jobs/done-1/retry"]:
-        browser.get(admin.url + path, timeout=PATIENCE_S)
+    for path in [*ROUTES, *rules("GET"), *unsafe]:
+        assert browser.get(admin.url + path, timeout=PATIENCE_S).status_code in (200, 404, 405, 503), path
+        assert browser.head(admin.url + path, timeout=PATIENCE_S).status_code in (200, 303, 404, 405, 503), path
     assert admin.dump() == before
+
+
+@pytest.mark.parametrize("path", rules("GET"))
+def test_no_address_is_open_without_a_log_in(admin: Admin, path: str) -> None:
+    answer = requests.get(admin.url + path, allow_redirects=False, timeout=PATIENCE_S)
+    opened = path in ("/login", "/healthz")
+    assert answer.status_code == (200 if opened else 401 if path.startswith("/api/") else 303), path
+    assert "waiting-1" not in answer.text or "next=" in answer.headers.get("Location", "")
+
+
+@pytest.mark.parametrize("path", [path for path in rules("POST") if path != "/login"])
+def test_no_act_is_done_without_our_own_form(admin: Admin, browser: requests.Session, path: str) -> None:
+    """From nowhere, from elsewhere, and with the cookie alone, as another site could have it sent."""
+    before = admin.dump()
+    body = {"reason": "mischief", "action": "cancel", "job": "waiting-1"}
+    nobody = requests.post(
+        admin.url + path, data=body, headers={"Origin": admin.url}, allow_redirects=False, timeout=PATIENCE_S
+    )
+    assert nobody.status_code in (303, 401)
+    for headers in ({"Origin": "https://evil.example"}, {"Origin": "null"}, {"Origin": admin.url}):
+        answer = browser.post(admin.url + path, data=body, headers=headers, allow_redirects=False, timeout=PATIENCE_S)
+        assert answer.status_code == 403, (path, headers)
+    for method in ("PUT", "DELETE", "PATCH"):
+        sent = browser.request(method, admin.url + path, headers={"Origin": "null"}, allow_redirects=False, timeout=PATIENCE_S)
+        assert sent.status_code in (403, 405), (method, path)
+    assert admin.dump() == before
+
+
+def test_names_that_the_operator_allows_are_answered(data_dir: Path) -> None:
+    with running(data_dir, ADMIN_ALLOWED_HOSTS="page.example.com, *.Example.net") as own:
+        hosts = {"page.example.com": 200, "a.b.example.net:8080": 200, "PAGE.example.com": 200, "example.net": 421}
+        hosts |= {"evilexample.net": 421, "page.example.com.evil.example": 421, "x.page.example.com": 421}
+        for host, status in hosts.items():
+            answer = requests.get(f"{own.url}/login", headers={"Host": host}, timeout=PATIENCE_S)
+            assert answer.status_code == status, host
+
+
+def test_what_a_proxy_says_is_believed_only_if_one_is_expected(data_dir: Path) -> None:
+    forged = {"X-Forwarded-For": "192.0.2.7", "X-Forwarded-Host": "page.example.com", "X-Forwarded-Proto": "https"}
+    with running(data_dir, ADMIN_ALLOWED_HOSTS="page.example.com") as own:
+        data, origin = {"password": PASSWORD}, {"Origin": "https://page.example.com"}
+        refused = requests.post(f"{own.url}/login", data=data, headers={**forged, **origin}, timeout=PATIENCE_S)
+        assert refused.status_code == 403
+        requests.post(f"{own.url}/login", data={"password": "x"}, headers={**forged, "Origin": own.url}, timeout=PATIENCE_S)
+        assert own.control.notes(1)[0]["target"] == "127.0.0.1"
+    with running(data_dir, ADMIN_ALLOWED_HOSTS="page.example.com", ADMIN_TRUSTED_PROXY="1") as own:
+        let_in = requests.post(
+            f"{own.url}/login", data=data, headers={**forged, **origin}, allow_redirects=False, timeout=PATIENCE_S
+        )
+        assert let_in.status_code == 303
+        assert "Secure" in let_in.headers["Set-Cookie"]
+        assert own.control.notes(1)[0]["target"] == "192.0.2.7"
+
+
+@pytest.mark.parametrize(
+    ("variables", "line"),
+    [
+        ({"ADMIN_PASSWORD": "short"}, "ADMIN_PASSWORD: is too short; at least 8 characters"),
+        (
+            {"ADMIN_PASSWORD": "fifteen letters", "ADMIN_HOST": "0.0.0.0"},
+            "at least 16 characters while ADMIN_HOST is not 127.0.0.1",
+        ),
+        ({"ADMIN_VIEW_PASSWORD": "fifteen letters", "ADMIN_HOST": "::"}, "ADMIN_VIEW_PASSWORD: is too short; at least 16"),
+        ({"ADMIN_PASSWORD": "one for both", "ADMIN_VIEW_PASSWORD": "one for both"}, "must be another one"),
+        ({"ADMIN_ALLOWED_HOSTS": "*"}, "must be host names"),
+        ({"ADMIN_ALLOWED_HOSTS": "https://page.example.com"}, "must be host names"),
+    ],
+)
+def test_a_weak_way_in_is_refused_at_the_start(variables: dict[str, str], line: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(line)):
+        load(variables)
+    assert load({"ADMIN_PASSWORD": "sixteen letters!", "ADMIN_HOST": "0.0.0.0"}).ADMIN_HOST == "0.0.0.0"
+    assert load({"ADMIN_PASSWORD": "fifteen letters"})
+    assert load({}).ADMIN_HOST == "127.0.0.1"
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", None, "http://127.0.0.1:1", "http://127.0.0.1"])
