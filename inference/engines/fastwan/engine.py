@@ -120,9 +120,10 @@ class Engine:
         picture = None if inputs.image is None else still.read(inputs.image)
         size = shape.of(inputs.fields, wanted.fit, picture)
         prompt = text.clean(wanted.prompt)
-        heard, known = None, False
-        if self._loaded.text_device.type == "cpu":
-            heard, known = self._prompts.get(self._loaded, prompt)
+        heard = self._prompts.known(self._loaded, prompt)
+        known = heard is not None
+        if heard is None and self._loaded.text_device.type == "cpu":
+            heard = self._prompts.made(self._loaded, prompt)
         return Prepared(
             shape=size,
             picture=None if picture is None else shape.cover(picture, size.width, size.height),
@@ -171,7 +172,7 @@ class Engine:
     def _denoised(self, prepared: Prepared, stepped: Callable[[int], None], times: Times) -> Tensor:
         """The video's latents, on the host: they must outlive a card that has no room for their decoding."""
         loaded = self._loaded
-        heard = prepared.heard if prepared.heard is not None else self._prompts.get(loaded, prepared.prompt)[0]
+        heard = self._prompts.made(loaded, prepared.prompt) if prepared.heard is None else prepared.heard
         image = None if prepared.picture is None else vae.encode(loaded, prepared.picture)
         network = Transformer(loaded, text.filled_up(heard), prepared.shape.latents, image is not None, self._fused)
         times.conditioned = time.monotonic()

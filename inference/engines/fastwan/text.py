@@ -63,38 +63,52 @@ class Prompts:
         self._folder, self._weights = folder, weights
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
+            for left in folder.glob("*.part"):  # by a process that died
+                left.unlink(missing_ok=True)
 
-    def get(self, models: Models, prompt: str) -> tuple[Tensor, bool]:
-        """The embeddings (1, n, width) of a cleaned prompt, and whether they were known."""
-        if self._folder is None:
-            return embed(models, prompt), False
-        name = hashlib.sha256(f"{self._weights}\n{models.plan.text}\n{models.dtype}\n{prompt}".encode()).hexdigest()
-        path = self._folder / f"{name[:40]}.prompt"
+    def known(self, models: Models, prompt: str) -> Tensor | None:
+        """The embeddings (1, n, width) of a cleaned prompt, if they are kept."""
+        path = self._path(models, prompt)
+        if path is None:
+            return None
         try:
-            found = load_file(path)["embeddings"]
+            found: Tensor = load_file(path)["embeddings"]
             os.utime(path)
-            return found, True
         except FileNotFoundError:
-            pass
+            return None
         except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
             log.warning("threw away the damaged embeddings %s: %s", path.name, error)
             path.unlink(missing_ok=True)
-        found = embed(models, prompt).contiguous()
-        self._keep(path, found)
-        return found, False
+            return None
+        return found
 
-    def _keep(self, path: Path, found: Tensor) -> None:
-        """Write aside and rename. A full disk costs the file, not the job."""
-        aside = path.with_suffix(f".{os.getpid()}.part")
-        try:
-            save_file({"embeddings": found}, aside)
-            os.replace(aside, path)
-        except (OSError, safetensors.SafetensorError) as error:
-            log.warning("the embeddings of a prompt could not be kept: %s", error)
-        finally:
-            aside.unlink(missing_ok=True)
-        for old in sorted(path.parent.glob("*.prompt"), key=_age)[:-KEPT]:
-            old.unlink(missing_ok=True)
+    def made(self, models: Models, prompt: str) -> Tensor:
+        """The same, worked out and kept."""
+        found = embed(models, prompt).contiguous()
+        path = self._path(models, prompt)
+        if path is not None:
+            _keep(path, found)
+        return found
+
+    def _path(self, models: Models, prompt: str) -> Path | None:
+        if self._folder is None:
+            return None
+        name = hashlib.sha256(f"{self._weights}\n{models.plan.text}\n{models.dtype}\n{prompt}".encode()).hexdigest()
+        return self._folder / f"{name[:40]}.prompt"
+
+
+def _keep(path: Path, found: Tensor) -> None:
+    """Write aside and rename. A full disk costs the file, not the job."""
+    aside = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        save_file({"embeddings": found}, aside)
+        os.replace(aside, path)
+    except (OSError, safetensors.SafetensorError) as error:
+        log.warning("the embeddings of a prompt could not be kept: %s", error)
+    finally:
+        aside.unlink(missing_ok=True)
+    for old in sorted(path.parent.glob("*.prompt"), key=_age)[:-KEPT]:
+        old.unlink(missing_ok=True)
 
 
 def _age(path: Path) -> int:
