@@ -20,10 +20,7 @@ from jobqueue.samples import COARSE_S, card_of
 pages = flask.Blueprint("gpu", __name__)
 
 #: By name: how long a chart reaches back, and how many seconds a point of it stands for.
-RANGES = {"20 min": (1200, 1), "6 h": (6 * 3600, 20), "24 h": (24 * 3600, 60)}
-
-#: Marks of jobs that are sent at once.
-MOST_JOBS = 3000
+RANGES = {"20 min": (1200, 1), "6 h": (6 * 3600, 30), "24 h": (24 * 3600, 120)}
 
 #: The rows of the tables: column of a sample, what it is, unit, and by what to divide it.
 ROWS = (
@@ -36,6 +33,10 @@ ROWS = (
     ("clock_sm_mhz", "clock", "MHz", 1),
     ("clock_memory_mhz", "memory clock", "MHz", 1),
 )
+#: Columns that the charts have.
+DRAWN = ("at", *(name for name, *_ in ROWS), "memory_total_mib", "power_limit_w")
+#: Marks of jobs that are sent at once.
+MOST_JOBS = 1500
 #: What NVML's reasons mean, and whether somebody should look. `telemetry.gpu.THROTTLE_WORDS` has them all.
 REASONS = {
     "idle": ("nothing to do, so the clocks are low", False),
@@ -63,12 +64,13 @@ def history() -> dict[str, Any]:
     span_s, step_s = RANGES.get(request.args.get("range", ""), RANGES["20 min"])
     now = time.time()
     after = max(request.args.get("after", 0, type=int), int(now) - span_s - step_s)
-    jobs = glance.runs(worker.queue.database, words.utc_ago(now - min(after, now)), MOST_JOBS)
+    jobs = glance.marks(worker.queue.database, words.utc_ago(now - min(after, now)), MOST_JOBS)
+    cards = worker.samples.columns(min(after, 2**40), step_s)
     return {
         "moved": worker.samples.mark()[1],
         "now": int(now),
         "step": step_s,
-        "cards": worker.samples.columns(min(after, 2**40), step_s),
+        "cards": {card: {name: columns[name] for name in DRAWN} for card, columns in cards.items()},
         "jobs": [[job["id"], job["since"], job["until"], job["state"]] for job in jobs],
     }
 

@@ -30,6 +30,12 @@ from (
         where state in ('generating', 'generated', 'uploading', 'ready')
 ) as ran where started_at is not null order by 4 desc"""
 
+#: The same for the marks under a chart: cheaper, and to the second it need not be.
+MARKS = """
+select id, state, started_at as since, finished_at as until from job indexed by job_finished
+where finished_at >= :since and started_at is not null
+union all select id, state, started_at, null from job where state = 'generating' order by 4 desc nulls first limit :most"""
+
 HOURS = """
 select substr(finished_at, 1, 13) as hour, state, count(*) as n from job indexed by job_finished where finished_at >= ?
 group by 1, 2"""
@@ -74,6 +80,11 @@ def by_hour(database: Database, since: str) -> dict[str, dict[str, int]]:
 def runs(database: Database, since: str, most: int = 500) -> list[Row]:
     """The jobs that were on the GPU since a time (UTC text), newest first: id, engine, state, since, until (None: still is)."""
     return database.read(RUNS, since=since, most=most)
+
+
+def marks(database: Database, since: str, most: int) -> list[Row]:
+    """As `runs`, newest first, but with the time of the upload and without jobs that wait for it."""
+    return database.read(MARKS, since=since, most=most)
 
 
 def usual(database: Database, engine: str) -> dict[str, float]:

@@ -9,6 +9,7 @@ Bounded: 20 minutes of seconds and a day of ten-second means are about 10,000 ro
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import time
@@ -104,16 +105,16 @@ class Samples:
         coarse rows, others are 1. A point that is not complete yet is left out.
         """
         kept = COARSE_S if step_s >= COARSE_S else FINE_S
-        sql = f"""select card, at / :step * :step as point, {_MEANS} from sample
-            where step = :kept and at >= :first and at < :last group by point, card order by point"""  # noqa: S608
+        lists = ", ".join(f"json_group_array({name}) as {name}" for name in COLUMNS)
+        means = ", ".join(f"round(avg({name}), 1) as {name}" for name in COLUMNS)
+        sql = f"""select json_group_array(point) as at, {lists} from (
+            select at / :step * :step as point, {means} from sample
+            where step = :kept and at >= :first and at < :last and card = :card group by point order by point)"""  # noqa: S608
         first, last = (after // step_s + 1) * step_s, int(time.time()) // step_s * step_s
-        found: dict[str, dict[str, list[Any]]] = {}
-        for row in self._read(sql, step=step_s, kept=kept, first=first, last=last + (kept == FINE_S)):
-            columns = found.setdefault(row["card"], {name: [] for name in ("at", *COLUMNS)})
-            columns["at"].append(row["point"])
-            for name in COLUMNS:
-                columns[name].append(None if row[name] is None else round(row[name], 1))
-        return found
+        span = {"kept": kept, "first": first, "last": last + (kept == FINE_S)}
+        cards = "select distinct card from sample where step = :kept and at >= :first and at < :last"
+        found = {row["card"]: self._read(sql, step=step_s, card=row["card"], **span) for row in self._read(cards, **span)}
+        return {card: {name: json.loads(rows[0][name]) for name in ("at", *COLUMNS)} for card, rows in found.items() if rows}
 
     def extremes(self, since: float, until: float) -> dict[str, Row]:
         """By card: least, mean and most of each of COLUMNS between two times, as load_min, load_mean, load_max …"""

@@ -121,7 +121,7 @@ def test_no_page_sorts_or_reads_every_job(queue: Queue, wanted: Wanted) -> None:
         assert not any("TEMP B-TREE" in step for step in plan), plan
 
 
-@pytest.mark.parametrize("name", ["RUNS", "USUAL", "HOURS", "ENDED"])
+@pytest.mark.parametrize("name", ["RUNS", "MARKS", "USUAL", "HOURS", "ENDED"])
 def test_a_glance_at_the_past_uses_its_indexes(queue: Queue, name: str) -> None:
     sql = getattr(glance, name)
     explain = "explain query plan " + sql
@@ -137,6 +137,7 @@ def test_runs_are_the_jobs_that_were_on_the_gpu(full: Queue) -> None:
     assert runs["c"]["until"] == "2026-01-02T03:00:07.000Z"
     assert runs["a"]["until"] <= clock.utc()
     assert [run["id"] for run in glance.runs(full.database, "2026-01-01", most=1)] == ["b"]
+    assert [mark["id"] for mark in glance.marks(full.database, "2026-01-01", 2)] == ["b", "c"]
 
 
 def test_what_is_usual_is_the_median_of_the_jobs_that_succeeded(queue: Queue) -> None:
