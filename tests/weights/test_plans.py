@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -77,3 +78,12 @@ def test_streamed_weights_are_pinned_in_the_machines_memory() -> None:
     """9.8 GB of blocks, each tensor in a piece whose size is a power of two."""
     needed = {plan.name: needed_ram_bytes(plan) for plan in PLANS}
     assert needed["streamed"] - needed["lean"] == pytest.approx(16.1e9, rel=0.01)
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.name)
+def test_the_manual_says_what_each_plan_needs(plan: Plan) -> None:
+    manual = (Path(__file__).resolve().parents[2] / "docs" / "weights.md").read_text()
+    (row,) = (line for line in manual.splitlines() if line.startswith(f"| {plan.name} |"))
+    needed = (needed_bytes(plan), needed_bytes(plan, height=480, width=832))
+    assert all(f"| {each / 1e9:.1f} GB |" in row for each in needed)
+    assert f"| {needed_ram_bytes(plan) / 1e9:.0f} GB |" in row
