@@ -5,6 +5,7 @@ As the published pipeline's `vae.preprocess_img` and `get_latents_for_unet`: Lan
 
 from __future__ import annotations
 
+import cv2
 import torch
 
 from inference.engines.musetalk import resize
@@ -19,10 +20,7 @@ def squares(pictures: torch.Tensor, boxes: list[Box]) -> torch.Tensor:
     height, width = pictures.shape[1:3]
     inside = [box.cut(width, height) for box in boxes]
     return torch.stack(
-        [
-            resize.lanczos(picture[box.y1 : box.y2, box.x1 : box.x2], SIDE, SIDE)
-            for picture, box in zip(pictures, inside, strict=True)
-        ]
+        [_square(picture[box.y1 : box.y2, box.x1 : box.x2]) for picture, box in zip(pictures, inside, strict=True)]
     )
 
 
@@ -33,6 +31,13 @@ def halves(faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     masked = shares.clone()
     masked[:, :, SIDE // 2 :] = 0
     return (masked - 0.5) / 0.5, (shares - 0.5) / 0.5
+
+
+def _square(part: torch.Tensor) -> torch.Tensor:
+    """By OpenCV itself where the picture is in the host's memory."""
+    if part.device.type == "cpu":
+        return torch.from_numpy(cv2.resize(part.numpy(), (SIDE, SIDE), interpolation=cv2.INTER_LANCZOS4))
+    return resize.lanczos(part, SIDE, SIDE)
 
 
 def together(masked: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from inference.engines.musetalk import resize
+
 #: Pictures are looked at with their longer side at most this, in pixels.
 SIDE_PX = 640
 
@@ -39,11 +41,11 @@ def detect(
 ) -> list[Found]:
     """The faces in each of (n, h, w, 3) uint8 RGB. side_px None: the pictures are looked at as they are."""
     height, width = pictures.shape[1:3]
-    seen = pictures.permute(0, 3, 1, 2).float()
     scale = 1.0 if side_px is None else min(1.0, side_px / max(height, width))
     if scale < 1:
-        small = (max(1, round(height * scale)), max(1, round(width * scale)))
-        seen = torch.nn.functional.interpolate(seen, size=small, mode="bilinear", antialias=True)
+        seen = resize.quick(pictures, max(1, round(height * scale)), max(1, round(width * scale)))
+    else:
+        seen = pictures.permute(0, 3, 1, 2).float()
     seen = seen - torch.tensor(MEAN, device=seen.device).view(1, 3, 1, 1)
     with torch.no_grad():
         answers = network(seen.to(dtype))

@@ -8,7 +8,6 @@ network decides whose face that gives; here it can be told where to look, which 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -72,17 +71,23 @@ def warp(pictures: torch.Tensor, regions: Regions) -> torch.Tensor:
     """(n, 3, 384, 288) float32 normalised, from (n, h, w, 3) uint8 RGB: each region with its surroundings, black beyond the
     picture; between pixels on straight lines, rounded to bytes."""
     middle, size = _frames(regions)
-    height, width = pictures.shape[1:3]
-    columns, left_right = _between(np.arange(WIDTH), WIDTH, size[:, :1], middle[:, :1], width, pictures.device)
-    rows, up_down = _between(np.arange(HEIGHT), HEIGHT, size[:, 1:], middle[:, 1:], height, pictures.device)
-    one = torch.arange(len(pictures), device=pictures.device).view(-1, 1, 1)
-    seen = torch.zeros(len(pictures), HEIGHT, WIDTH, 3, device=pictures.device)
-    for row, row_weight in zip(rows.unbind(1), up_down.unbind(1), strict=True):
-        for column, column_weight in zip(columns.unbind(1), left_right.unbind(1), strict=True):
-            weight = row_weight[:, :, None] * column_weight[:, None, :]
-            seen += pictures[one, row[:, :, None], column[:, None, :]] * weight[..., None]
-    mean, deviation = (torch.tensor(three, device=seen.device) for three in (MEAN, DEVIATION))
-    return ((seen.round() - mean) / deviation).permute(0, 3, 1, 2).contiguous()
+    count, height, width = pictures.shape[:3]
+    columns, left_right = _between(np.arange(WIDTH), WIDTH, size[:, :1], middle[:, :1], width)
+    rows, up_down = _between(np.arange(HEIGHT), HEIGHT, size[:, 1:], middle[:, 1:], height)
+    first, stop = int(columns.min()), int(columns.max()) + 1  # nothing beside these is touched
+    rows += np.arange(count)[:, None, None] * height  # of all pictures one below the other
+    tables = (columns - first, left_right, rows, up_down)
+    across, across_weight, down, down_weight = (torch.from_numpy(table).to(pictures.device) for table in tables)
+    lines = pictures[:, :, first:stop].flatten(0, 1)
+    between = torch.zeros(count, HEIGHT, stop - first, 3, device=pictures.device)
+    for row, weight in zip(down.unbind(1), down_weight.unbind(1), strict=True):
+        between += lines.index_select(0, row.flatten()).view_as(between).float().mul_(weight[:, :, None, None])
+    between = between.permute(0, 3, 1, 2).contiguous()
+    seen = torch.zeros(count, 3, HEIGHT, WIDTH, device=pictures.device)
+    for column, weight in zip(across.unbind(1), across_weight.unbind(1), strict=True):
+        seen += between.gather(3, column[:, None, None].expand_as(seen)).mul_(weight[:, None, None])
+    mean, deviation = (torch.tensor(three, device=seen.device).view(3, 1, 1) for three in (MEAN, DEVIATION))
+    return seen.round_().sub_(mean).div_(deviation)
 
 
 def with_mirrored(across: torch.Tensor, down: torch.Tensor) -> Scores:
@@ -127,13 +132,11 @@ def _between(
     size: NDArray[np.float64],
     middle: NDArray[np.float64],
     source: int,
-    device: Any,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The two source pixels that each seen one lies between, (n, 2, seen) int64, and their weights, float32; 0 outside."""
     place = (at - seen / 2) * size / seen + middle
     before = np.floor(place)
     both = np.stack([before, before + 1], axis=1)
     weights = 1 - np.abs(place[:, None] - both)
     weights[(both < 0) | (both > source - 1)] = 0
-    indexes = np.clip(both, 0, source - 1).astype(np.int64)
-    return torch.from_numpy(indexes).to(device), torch.from_numpy(weights.astype(np.float32)).to(device)
+    return np.clip(both, 0, source - 1).astype(np.int64), weights.astype(np.float32)

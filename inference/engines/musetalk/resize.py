@@ -67,6 +67,16 @@ def pillow(
     return _rounded(Taps(at - first, weight).sums(across, 0), PILLOW_BITS)
 
 
+def quick(pictures: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """(n, h, w, c) uint8 to (n, c, height, width) float32 of whole numbers, by torch's own filter, which is Pillow's bilinear:
+    one kernel instead of twenty. A byte of it may be one more or less, on a card; on a CPU torch counts in bytes too, several
+    times as fast."""
+    channels = pictures.permute(0, 3, 1, 2)
+    seen = channels if pictures.device.type == "cpu" else channels.float()
+    small = torch.nn.functional.interpolate(seen, size=(height, width), mode="bilinear", antialias=True)
+    return small.float().round_()
+
+
 def _rounded(sums: torch.Tensor, bits: int) -> torch.Tensor:
     return ((sums + (1 << (bits - 1))) >> bits).clamp_(0, 255).to(torch.uint8)
 

@@ -96,3 +96,15 @@ def test_lanczos_is_opencvs(height: int, width: int) -> None:
     picture = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
     wanted = cv2.resize(picture, (256, 256), interpolation=cv2.INTER_LANCZOS4)
     assert np.array_equal(resize.lanczos(torch.from_numpy(picture), 256, 256).numpy(), wanted)
+
+
+@pytest.mark.parametrize(("height", "width"), [(90, 160), (37, 23), (200, 300)])
+def test_the_quick_way_is_pillows_within_one(height: int, width: int) -> None:
+    pictures = torch.from_numpy(np.random.default_rng(4).integers(0, 256, (2, 120, 200, 3), dtype=np.uint8))
+    made = resize.quick(pictures, height, width)
+    whole = torch.nn.functional.interpolate(
+        pictures.permute(0, 3, 1, 2).double(), size=(height, width), mode="bilinear", antialias=True
+    )
+    assert made.shape == (2, 3, height, width)
+    assert torch.equal(made, made.round())
+    assert (made - whole).abs().max() <= 1.01
