@@ -17,6 +17,8 @@ from inference.engines.musetalk.masks import Mask
 
 #: The shape of one picture's latents.
 LATENTS = (8, 32, 32)
+#: Pictures whose latents are kept together while an avatar is made: 64 MiB, which the system takes back when they are let go.
+BLOCK = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,37 +62,52 @@ class Avatar:
 
 
 class Maker:
-    """Collects an avatar picture by picture."""
+    """Collects an avatar picture by picture. Nothing of it is ever there twice: an hour of video has 1.5 GB of latents."""
 
     def __init__(self) -> None:
-        self._boxes: list[tuple[int, int, int, int]] = []
-        self._latents: list[NDArray[np.float16]] = []
-        self._places: list[tuple[int, int, int, int]] = []
-        self._masks: list[bytes] = []
+        self._boxes: list[tuple[int, ...]] = []
+        self._latents: list[NDArray[np.float16]] = []  # blocks of BLOCK pictures; what is not written yet takes no memory
+        self._places: list[tuple[int, ...]] = []
+        self._masks = bytearray()
+        self._ends: list[int] = []
 
     def __len__(self) -> int:
         return len(self._boxes)
 
     def add(self, box: Box, latents: NDArray[np.float16], mask: Mask) -> None:
         height, width = mask.alpha.shape
-        self._boxes.append((box.x1, box.y1, box.x2, box.y2))
-        self._latents.append(latents)
-        self._places.append((mask.x, mask.y, width, height))
-        self._masks.append(zlib.compress(mask.alpha.tobytes(), 1))
+        packed = zlib.compress(mask.alpha.tobytes(), 1)
+        self._append((box.x1, box.y1, box.x2, box.y2), latents, (mask.x, mask.y, width, height), packed)
 
     def pass_by(self) -> None:
         """A picture that stays as it is."""
-        self._boxes.append((0, 0, 0, 0))
-        self._latents.append(np.zeros(LATENTS, np.float16))
-        self._places.append((0, 0, 0, 0))
-        self._masks.append(b"")
+        self._append((0, 0, 0, 0), 0, (0, 0, 0, 0), b"")
+
+    def _append(self, box: tuple[int, ...], latents: NDArray[np.float16] | int, place: tuple[int, ...], mask: bytes) -> None:
+        if len(self) % BLOCK == 0:
+            self._latents.append(np.empty((BLOCK, *LATENTS), np.float16))
+        self._latents[-1][len(self) % BLOCK] = latents
+        self._boxes.append(box)
+        self._places.append(place)
+        self._masks += mask
+        self._ends.append(len(self._masks))
 
     def made(self, *, whole: bool) -> Avatar:
+        """What was collected; the maker is empty of latents then."""
         return Avatar(
             boxes=np.array(self._boxes, np.int32).reshape(-1, 4),
-            latents=np.stack(self._latents) if self._latents else np.zeros((0, *LATENTS), np.float16),
+            latents=self._joined(),
             places=np.array(self._places, np.int32).reshape(-1, 4),
-            masks=np.frombuffer(b"".join(self._masks), np.uint8),
-            ends=np.cumsum([len(mask) for mask in self._masks], dtype=np.int64),
+            masks=np.frombuffer(self._masks, np.uint8),
+            ends=np.array(self._ends, np.int64),
             whole=whole,
         )
+
+    def _joined(self) -> NDArray[np.float16]:
+        """All blocks as one; each is let go as soon as it is copied."""
+        whole = np.empty((len(self), *LATENTS), np.float16)
+        self._latents.reverse()
+        for first in range(0, len(self), BLOCK):
+            part = whole[first : first + BLOCK]
+            part[:] = self._latents.pop()[: len(part)]
+        return whole
