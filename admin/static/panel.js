@@ -60,7 +60,7 @@ function logInByLink() {
 
 function ask(details) {
   details.open = true;
-  details.querySelector("input:not([type=hidden])").focus();
+  details.querySelector("input:not([type=hidden]), button")?.focus();
 }
 
 const KEYS = {
