@@ -73,9 +73,8 @@ DECODER_TENSORS = 5
 #: Channels a pixel whose last two frames each causal convolution keeps: 2048 at 1/2, 3584 at 1/4, 7168 at 1/8, 11312 at 1/16.
 CACHE_CHANNELS_PER_PX = 2048 / 4 + 3584 / 16 + 7168 / 64 + 11_312 / 256
 CACHE_FRAMES = 2
-#: One side of a tile when the decode is tiled, and how much of it the next one covers too. All tiles' kept frames stay on the
-#: card, since a part of the video is finished before the next is begun.
-TILE_PX, TILE_OVERLAP_PX = 512, 64
+#: One side of a tile when the decode is tiled. One tile is decoded after the other, and put together on the host.
+TILE_PX = 512
 #: Copies of a part's pictures in fp32 on their way out: decoded, faded together, and brought to whole numbers.
 PICTURE_COPIES = 4
 #: One image through the encoder in fp32: 160 channels at half size, six tensors of them.
@@ -89,9 +88,9 @@ RESERVE_BYTES = 1_200 * 10**6
 
 #: Python with torch and CUDA loaded, frames on their way to the encoder, and the other programs of the worker.
 HOST_BYTES = 4 * 10**9
-#: Of a streamed block's tensors torch pins each in a piece whose size is a power of two: eight projections of 18.9 MB take
-#: 32 MiB each, two of 88.1 MB take 128 MiB, and little more. (PyTorch's CachingHostAllocator; pytorch issues 95823, 150517.)
-PINNED_BLOCK_BYTES = (8 * 32 + 2 * 128 + 1) * 2**20
+#: torch pins memory in pieces whose size is a power of two (its CachingHostAllocator; pytorch issues 95823, 150517), so the
+#: blocks' tensors are put into slabs of this size; of each, less than the largest tensor (88.1 MB) stays empty.
+PINNED_SLAB_BYTES, PINNED_WASTE_BYTES = 2**29, 2 * WIDTH * FFN
 
 
 def needed_bytes(plan: Plan, *, frames: int = 121, height: int = 704, width: int = 1280) -> int:
@@ -120,19 +119,12 @@ def denoise_bytes(frames: int, height: int, width: int) -> int:
 def decode_bytes(plan: Plan, frames: int, height: int, width: int) -> int:
     """What the decoding of a part of the clip needs beside the weights."""
     chunk = min(plan.chunk, max(_latent_frames(frames) - 1, 1))
-    pictures = PICTURE_COPIES * 3 * LATENT_FRAMES * chunk * height * width * FP32
-    tiles = 1
-    if plan.tiled:
-        tiles = _tiles(height) * _tiles(width)
+    if plan.tiled:  # one after the other, put together on the host
         height, width = min(height, TILE_PX), min(width, TILE_PX)
+    pictures = PICTURE_COPIES * 3 * LATENT_FRAMES * chunk * height * width * FP32
     widest = DECODER_CHANNELS * LATENT_FRAMES * chunk * (height // 2) * (width // 2) * BF16
     kept = int(CACHE_CHANNELS_PER_PX * CACHE_FRAMES * height * width * BF16)
-    return DECODER_TENSORS * widest + tiles * kept + pictures
-
-
-def _tiles(side_px: int) -> int:
-    """How many tiles cover a side."""
-    return 1 if side_px <= TILE_PX else -(-(side_px - TILE_OVERLAP_PX) // (TILE_PX - TILE_OVERLAP_PX))
+    return DECODER_TENSORS * widest + kept + pictures
 
 
 def needed_ram_bytes(plan: Plan) -> int:
@@ -141,7 +133,10 @@ def needed_ram_bytes(plan: Plan) -> int:
     Weights that are memory-mapped (text on the CPU: 11.4 GB) are not counted: without room for them they are read from the
     disk again for each new prompt, which is slow and works.
     """
-    return HOST_BYTES + (LAYERS * PINNED_BLOCK_BYTES if plan.transformer == "streamed" else 0)
+    if plan.transformer == "resident":
+        return HOST_BYTES
+    slabs = -(-LAYERS * BLOCK_PARAMETERS * BF16 // (PINNED_SLAB_BYTES - PINNED_WASTE_BYTES))
+    return HOST_BYTES + slabs * PINNED_SLAB_BYTES
 
 
 def choose(free_bytes: int, *, frames: int = 121, height: int = 704, width: int = 1280) -> Plan:

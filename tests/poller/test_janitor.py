@@ -66,7 +66,7 @@ def test_over_the_limit_what_only_saves_time_goes_first(house: House) -> None:
     house.job("succeeded")
     kept = output(house, "job-1", MB)
     acknowledge(house)
-    old, new = (put(house.data_dir / f"avatars/{age}.avatar", MB, age) for age in (9000, 60))
+    old, new = (put(house.data_dir / f"cache/musetalk/{age}.avatar", MB, age) for age in (9000, 60))
     janitor(house, limit_bytes=size_bytes(house.data_dir) - 0.5 * MB).clean()
     assert (kept.exists(), old.exists(), new.exists()) == (True, False, True)
 

@@ -75,9 +75,9 @@ def test_only_the_smallest_plan_changes_pixels() -> None:
 
 
 def test_streamed_weights_are_pinned_in_the_machines_memory() -> None:
-    """9.8 GB of blocks, each tensor in a piece whose size is a power of two."""
+    """9.8 GB of blocks in slabs of 512 MiB, of which a sixth may stay empty."""
     needed = {plan.name: needed_ram_bytes(plan) for plan in PLANS}
-    assert needed["streamed"] - needed["lean"] == pytest.approx(16.1e9, rel=0.01)
+    assert needed["streamed"] - needed["lean"] == pytest.approx(11.8e9, rel=0.01)
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.name)

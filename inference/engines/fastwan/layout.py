@@ -11,7 +11,7 @@ from errors import EngineFailed
 from weights import manifest
 
 #: The published folders that are accepted, by their own names; the first one is what `worker models pull` fetches.
-FOLDERS = ("FastWan2.2-TI2V-5B-FullAttn-Diffusers", "FastWan2.2-TI2V-5B-Diffusers")
+FOLDERS = manifest.FASTWAN_FOLDERS
 #: A network's folder and how its files begin: diffusers and transformers name them differently.
 STEMS = {
     "transformer": "diffusion_pytorch_model",

@@ -23,12 +23,14 @@ from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
 from errors import EngineFailed, OutOfMemory
 from inference.engines.fastwan import eight, layout
-from weights.plans import Plan
+from weights.plans import PINNED_SLAB_BYTES, Plan
 
 log = logging.getLogger(__name__)
 
 #: Parts of the transformer whose numbers stay in 32 bits, as diffusers keeps them: they set the scale of all others.
 IN_32_BITS = ("time_embedder", "scale_shift_table", "norm1", "norm2", "norm3")
+#: Where a tensor in a slab may begin.
+ALIGNED_BYTES = 256
 #: Weights of a sparse attention that one of the two published repositories may carry.
 GATES = "to_gate_compress"
 #: What the engine is written for; another value is another model.
@@ -93,11 +95,12 @@ def _transformer(models: Path, device: torch.device, dtype: torch.dtype, plan: P
     part = layout.part(models, "transformer")
     _check_config(part, TRANSFORMER_IS)
     blocks_at = torch.device("cpu") if plan.transformer == "streamed" else device
+    slabs = Slabs()
 
     def placed(name: str, tensor: Tensor) -> Tensor:
         tensor = tensor.to(torch.float32 if any(each in name for each in IN_32_BITS) else dtype)
         if name.startswith("blocks.") and plan.transformer == "streamed":
-            return tensor.pin_memory() if device.type == "cuda" else tensor
+            return slabs.pinned(tensor) if device.type == "cuda" else tensor
         return tensor.to(device)
 
     state = _read(part, blocks_at)
@@ -106,6 +109,23 @@ def _transformer(models: Path, device: torch.device, dtype: torch.dtype, plan: P
         log.warning("%s: carries weights of a sparse attention (%s); dense attention is used", part.folder, GATES)
     state = {name: placed(name, tensor) for name, tensor in state.items() if GATES not in name}
     return _filled(part, lambda: WanTransformer3DModel.from_config(part.config), state)
+
+
+class Slabs:
+    """Pinned memory in pieces of PINNED_SLAB_BYTES, tensors put into them one after the other: pinned each on its own, they
+    would take as much as the next power of two."""
+
+    def __init__(self, pin: bool = True) -> None:
+        self._pin, self._slab, self._used = pin, torch.empty(0, dtype=torch.uint8), 0
+
+    def pinned(self, tensor: Tensor) -> Tensor:
+        """A copy in pinned memory."""
+        if self._used + tensor.nbytes > len(self._slab):
+            size = max(PINNED_SLAB_BYTES, tensor.nbytes)
+            self._slab, self._used = torch.empty(size, dtype=torch.uint8, pin_memory=self._pin), 0
+        place = self._slab[self._used : self._used + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+        self._used += -(-tensor.nbytes // ALIGNED_BYTES) * ALIGNED_BYTES
+        return place.copy_(tensor)
 
 
 def _vae(models: Path, device: torch.device, dtype: torch.dtype) -> AutoencoderKLWan:

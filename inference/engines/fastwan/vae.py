@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -32,15 +31,18 @@ def pictures(
     """The video's pictures (h, w, 3) uint8 RGB from normalised latents (1, 48, t, h / 16, w / 16), `chunk` latent frames at
     a time. decoded(latent frames done) is called after each part; what it raises passes through.
 
-    On a card the next part is under way while the pictures of the last one are taken.
+    On a card the next part is under way while the pictures of the last one are taken. Tiled: one tile after the other, each
+    through all of the video, so that no picture is ready before the last tile.
     """
     mean, std = _spread(models)
     scaled = (latents.to(models.device) * std + mean).to(models.dtype)
-    tiles = list(_tiles(*scaled.shape[-2:])) if tiled else [Tile(0, scaled.shape[-2], 0, scaled.shape[-1])]
-    pasts = [Past() for _ in tiles]
+    if tiled:
+        yield from _tiled(decoder, scaled, chunk, decoded)
+        return
+    past = Past()
     coming: tuple[Callable[[], Tensor], int] | None = None
     for part in parts(latents.shape[2], chunk):
-        begun = _begun(_part(decoder, scaled[:, :, part], tiles, pasts))
+        begun = _begun(decoder.part(scaled[:, :, part], past))
         if coming is not None:
             yield from _taken(*coming, decoded)
         coming = begun, part.stop
@@ -72,31 +74,28 @@ def _begun(made: Tensor) -> Callable[[], Tensor]:
     return finish
 
 
-@dataclass(frozen=True)
-class Tile:
-    """A part of a latent frame: rows top to bottom, columns left to right."""
+def _tiled(decoder: Decoder, latents: Tensor, chunk: int, decoded: Callable[[int], None]) -> Iterator[Picture]:
+    """The pictures put together on the host from tiles whose edges fade into one another."""
+    frames, height, width = latents.shape[2], *(side * PIXELS for side in latents.shape[-2:])
+    total = torch.zeros((PICTURES * (frames - 1) + 1, height, width, 3))
+    weights = torch.zeros((height, width, 1))
+    tiles = [(rows, columns) for rows in _spans(latents.shape[-2]) for columns in _spans(latents.shape[-1])]
+    for number, (rows, columns) in enumerate(tiles):
+        past, first = Past(), 0
+        place = _pixels(rows), _pixels(columns)
+        weight = torch.outer(*(_fade(each.stop - each.start) for each in place))[..., None]
+        weights[place] += weight
+        for part in parts(frames, chunk):
+            made = decoder.part(latents[:, :, part, rows, columns], past)[0].float().permute(1, 2, 3, 0).cpu()
+            total[first : first + len(made), place[0], place[1]] += made * weight
+            first += len(made)
+            decoded((number * frames + part.stop) // len(tiles))
+    for picture in total:
+        yield ((picture / weights).clamp_(-1, 1).add_(1).mul_(127.5)).round_().to(torch.uint8).numpy()
 
-    top: int
-    bottom: int
-    left: int
-    right: int
 
-
-def _part(decoder: Decoder, latents: Tensor, tiles: list[Tile], pasts: list[Past]) -> Tensor:
-    """The pictures of some latent frames, put together from tiles whose edges fade into one another."""
-    if len(tiles) == 1:
-        return decoder.part(latents, pasts[0])
-    height, width = (side * PIXELS for side in latents.shape[-2:])
-    count = latents.shape[2] * PICTURES if not pasts[0].first else 1
-    total = latents.new_zeros((1, 3, count, height, width), dtype=torch.float32)
-    weights = latents.new_zeros((height, width), dtype=torch.float32)
-    for tile, past in zip(tiles, pasts, strict=True):
-        made = decoder.part(latents[..., tile.top : tile.bottom, tile.left : tile.right], past)
-        rows, columns = slice(tile.top * PIXELS, tile.bottom * PIXELS), slice(tile.left * PIXELS, tile.right * PIXELS)
-        weight = torch.outer(_fade(made.shape[-2]), _fade(made.shape[-1])).to(total.device)
-        total[..., rows, columns] += made.float() * weight
-        weights[rows, columns] += weight
-    return total / weights
+def _pixels(span: slice) -> slice:
+    return slice(span.start * PIXELS, span.stop * PIXELS)
 
 
 def _fade(length: int) -> Tensor:
@@ -105,19 +104,13 @@ def _fade(length: int) -> Tensor:
     return torch.minimum(ramp, ramp.flip(0)).clamp_max(1)
 
 
-def _tiles(height: int, width: int) -> Iterator[Tile]:
-    for top, bottom in _spans(height):
-        for left, right in _spans(width):
-            yield Tile(top, bottom, left, right)
-
-
-def _spans(length: int) -> list[tuple[int, int]]:
+def _spans(length: int) -> list[slice]:
     """As few spans of TILE as cover a side with OVERLAP between them, spread evenly."""
     if length <= TILE:
-        return [(0, length)]
+        return [slice(0, length)]
     count = -(-(length - OVERLAP) // (TILE - OVERLAP))
     firsts = np.linspace(0, length - TILE, count).round().astype(int)
-    return [(int(first), int(first) + TILE) for first in firsts]
+    return [slice(int(first), int(first) + TILE) for first in firsts]
 
 
 def _spread(models: Models) -> tuple[Tensor, Tensor]:

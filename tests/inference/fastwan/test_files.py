@@ -140,6 +140,15 @@ def test_the_precision_is_that_of_the_published_loader(repository: Path) -> None
     assert loaded.vae.decoder.conv_in.weight.dtype == torch.bfloat16
 
 
+def test_slabs_hold_what_is_put_into_them_one_after_the_other() -> None:
+    slabs = models.Slabs(pin=False)
+    given = [torch.randn(3, 5).to(kind) for kind in (torch.bfloat16, torch.float32)] + [torch.ones(1, dtype=torch.bfloat16)]
+    kept = [slabs.pinned(each) for each in given]
+    assert all(torch.equal(one, other) and one.dtype == other.dtype for one, other in zip(kept, given, strict=True))
+    assert len({each.untyped_storage().data_ptr() for each in kept}) == 1
+    assert [each.data_ptr() - kept[0].data_ptr() for each in kept] == [0, 256, 512]
+
+
 def test_eight_bits_change_the_embeddings_a_little(repository: Path) -> None:
     from inference.engines.fastwan import text
 
