@@ -18,9 +18,9 @@ POINTS = 60
 
 
 def marks(job: Job) -> tuple[Any, ...]:
-    """What may change without the queue: which files are there, and the newest frame."""
+    """What may change beside a move: how far it is, which files are there, the newest frame."""
     data_dir = flask.current_app.extensions["worker"].settings.data_dir
-    return (files.frame(data_dir, job), files.present(data_dir, job))
+    return (job.updated_at, files.frame(data_dir, job), files.present(data_dir, job))
 
 
 def seen(job: Job) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from urllib.parse import urlencode
 import flask
 
 from admin import detail, files, words
-from admin.live import live
+from admin.live import live, look
 from admin.logs import Mask
 from jobqueue import listing
-from jobqueue.job import Job
+from jobqueue.job import WORKING, Job
 from jobqueue.listing import Line, Wanted
 
 pages = flask.Blueprint("jobs", __name__)
@@ -46,7 +46,8 @@ EXPORTED = (
 
 @pages.get("/jobs")
 def index() -> flask.Response:
-    return live(_list)
+    shows_work = not (states := wanted(flask.request.args).states) or any(state in WORKING for state in states)
+    return live(_list, look().version.progress if shows_work else None)
 
 
 @pages.get("/export/jobs.<kind>")

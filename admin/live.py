@@ -1,6 +1,6 @@
 """A page that can be looked at every two seconds: an ETag made from the data, and one rendering for all who ask the same.
 
-It is a page's business to say what it shows besides the queue (`marks`). Nothing here may write.
+It is a page's business to say what it shows besides moves of jobs, flags and audit (`marks`). Nothing here may write.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import flask
 
@@ -19,11 +20,20 @@ from jobqueue import clock, glance
 
 #: How long what was read for one look is good for the next, in seconds: while a job runs the data changes four times a second,
 #: and every open tab would have the page rendered anew. A page that is opened, or follows an action, is always fresh.
-GOOD_S = 1.0
+GOOD_S = 1.8
 #: How old a program's last word may be before it is taken for silent, in seconds.
 STALE_S = 30.0
 #: Renderings kept, for tabs that show the same page.
 KEPT = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What every page hangs on. said: what each program last said of itself."""
+
+    version: glance.Version
+    flags: dict[str, dict[str, Any]]
+    said: dict[str, dict[str, Any]]
 
 
 class Seen:
@@ -31,17 +41,18 @@ class Seen:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._version = ("", -GOOD_S)
+        self._look: Look | None = None
+        self._looked = 0.0
         self._pages: OrderedDict[str, str] = OrderedDict()
 
-    def version(self, read: Callable[[], str], fresh: bool) -> str:
-        """The mark of the data, read anew if it must be `fresh` or is older than GOOD_S."""
+    def look(self, read: Callable[[], Look], fresh: bool) -> Look:
+        """What `read` gives, read anew if it must be `fresh` or is older than GOOD_S."""
         with self._lock:
-            known, at = self._version
-        if fresh or time.monotonic() - at >= GOOD_S:
+            known = self._look if time.monotonic() - self._looked < GOOD_S else None
+        if known is None or fresh:
             known = read()
             with self._lock:
-                self._version = (known, time.monotonic())
+                self._look, self._looked = known, time.monotonic()
         return known
 
     def page(self, etag: str, render: Callable[[], str]) -> str:
@@ -58,38 +69,39 @@ class Seen:
 
 
 def live(render: Callable[[], str], *marks: Any) -> flask.Response:
-    """The page, or 304 if the one who asks has it. marks: what it shows besides jobs, flags and audit."""
+    """The page, or 304 if the one who asks has it. marks: what it shows besides moves of jobs, flags and audit."""
     worker, request = flask.current_app.extensions["worker"], flask.request
-    version = worker.seen.version(lambda: glance.version(worker.queue.database), fresh=not request.if_none_match)
     # what the clock alone changes, such as what is counted since yesterday: so a new page every minute
-    parts = (version, head()["mode"], marks, clock.utc()[:16], request.full_path, actor(), worker.started)
+    parts = (look().version.moves, head()["mode"], marks, clock.utc()[:16], request.full_path, actor(), worker.started)
     etag = hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
     response = flask.make_response(("", 304) if etag in request.if_none_match else worker.seen.page(etag, render))
     response.set_etag(etag)
     return response
 
 
-def head() -> dict[str, Any]:
-    """What every page's head shows, read once a request."""
-    if "head" not in flask.g:
+def look() -> Look:
+    """What every page hangs on, once a request."""
+    if "look" not in flask.g:
         worker = flask.current_app.extensions["worker"]
-        flags, said = worker.control.flags(), worker.control.published()
-        now = mode(flags, said)
-        share = glance.running(worker.queue.database)
-        summary = f"{share:.0%}" if share is not None and now == "active" else now
-        flask.g.said, flask.g.head = (
-            said,
-            {"worker": worker.settings.worker_id, "mode": now, "summary": summary, "flags": flags},
-        )
-    found: dict[str, Any] = flask.g.head
-    return found
+
+        def read() -> Look:
+            version, flags = glance.version(worker.queue.database), worker.control.flags()
+            return Look(version=version, flags=flags, said=worker.control.published())
+
+        flask.g.look = worker.seen.look(read, fresh=not flask.request.if_none_match)
+    return cast(Look, flask.g.look)
+
+
+def head() -> dict[str, Any]:
+    """What every page's head shows."""
+    now = mode(look().flags, look().said)
+    worker_id = flask.current_app.extensions["worker"].settings.worker_id
+    return {"worker": worker_id, "mode": now, "summary": now, "flags": look().flags}
 
 
 def said() -> dict[str, dict[str, Any]]:
-    """What each program last said of itself, read once a request."""
-    head()
-    found: dict[str, dict[str, Any]] = flask.g.said
-    return found
+    """What each program last said of itself."""
+    return look().said
 
 
 def words_of(*programs: str) -> dict[str, dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 import flask
 
 from admin import draw, files, words
-from admin.live import STALE_S, head, live, said, words_of
+from admin.live import STALE_S, head, live, look, said, words_of
 from jobqueue import clock, glance, listing
 from jobqueue.samples import card_of
 
@@ -26,7 +26,13 @@ PROGRAMS = ("poller", "inference", "uploader")
 def page() -> flask.Response:
     worker = flask.current_app.extensions["worker"]
     newest = worker.samples.mark()[0] // SPARK_STEP_S
-    return live(lambda: flask.render_template("overview.html", **_seen()), words_of(*PROGRAMS), silent(), newest)
+    return live(
+        lambda: flask.render_template("overview.html", **_seen()),
+        look().version.progress,
+        words_of(*PROGRAMS),
+        silent(),
+        newest,
+    )
 
 
 @pages.app_context_processor
@@ -49,6 +55,7 @@ def _seen() -> dict[str, Any]:
     return {
         "current": [(job, words.left_s(job, now), files.frame(worker.settings.data_dir, job)) for job in current[:6]],
         "more": max(0, len(current) - 6),
+        "share": glance.running(database),
         "counts": worker.queue.counts(),
         "reports": worker.outbox.waiting(),
         "ended": ended,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 
@@ -13,10 +14,10 @@ from jobqueue.database import Database, Row
 VERSION = """
 select (select max(id) from event) as events, (select count(*) from event where sent_at is null and ends) as unsent,
     (select sum(tries) from event where sent_at is null and ends) as tries,
-    (select group_concat(updated_at || coalesce(cancel_reason, '')) from job
-        where state in ('fetching', 'generating', 'uploading')) as working,
+    (select group_concat(cancel_reason) from job where state in ('fetching', 'generating', 'uploading')) as cancels,
     (select min(number) from job) as first, (select max(number) from job) as last,
-    (select max(id) from audit) as notes, (select group_concat(name || value) from control) as control"""
+    (select max(id) from audit) as notes, (select group_concat(name || value) from control) as control,
+    (select group_concat(updated_at) from job where state in ('fetching', 'generating', 'uploading')) as working"""
 
 #: The jobs that were on the GPU since a time; `until` is null for the one that still is.
 RUNS = """
@@ -52,10 +53,24 @@ ACTS = "select * from audit where target = ? order by id desc limit 20"
 ENDED = "select state, count(*) as n from job indexed by job_finished where finished_at >= ? group by state"
 
 
-def version(database: Database) -> str:
-    """A text that is another one as soon as anything of the queue that a page shows has changed (not what programs say)."""
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """Two texts that are other ones as soon as something has changed. What programs say of themselves is in neither.
+
+    moves     of all that a page shows but how far work is: jobs, reports, flags, audit
+    progress  of how far the jobs are that are worked on: four times a second while one runs
+    """
+
+    moves: str
+    progress: str
+
+
+def version(database: Database) -> Version:
+    """The marks of the queue as it is now."""
     row = database.read(VERSION)[0]
-    return hashlib.sha256(json.dumps(list(row.values())).encode()).hexdigest()[:16]
+    progress = row.pop("working")
+    moves = hashlib.sha256(json.dumps(list(row.values())).encode()).hexdigest()[:16]
+    return Version(moves=moves, progress=progress or "")
 
 
 def running(database: Database) -> float | None:

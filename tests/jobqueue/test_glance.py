@@ -16,10 +16,10 @@ def test_the_version_stays_while_nothing_happens(queue: Queue) -> None:
 
 
 def test_the_version_changes_with_all_that_a_page_shows(queue: Queue, control: Control, outbox: Outbox) -> None:
-    seen = [glance.version(queue.database)]
+    seen = [glance.version(queue.database).moves]
 
     def changed() -> None:
-        seen.append(glance.version(queue.database))
+        seen.append(glance.version(queue.database).moves)
         assert len(set(seen)) == len(seen), f"step {len(seen)} was not noticed"
 
     queue.add(arrival())
@@ -53,8 +53,11 @@ def test_how_far_the_job_on_the_gpu_is(queue: Queue) -> None:
     ready(queue)
     job = queue.take(GENERATE, "inference/1")
     assert job
+    before = glance.version(queue.database)
     queue.progress(job, "inferring", 0.5)
     assert glance.running(queue.database) == 0.5
+    after = glance.version(queue.database)
+    assert (after.moves == before.moves, after.progress == before.progress) == (True, False)
 
 
 def test_ends_are_counted_since_a_time(queue: Queue) -> None:
