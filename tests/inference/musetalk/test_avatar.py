@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from inference.engines.musetalk.avatar import BLOCK, LATENTS, Maker
 from inference.engines.musetalk.boxes import Box
 from inference.engines.musetalk.cache import Cache
 from inference.engines.musetalk.masks import Mask
+from tests import memory
 
 #: Bytes of a block of latents.
 BLOCK_BYTES = BLOCK * int(np.prod(LATENTS)) * 2
@@ -36,21 +36,11 @@ def test_pictures_keep_their_numbers_across_blocks() -> None:
     assert not made.latents[1].any()
 
 
-def resident(name: str) -> int:
-    """Bytes of memory that this process really has ("VmRSS") or had at most ("VmHWM"), from the kernel."""
-    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name)]
-    return int(line.split()[1]) * 1024
-
-
-@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="this kernel does not forget a peak")
+@memory.counted
 def test_no_latents_are_in_memory_twice(tmp_path: Path) -> None:
-    maker, before = Maker(), resident("VmRSS")
+    maker, before, made = Maker(), memory.resident(), []
     for _ in range(4 * BLOCK):
         maker.pass_by()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak so far
-    made = maker.made(whole=True)
-    while_made = resident("VmHWM") - before
-    Cache(tmp_path, 1 << 40).put("a", made)
-    assert made.latents.nbytes == 4 * BLOCK_BYTES
-    assert while_made < 6 * BLOCK_BYTES
-    assert resident("VmHWM") - before < 6 * BLOCK_BYTES
+    assert memory.peak_of(lambda: made.append(maker.made(whole=True)), above=before) < 6 * BLOCK_BYTES
+    assert made[0].latents.nbytes == 4 * BLOCK_BYTES
+    assert memory.peak_of(lambda: Cache(tmp_path, 1 << 40).put("a", made[0]), above=before) < 6 * BLOCK_BYTES
