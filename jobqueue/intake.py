@@ -179,9 +179,9 @@ _CHECKS: dict[str, dict[str, Check]] = {
     "fastwan": {
         "prompt": _prompt,
         "negative_prompt": _words,
-        "num_frames": _number(int, 1, 1000),
-        "width": _number(int, 32, 4096),
-        "height": _number(int, 32, 4096),
+        "num_frames": _number(int, 1, 241),  # what the engine can make, so that nothing is fetched for a job that it refuses
+        "width": _number(int, 64, 1536),
+        "height": _number(int, 64, 1536),
         "steps": _number(int, 1, 100),
         "seed": _number(int, -(2**63), 2**63 - 1),
         "guidance_scale": _number(float, 0, 100),

@@ -267,7 +267,7 @@ def test_what_a_fastwan_job_may_not_be_is_said_field_by_field(data_dir: Path) ->
         {"prompt": "is missing; must be a text, which may be empty"},
         {
             "prompt": "is 100000 characters long; at most 10000",
-            "num_frames": "is 10000; must be a whole number from 1 to 1000",
+            "num_frames": "is 10000; must be a whole number from 1 to 241",
             "steps": 'is "4"; must be a whole number from 1 to 100',
         },
         {

@@ -11,6 +11,7 @@ pytest.importorskip("PIL")
 
 from errors import InvalidInput
 from inference.engines.fastwan import shape
+from jobqueue import intake
 
 
 def made(width: Any, height: Any, frames: Any = 121, fit: Any = "crop", picture: Any = None) -> tuple[int, int, int]:
@@ -91,3 +92,17 @@ def test_the_image_covers_the_size_and_is_cut_in_the_middle(size: tuple[int, int
 def test_an_image_of_the_right_size_is_left_as_it_is() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (96, 64, 3), dtype=np.uint8)
     assert np.array_equal(shape.cover(picture, 64, 96), picture)
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [
+        ("width", shape.LEAST_SIDE, shape.MOST_SIDE),
+        ("height", shape.LEAST_SIDE, shape.MOST_SIDE),
+        ("num_frames", 1, shape.MOST_FRAMES),
+    ],
+)
+def test_what_the_engine_would_refuse_is_refused_before_anything_is_fetched(name: str, least: int, most: int) -> None:
+    job = {"musetalk_job_id": "a", "image_url": "https://a.example/i.png", "prompt": ""}
+    for value, wrong in ((least - 1, True), (least, False), (most, False), (most + 1, True)):
+        assert (name in intake.problems({**job, name: value}, "fastwan")) is wrong
