@@ -382,8 +382,7 @@ def _one_line(error: ValidationError) -> str:
 
 def _kept_worker_id(file: Path) -> str:
     try:
-        kept = file.read_text().strip()
-        if kept:
+        if kept := file.read_text().strip():
             return kept
     except FileNotFoundError:
         pass
