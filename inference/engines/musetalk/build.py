@@ -84,6 +84,8 @@ def _latents(
 def _masks(models: Models, pictures: torch.Tensor, faces: list[Box], params: Params) -> list[masks.Mask | None]:
     height, width = pictures.shape[1:3]
     seen = masks.seen(pictures, faces, exact=params.parity).to(models.looking_dtype)
-    classes = masks.classes(models.parser(seen))
+    first = masks.first_row(faces)
+    classes = masks.classes(models.parser(seen)[:, :, first:])
     parts = masks.parts(classes, params.parsing_mode, params.left_cheek_width, params.right_cheek_width)
+    parts = torch.nn.functional.pad(parts, (0, 0, first, 0))
     return [masks.build(part, box, width, height) for part, box in zip(parts, faces, strict=True)]

@@ -8,6 +8,7 @@ blurring are sums of whole numbers. A mask is kept as the small rectangle that i
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,12 +82,23 @@ def seen(pictures: torch.Tensor, boxes: list[Box], expand: float = EXPAND, *, ex
 
 
 def classes(scores: torch.Tensor) -> torch.Tensor:
-    """(n, 19, 512, 512) to (n, 512, 512) uint8: the class of each pixel."""
+    """(n, 19, h, w) to (n, h, w) uint8: the class of each pixel."""
     return scores.argmax(dim=1).to(torch.uint8)
 
 
+def first_row(boxes: list[Box], expand: float = EXPAND) -> int:
+    """The first row of the map that any of these boxes' masks depends on; half of it need not be looked at.
+
+    A mask begins at KEPT_ABOVE; the cubic reaches two rows further, or two of the square's when that is smaller than the map,
+    and growing and shrinking look at what is above a pixel.
+    """
+    side = max(1, min(square(box, expand).width for box in boxes))
+    reach = math.ceil(2 * max(1.0, SIDE / side)) + DOWN + CHEEK_Y * CHEEK_TIMES + 1
+    return max(0, int(SIDE * KEPT_ABOVE) - reach)
+
+
 def parts(found: torch.Tensor, mode: ParsingMode, left_cheek: int = 90, right_cheek: int = 90) -> torch.Tensor:
-    """(n, 512, 512) bool, what may be changed at all, from the classes (n, 512, 512) uint8.
+    """(n, h, 512) bool, what may be changed at all, from the classes (n, h, 512) uint8.
 
     raw: skin, lips and mouth. neck: the neck too. jaw: the skin is grown, mostly upwards and little downwards so that the
     chin keeps its edge, and shrunk again at the cheeks, further from the middle than left_cheek and right_cheek.

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 
 from inference.engines.musetalk import masks  # noqa: E402
 from inference.engines.musetalk.boxes import Box  # noqa: E402
+from inference.engines.musetalk.params import ParsingMode  # noqa: E402
 
 
 def a_map(seed: int) -> NDArray[np.uint8]:
@@ -183,3 +184,18 @@ def test_where_bytes_need_not_be_the_published_ones_they_are_off_by_one_at_most(
     apart = (masks.seen(given, [box]) - masks.seen(given, [box], exact=False)) * deviation * 255
     assert apart.abs().max() < 1.01
     assert apart.abs().mean() < 0.25
+
+
+@pytest.mark.parametrize("mode", ["jaw", "raw"])
+@pytest.mark.parametrize("side", [4, 14, 60, 201, 340, 341, 700])
+def test_what_is_above_the_first_row_changes_no_mask(side: int, mode: ParsingMode) -> None:
+    box = Box(300, 200, 300 + side, 200 + side)
+    found = torch.from_numpy(np.random.default_rng(side).choice([0, 1, 10, 12], (1, 512, 512)).astype(np.uint8))
+    first = masks.first_row([box, Box(0, 0, 600, 600)])
+    assert 0 <= first < 256
+    below = torch.nn.functional.pad(masks.parts(found[:, first:], mode, 60, 60), (0, 0, first, 0))
+    whole, made = (masks.build(part[0], box, 1200, 1000) for part in (masks.parts(found, mode, 60, 60), below))
+    assert whole is not None
+    assert made is not None
+    assert (made.x, made.y) == (whole.x, whole.y)
+    assert np.array_equal(made.alpha, whole.alpha)
