@@ -46,7 +46,7 @@ def detect(
         seen = resize.quick(pictures, max(1, round(height * scale)), max(1, round(width * scale)))
     else:
         seen = pictures.permute(0, 3, 1, 2).float()
-    seen = seen - torch.tensor(MEAN, device=seen.device).view(1, 3, 1, 1)
+    seen.sub_(torch.tensor(MEAN, device=seen.device).view(1, 3, 1, 1))
     with torch.no_grad():
         answers = network(seen.to(dtype))
     stretch = np.array([width / seen.shape[3], height / seen.shape[2]] * 2 + [1.0])

@@ -78,7 +78,7 @@ def seen(pictures: torch.Tensor, boxes: list[Box], expand: float = EXPAND, *, ex
     else:
         small = torch.cat([resize.quick(part[None], SIDE, SIDE) for part in squares])
     mean, deviation = (torch.tensor(three, device=small.device).view(1, 3, 1, 1) for three in (MEAN, DEVIATION))
-    return (small.float() / 255 - mean) / deviation
+    return small.float().div_(255).sub_(mean).div_(deviation)
 
 
 def classes(scores: torch.Tensor) -> torch.Tensor:
