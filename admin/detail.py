@@ -8,6 +8,7 @@ from typing import Any
 import flask
 
 from admin import draw, files, hints, logs, words
+from admin.live import settled
 from jobqueue import clock, glance
 from jobqueue.job import FINISHED, Event, Job
 
@@ -29,7 +30,7 @@ def seen(job: Job) -> dict[str, Any]:
     data_dir, database = worker.settings.data_dir, worker.queue.database
     events = worker.outbox.history(job.id)
     newest = [event for event in events if event.round == job.round]
-    usual = glance.usual(database, job.engine)
+    usual = settled(f"usual {job.engine}", lambda: glance.usual(database, job.engine))
     return {
         "job": job,
         "rows": words.timeline(newest, now),

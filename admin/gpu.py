@@ -37,6 +37,8 @@ ROWS = (
 DRAWN = ("at", *(name for name, *_ in ROWS), "memory_total_mib", "power_limit_w")
 #: Marks of jobs that are sent at once.
 MOST_JOBS = 1500
+#: How old the tables of the past may be, in seconds; what is now is never older than the poller's last word.
+PAST_S = 10
 #: What NVML's reasons mean, and whether somebody should look. `telemetry.gpu.THROTTLE_WORDS` has them all.
 REASONS = {
     "idle": ("nothing to do, so the clocks are low", False),
@@ -76,12 +78,16 @@ def history() -> dict[str, Any]:
 
 
 def _seen() -> dict[str, Any]:
-    samples, poller = flask.current_app.extensions["worker"].samples, said().get("poller", {})
+    worker, poller = flask.current_app.extensions["worker"], said().get("poller", {})
+    samples = worker.samples
     chosen = flask.request.args.get("range", "")
     chosen = chosen if chosen in RANGES else "20 min"
     now, (span_s, _) = time.time(), RANGES[chosen]
-    past, held = samples.extremes(now - span_s, now), samples.held(now - 3600)
-    minutes = samples.columns(int(now) - 1200, 60)
+
+    def tables() -> tuple[Any, Any, Any]:
+        return samples.extremes(now - span_s, now), samples.held(now - 3600), samples.columns(int(now) - 1200, 60)
+
+    past, held, minutes = worker.seen.settled(f"gpu {chosen}", (samples.mark()[0] or now) // PAST_S, tables)
     cards = [
         {
             "gpu": gpu,
@@ -93,7 +99,7 @@ def _seen() -> dict[str, Any]:
         }
         for gpu in poller.get("gpus") or []
     ]
-    jobs = glance.runs(flask.current_app.extensions["worker"].queue.database, words.utc_ago(span_s), most=20)
+    jobs = glance.runs(worker.queue.database, words.utc_ago(span_s), most=20)
     return {"cards": cards, "ranges": RANGES, "range": chosen, "rows": ROWS, "reasons": REASONS, "jobs": jobs, "poller": poller}
 
 

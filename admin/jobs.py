@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import flask
 
 from admin import detail, files, words
-from admin.live import live, look
+from admin.live import live, look, settled
 from admin.logs import Mask
 from jobqueue import listing
 from jobqueue.job import WORKING, Job
@@ -46,7 +46,8 @@ EXPORTED = (
 
 @pages.get("/jobs")
 def index() -> flask.Response:
-    shows_work = not (states := wanted(flask.request.args).states) or any(state in WORKING for state in states)
+    asked = wanted(flask.request.args)
+    shows_work = asked.sort == "newest" and (not asked.states or any(state in WORKING for state in asked.states))
     return live(_list, look().version.progress if shows_work else None)
 
 
@@ -101,7 +102,7 @@ def wanted(args: Mapping[str, str]) -> Wanted:
 def _list() -> str:
     args = flask.request.args
     asked, queue = wanted(args), flask.current_app.extensions["worker"].queue
-    found, counts = listing.lines(queue.database, asked, PAGE + 1), queue.counts()
+    found, counts = listing.lines(queue.database, asked, PAGE + 1), settled("counts", queue.counts)
     totals = {name: sum(counts.get(state, 0) for state in states or counts) for name, states in GROUPS.items()}
     filters = {name: args[name][:200] for name in ("state", "kind", "when", "q", "sort") if args.get(name)}
     last = found[PAGE - 1] if len(found) > PAGE else None

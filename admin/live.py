@@ -11,12 +11,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import flask
 
 from admin.security import actor
 from jobqueue import clock, glance
+
+T = TypeVar("T")
 
 #: How long what was read for one look is good for the next, in seconds: while a job runs the data changes four times a second,
 #: and every open tab would have the page rendered anew. A page that is opened, or follows an action, is always fresh.
@@ -44,6 +46,7 @@ class Seen:
         self._look: Look | None = None
         self._looked = 0.0
         self._pages: OrderedDict[str, str] = OrderedDict()
+        self._settled: dict[str, tuple[Any, Any]] = {}
 
     def look(self, read: Callable[[], Look], fresh: bool) -> Look:
         """What `read` gives, read anew if it must be `fresh` or is older than GOOD_S."""
@@ -54,6 +57,16 @@ class Seen:
             with self._lock:
                 self._look, self._looked = known, time.monotonic()
         return known
+
+    def settled(self, name: str, mark: Any, read: Callable[[], T]) -> T:
+        """What `read` gave for this mark, read anew for another one."""
+        with self._lock:
+            known = self._settled.get(name)
+        if known is None or known[0] != mark:
+            known = (mark, read())
+            with self._lock:
+                self._settled[name] = known
+        return cast(T, known[1])
 
     def page(self, etag: str, render: Callable[[], str]) -> str:
         """The page of that mark, rendered if it is not at hand."""
@@ -77,6 +90,12 @@ def live(render: Callable[[], str], *marks: Any) -> flask.Response:
     response = flask.make_response(("", 304) if etag in request.if_none_match else worker.seen.page(etag, render))
     response.set_etag(etag)
     return response
+
+
+def settled(name: str, read: Callable[[], T]) -> T:
+    """What `read` gives, read anew after a move or a minute: for what is counted over many jobs."""
+    mark = (look().version.moves, clock.utc()[:16])
+    return cast(T, flask.current_app.extensions["worker"].seen.settled(name, mark, read))
 
 
 def look() -> Look:

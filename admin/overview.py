@@ -8,7 +8,7 @@ from typing import Any
 import flask
 
 from admin import draw, files, words
-from admin.live import STALE_S, head, live, look, said, words_of
+from admin.live import STALE_S, head, live, look, said, settled, words_of
 from jobqueue import clock, glance, listing
 from jobqueue.samples import card_of
 
@@ -47,24 +47,15 @@ def silent() -> list[str]:
 
 
 def _seen() -> dict[str, Any]:
-    worker = flask.current_app.extensions["worker"]
-    database, now = worker.queue.database, clock.utc()
+    worker, now = flask.current_app.extensions["worker"], clock.utc()
     current, poller = worker.queue.unfinished(), said().get("poller", {})
-    last = listing.lines(database, ENDED, 8)
-    ended, busy = glance.ended(database, words.utc_ago(24 * 3600)), _busy(glance.runs(database, words.utc_ago(3600)), now)
     return {
+        **settled("overview", _counted),
         "current": [(job, words.left_s(job, now), files.frame(worker.settings.data_dir, job)) for job in current[:6]],
         "more": max(0, len(current) - 6),
-        "share": glance.running(database),
-        "counts": worker.queue.counts(),
-        "reports": worker.outbox.waiting(),
-        "ended": ended,
-        "busy": busy,
-        "day": _day(glance.by_hour(database, words.utc_ago(24 * 3600))),
+        "share": glance.running(worker.queue.database),
         "price": worker.settings.PRICE_PER_HOUR,
-        "took_s": _took_s(last),
         "claim": poller.get("claim") or {},
-        "last": last,
         "gpus": poller.get("gpus") or [],
         "sparks": _sparks(worker.samples),
         "card_of": card_of,
@@ -74,6 +65,22 @@ def _seen() -> dict[str, Any]:
         "store": said().get("uploader", {}),
         "inference": said().get("inference", {}),
         "silent": silent(),
+    }
+
+
+def _counted() -> dict[str, Any]:
+    """What changes only when a job moves, or with the minute."""
+    worker = flask.current_app.extensions["worker"]
+    database, day_ago = worker.queue.database, words.utc_ago(24 * 3600)
+    last = listing.lines(database, ENDED, 8)
+    return {
+        "counts": worker.queue.counts(),
+        "reports": worker.outbox.waiting(),
+        "ended": glance.ended(database, day_ago),
+        "busy": _busy(glance.runs(database, words.utc_ago(3600)), clock.utc()),
+        "day": _day(glance.by_hour(database, day_ago)),
+        "last": last,
+        "took_s": _took_s(last),
     }
 
 

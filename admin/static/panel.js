@@ -4,6 +4,7 @@ const EVERY_MS = 2000;
 const LIVE = ["live", "mode", "controls", "standing"];
 let etag = null;
 let busy = false;
+let looked = 0;
 
 function sayTimes() {
   for (const time of document.querySelectorAll("time[datetime]")) {
@@ -35,6 +36,7 @@ async function refresh() {
   const stale = document.getElementById("stale");
   if (!document.getElementById("live") || document.hidden || busy) return;
   busy = true;
+  looked = Date.now();
   try {
     const headers = etag ? {"If-None-Match": etag} : {};
     const answer = await fetch(location.href, {headers, cache: "no-store", redirect: "manual", signal: AbortSignal.timeout(8000)});
@@ -91,6 +93,9 @@ document.addEventListener("error", (event) => {  // too many videos at once: the
   if (player.matches?.("video, audio") && (player.tries = (player.tries ?? 0) + 1) < 4) setTimeout(() => player.load(), 3000);
 }, true);
 document.addEventListener("visibilitychange", refresh);
-setInterval(refresh, EVERY_MS);
+setInterval(() => {  // a page of which little changes asks for more time
+  const every = 1000 * (document.getElementById("live")?.dataset.every ?? 0);
+  if (Date.now() - looked > every - EVERY_MS / 2) refresh();
+}, EVERY_MS);
 logInByLink();
 sayTimes();
