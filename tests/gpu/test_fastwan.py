@@ -1,0 +1,63 @@
+"""FastWan on a card gives what it gives on a CPU, in all plans, with everything compiled."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+from inference.engine import Options  # noqa: E402
+from inference.engines.fastwan import models, sampling, text, vae  # noqa: E402
+from inference.engines.fastwan.decoder import Decoder  # noqa: E402
+from inference.engines.fastwan.engine import Engine  # noqa: E402
+from inference.engines.fastwan.fused import Fused  # noqa: E402
+from inference.engines.fastwan.transformer import Transformer  # noqa: E402
+from tests.inference.fastwan.runs import BESIDE, painting, run  # noqa: E402
+from weights.plans import PLANS  # noqa: E402
+
+SHAPE = (1, 48, 4, 8, 6)
+
+
+def latents(repository: Path, device: str, dtype: Any, plan: Any, fused: Fused) -> tuple[Any, models.Models]:
+    loaded = models.load(repository, device, dtype, plan)
+    heard = text.filled_up(text.embed(loaded, "a person smiles"))
+    network = Transformer(loaded, heard, SHAPE, False, fused)
+    made = sampling.denoise(network, sampling.noise(3, SHAPE), None, loaded.device, lambda _: None)
+    return made.cpu(), loaded
+
+
+@pytest.mark.parametrize("when", ["off", "first"])
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.name)
+def test_every_plan_gives_the_same_latents_and_pictures(card: str, repository: Path, plan: Any, when: Any) -> None:
+    expected, on_cpu = latents(repository, "cpu", torch.float32, BESIDE, Fused())
+    fused = Fused(when)
+    got, on_card = latents(repository, card, torch.bfloat16, plan, fused)
+    assert float((got - expected).norm() / expected.norm()) < 0.05
+    pictures = [
+        np.stack(list(vae.pictures(each, Decoder(each.vae, how), expected, each.plan.chunk, each.plan.tiled, lambda _: None)))
+        for each, how in ((on_cpu, Fused()), (on_card, fused))
+    ]
+    assert np.abs(pictures[0].astype(int) - pictures[1]).mean() < 3
+
+
+def test_blocks_that_are_streamed_give_what_resident_ones_give(card: str, repository: Path) -> None:
+    resident, streamed = (
+        latents(repository, card, torch.bfloat16, replace(PLANS[0], transformer=kind), Fused())[0]
+        for kind in ("resident", "streamed")
+    )
+    assert torch.equal(resident, streamed)
+
+
+def test_the_engine_makes_the_same_file_twice(card: str, repository: Path, tmp_path: Path) -> None:
+    engine = Engine()
+    engine.configure(Options(cache_dir=tmp_path / "cache", compile="first"))
+    engine.load(repository, card)
+    made = [run(engine, tmp_path / f"{name}.mp4", painting(tmp_path / "i.png")) for name in "ab"]
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    assert made[0].peak_vram_mib

@@ -1,0 +1,57 @@
+"""MuseTalk on a card gives what it gives on a CPU: in halves, recorded, batch by batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+from inference.engine import Options  # noqa: E402
+from inference.engines.musetalk import mouths  # noqa: E402
+from inference.engines.musetalk.engine import Engine  # noqa: E402
+from media import video  # noqa: E402
+from tests.inference.musetalk.engines import clip, run, tone  # noqa: E402
+
+
+def loaded(weights: Path, device: str, **options: Any) -> Engine:
+    engine = Engine()
+    engine.configure(Options(**options))
+    engine.load(weights, device)
+    engine.warm_up()
+    return engine
+
+
+def pictures(path: Path) -> Any:
+    return np.stack(list(video.pictures(video.open_clip(path)))).astype(int)
+
+
+def test_a_card_makes_the_frames_that_a_cpu_makes(card: str, weights: Path, tmp_path: Path) -> None:
+    source, speech = clip(tmp_path / "v.mp4", [200] * 10), tone(tmp_path / "a.wav", 1.0)
+    made = []
+    for name, device in (("cpu", "cpu"), ("card", card)):
+        metrics = run(loaded(weights, device, batch_size=4), tmp_path / f"{name}.mp4", source, speech)
+        assert metrics.frames == 25
+        made.append(pictures(tmp_path / f"{name}.mp4"))
+    assert np.abs(made[0] - made[1]).mean() < 2
+
+
+def test_a_recording_plays_what_was_recorded(card: str, weights: Path) -> None:
+    engine = loaded(weights, card, batch_size=2)
+    found = engine._models["1.5"]
+    play = mouths.recorded(found, 2)
+    given = mouths._anything(found, 2)
+    with torch.inference_mode():
+        assert int((play(*given).int() - mouths.speak(found, *given).int()).abs().max()) <= mouths.SAME
+
+
+def test_the_batch_size_is_measured(card: str, weights: Path, tmp_path: Path) -> None:
+    engine = loaded(weights, card)
+    metrics = run(engine, tmp_path / "o.mp4", clip(tmp_path / "v.mp4", [200] * 4), tone(tmp_path / "a.wav", 0.4))
+    assert metrics.extra["batch_size"] >= 4
+    assert metrics.peak_vram_mib
