@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+#: Characters of a message, and of the end of a stack trace, that a job keeps and reports.
+LONGEST = 20_000
+
 
 class JobError(Exception):
     """A job cannot go on. `message` is fit for the user: what was wrong, and what is allowed.
@@ -28,14 +31,15 @@ class JobError(Exception):
         self.details = details
 
     def as_json(self, default_stage: str) -> dict[str, Any]:
-        """The structured error that a failed job keeps (PROTOCOL §4)."""
+        """The structured error that a failed job keeps (PROTOCOL §4). A library's text of any length is cut to LONGEST."""
+        trace = self.details.get("stack_trace")
         return {
-            "message": self.message,
+            "message": self.message[:LONGEST],
             "error_type": self.error_type,
             "retryable": self.retryable,
             "stage": self.stage or default_stage,
             "details": {name: value for name, value in self.details.items() if name != "stack_trace"},
-            "stack_trace": self.details.get("stack_trace"),
+            "stack_trace": trace[-LONGEST:] if isinstance(trace, str) else trace,
         }
 
 

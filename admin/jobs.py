@@ -157,12 +157,14 @@ def _as_csv(rows: Iterator[dict[str, object]]) -> Iterator[str]:
 
 
 def _cell(value: object) -> object:
-    """A text that a spreadsheet would take for a formula is quoted."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    """Without what cannot be seen; a text that a spreadsheet would take for a formula is quoted."""
+    if not isinstance(value, str):
+        return value
+    return words.plain(f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value)
 
 
 def _as_json(rows: Iterator[dict[str, object]]) -> Iterator[str]:
     yield "["
     for place, row in enumerate(rows):
-        yield (",\n" if place else "\n") + json.dumps(row, ensure_ascii=False)
+        yield (",\n" if place else "\n") + json.dumps(row)
     yield "\n]\n"

@@ -45,8 +45,8 @@ def masked(link: str) -> str:
 
 
 def seconds(start: str, end: str) -> float:
-    """Between two times of day."""
-    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+    """Between two times of day; 0 if the clock was put back in between."""
+    return max(0.0, (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds())
 
 
 def utc_ago(seconds_ago: float) -> str:

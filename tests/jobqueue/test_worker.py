@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import errors
 from errors import Cancelled, EngineFailed, InvalidInput, LostJob, Unavailable
 from jobqueue.job import GENERATE, Job
 from jobqueue.queue import Queue
@@ -184,3 +185,9 @@ def test_a_long_job_goes_back_when_the_program_stops(queue: Queue) -> None:
     job = queue.get("a")
     assert job is not None
     assert job.attempt == 0
+
+
+def test_what_a_job_keeps_of_an_error_is_of_a_known_length() -> None:
+    kept = EngineFailed("m" * 10_000_000, stack_trace="s" * 10_000_000 + "the end").as_json("inference")
+    assert (len(kept["message"]), len(kept["stack_trace"])) == (errors.LONGEST, errors.LONGEST)
+    assert kept["stack_trace"].endswith("the end")
