@@ -35,7 +35,7 @@ def socket_file(run_dir: Path) -> Path:
 
 
 def programs(run_dir: Path) -> list[Program]:
-    """All programs. Raises NotRunning."""
+    """All programs that this worker has started: not the demo's where there is no demo. Raises NotRunning."""
     answer = _asked(run_dir, "getAllProcessInfo")
     return [
         Program(
@@ -46,6 +46,7 @@ def programs(run_dir: Path) -> list[Program]:
             why="" if entry["pid"] else entry["spawnerr"] or entry["description"],
         )
         for entry in answer
+        if entry["start"] or entry["spawnerr"]
     ]
 
 

@@ -109,6 +109,11 @@ def test_a_frozen_program_that_is_killed_comes_back(up: Up) -> None:
     wait_for(lambda: up.programs().get("uploader", None) and up.programs()["uploader"].pid != pid, "it to come back")
 
 
+def test_what_was_never_to_run_is_not_said(up: Up) -> None:
+    wait_for(up.all_run, "all programs to run")
+    assert {program.name for program in supervision.programs(up.run_dir)} == set(PROGRAMS)
+
+
 def test_all_programs_but_inference_are_small(up: Up) -> None:
     wait_for(up.all_run, "all programs to run")
     roots = [psutil.Process(program.pid) for name, program in up.programs().items() if name != "inference"]
