@@ -9,13 +9,13 @@ import importlib.util
 import json
 import os
 import shutil
-import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 import answers
 from cli.answer import EXIT_USAGE, Failure
+from doctor.start import SHM, SMALLEST_SHM_BYTES, fault_of_ports
 from jobqueue import migrations
 from jobqueue.control import Control
 from jobqueue.database import Database
@@ -23,8 +23,6 @@ from settings import Settings
 
 #: A socket's path may have 107 bytes; supervisord adds a dot and its process id while it makes it.
 LONGEST_RUN_DIR = 75
-SHM = "/dev/shm"  # noqa: S108 - the container's shared memory itself is meant
-SMALLEST_SHM_BYTES = 1 << 30
 
 
 def make_ready(settings: Settings) -> list[str]:
@@ -32,7 +30,8 @@ def make_ready(settings: Settings) -> list[str]:
     _check_folder(settings)
     _make_run_dir(settings.run_dir)
     with _only_worker(settings.data_dir):
-        check_ports(settings)
+        if fault := fault_of_ports(settings):
+            raise _refusal(fault)
         _check_engine(settings.ENGINE)
         try:
             migrations.prepare(settings.database)
@@ -89,32 +88,6 @@ def _only_worker(data_dir: Path) -> Iterator[None]:
             line = f"DATA_DIR={data_dir}: another worker runs on this folder; stop it, or choose another folder"
             raise _refusal(line) from None
         yield
-
-
-def check_ports(settings: Settings) -> None:
-    """Raises Failure if a port that the worker listens on is in use, or its address is not this machine's."""
-    _check_port("HTTP_PORT", settings.HTTP_PORT, "0.0.0.0")  # noqa: S104 - the probes must be reachable from outside
-    if settings.admin_enabled:
-        if settings.ADMIN_PORT == settings.HTTP_PORT:
-            raise _refusal(f"ADMIN_PORT={settings.ADMIN_PORT}: is HTTP_PORT's number too; must be another port")
-        _check_port("ADMIN_PORT", settings.ADMIN_PORT, settings.ADMIN_HOST)
-
-
-def _check_port(name: str, port: int, host: str) -> None:
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except OSError:
-        raise _refusal(f"ADMIN_HOST={host}: must be an address of this machine, like 127.0.0.1") from None
-    with socket.socket(family, kind) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(address)
-            probe.listen(1)
-        except OSError as error:
-            if error.errno == errno.EADDRNOTAVAIL:
-                raise _refusal(f"ADMIN_HOST={host}: must be an address of this machine, like 127.0.0.1") from None
-            why = "is in use by another program" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
-            raise _refusal(f"{name}={port}: {why}; must be a free port from 1 to 65535") from None
 
 
 def _check_engine(engine: str) -> None:

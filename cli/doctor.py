@@ -1,25 +1,13 @@
-"""`worker doctor`: looks at everything that jobs need, and says of each fault what to do about it. Changes nothing."""
+"""`worker doctor`: what an examination found, for people or programs. It looks at nothing itself."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict
+from typing import Any
 
 import click
 
-import supervision
 from cli.answer import EXIT_FAILED, act_as_worker, load_settings, say, with_json
-from cli.examine import card, house, machine, outside
-from cli.examine.finding import Finding, Situation
-from telemetry import gpu
-
-#: In the order of the report.
-CHECKS: tuple[Callable[[Situation], list[Finding]], ...] = (
-    *(card.card, card.packages, card.plan, house.weights, machine.encoder, machine.shared_memory, machine.disk),
-    *(house.queue, house.programs, house.ports, outside.orchestrator, outside.store),
-)
-#: A driver that was asleep takes longer than one that is asked all the time.
-DRIVER_TIMEOUT_S = 10.0
+from doctor.examination import examine
 
 
 @click.command()
@@ -32,24 +20,18 @@ def doctor(context: click.Context, as_json: bool) -> None:
     """
     settings = load_settings()
     act_as_worker(settings)
-    try:
-        programs = supervision.programs(settings.run_dir)
-    except supervision.NotRunning:
-        programs = None
-    now = Situation(settings=settings, cards=gpu.readings(settings.GPUS, DRIVER_TIMEOUT_S), programs=programs)
-    findings = [finding for check in CHECKS for finding in check(now)]
-    failed = any(finding.level == "fail" for finding in findings)
-    text = "\n".join([*(line for finding in findings for line in _lines(finding)), _verdict(findings)])
-    say(text, {"ok": not failed, "checks": [asdict(finding) for finding in findings]}, as_json)
-    context.exit(EXIT_FAILED if failed else 0)
+    found = examine(settings)
+    text = "\n".join([*(line for check in found["checks"] for line in _lines(check)), _verdict(found["checks"])])
+    say(text, found, as_json)
+    context.exit(0 if found["ok"] else EXIT_FAILED)
 
 
-def _lines(finding: Finding) -> list[str]:
-    lines = [f"{finding.level:4}  {finding.name:<13}  {finding.said}"]
-    lines += [f"      {line}" for line in finding.lines]
-    return [*lines, f"      to do: {finding.do}"] if finding.do else lines
+def _lines(check: dict[str, Any]) -> list[str]:
+    lines = [f"{check['level']:4}  {check['name']:<13}  {check['said']}"]
+    lines += [f"      {line}" for line in check["lines"]]
+    return [*lines, f"      to do: {check['do']}"] if check["do"] else lines
 
 
-def _verdict(findings: list[Finding]) -> str:
-    counts = {level: sum(finding.level == level for finding in findings) for level in ("fail", "warn")}
+def _verdict(checks: list[dict[str, Any]]) -> str:
+    counts = {level: sum(check["level"] == level for check in checks) for level in ("fail", "warn")}
     return f"{counts['fail']} failed, {counts['warn']} warned" if any(counts.values()) else "all is well"

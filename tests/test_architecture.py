@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS: dict[str, int] = {
     "errors": 0,
     **dict.fromkeys(("settings", "jobqueue", "telemetry", "media", "weights"), 1),
-    **dict.fromkeys(("service", "serving", "operations", "supervision", "answers"), 2),
+    **dict.fromkeys(("service", "serving", "operations", "supervision", "answers", "doctor"), 2),
     **dict.fromkeys(("poller", "inference", "uploader", "api", "admin", "guard", "orchestrator", "cli"), 3),
 }
 
@@ -21,6 +21,8 @@ FLOORS: dict[str, int] = {
 NEIGHBOURS = {
     ("answers", "operations"),  # it says what an operator acts on
     ("answers", "supervision"),
+    ("doctor", "answers"),  # it reads what the running worker was started with
+    ("doctor", "supervision"),
     ("operations", "supervision"),  # a restart is an operator's action
     ("serving", "service"),  # a program that serves HTTP is a service
     ("orchestrator", "jobqueue"),  # the reference orchestrator's own SQLite is opened as the queue's is

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
-from cli.examine.finding import Finding, Situation
+from doctor.finding import Finding, Situation
 
 TIMEOUT_S = 8.0
 #: How far the clocks may differ: logs and timelines of several machines are compared, and certificates have dates.

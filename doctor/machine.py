@@ -9,8 +9,8 @@ import time
 from fractions import Fraction
 from pathlib import Path
 
-from cli.checks import SHM, SMALLEST_SHM_BYTES
-from cli.examine.finding import Finding, Situation
+from doctor.finding import Finding, Situation
+from doctor.start import SHM, SMALLEST_SHM_BYTES
 from errors import EngineFailed
 from media.write import choose_encoder
 

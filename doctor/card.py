@@ -10,7 +10,7 @@ import re
 from dataclasses import asdict
 from typing import Any
 
-from cli.examine.finding import Finding, Level, Situation
+from doctor.finding import Finding, Level, Situation
 from telemetry import host
 from weights import plans
 from weights.plans import Plan

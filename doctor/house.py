@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import answers
-from cli import checks
-from cli.answer import Failure
-from cli.examine.finding import Finding, Situation
+from doctor import start
+from doctor.finding import Finding, Situation
 from jobqueue import soundness
 from jobqueue.control import Control
 from jobqueue.database import Database, DatabaseError
@@ -132,10 +131,8 @@ def ports(now: Situation) -> list[Finding]:
     """Without a worker, whether its ports are free; with one, what it answers."""
     settings = now.settings
     if now.programs is None:
-        try:
-            checks.check_ports(settings)
-        except Failure as error:
-            return [Finding(name="ports", level="fail", said=error.message, do="end that program, or choose another port")]
+        if fault := start.fault_of_ports(settings):
+            return [Finding(name="ports", level="fail", said=fault, do="end that program, or choose another port")]
         page = f" and {settings.ADMIN_PORT}" if settings.admin_enabled else ""
         return [Finding(name="ports", level="ok", said=f"{settings.HTTP_PORT}{page} free")]
     url = f"http://127.0.0.1:{_started(now).get('http_port', settings.HTTP_PORT)}/health"

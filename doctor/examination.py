@@ -1,0 +1,91 @@
+"""The whole examination: every check at once, each with a time limit, so that whoever asks gets an answer in any case.
+
+It changes nothing, claims nothing and sends nothing to the store; it works while the worker runs and while it does not.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import supervision
+from doctor import card, house, machine, outside
+from doctor.finding import Finding, Situation
+from jobqueue import clock
+from settings import Settings
+from telemetry import gpu
+
+Check = Callable[[Situation], list[Finding]]
+
+#: By the name that a check has where it gives no finding itself; in the order of the report.
+CHECKS: dict[str, Check] = {
+    "GPU": card.card,
+    "torch": card.packages,
+    "plan": card.plan,
+    "weights": house.weights,
+    "encoder": machine.encoder,
+    "shared memory": machine.shared_memory,
+    "disk": machine.disk,
+    "queue": house.queue,
+    "programs": house.programs,
+    "ports": house.ports,
+    "orchestrator": outside.orchestrator,
+    "store": outside.store,
+}
+#: A driver that was asleep takes longer than one that is asked all the time.
+DRIVER_TIMEOUT_S = 10.0
+#: How long a check may take. The queue's file is read as a whole, and an orchestrator may take its time.
+LIMIT_S = 20.0
+#: How long all of it takes at the most: the driver, supervisord, then the checks at once; and some for a machine at work.
+WHOLE_S = 45.0
+
+
+def examine(settings: Settings) -> dict[str, Any]:
+    """What was found: ok (whether nothing failed), at (UTC text), checks (a `Finding` each, as a dict)."""
+    try:
+        programs = supervision.programs(settings.run_dir)
+    except supervision.NotRunning:
+        programs = None
+    now = Situation(settings=settings, cards=gpu.readings(settings.GPUS, DRIVER_TIMEOUT_S), programs=programs)
+    return as_answer(within(LIMIT_S, CHECKS, now))
+
+
+def as_answer(findings: list[Finding]) -> dict[str, Any]:
+    """Findings as every skin gives them. Names here are names of the API: they are added to, never changed."""
+    ok = not any(finding.level == "fail" for finding in findings)
+    return {"ok": ok, "at": clock.utc(), "checks": [asdict(finding) for finding in findings]}
+
+
+def within(limit_s: float, checks: Mapping[str, Check], now: Situation) -> list[Finding]:
+    """What the checks find, in their order. One that is not done in time, or breaks, is a finding that says so.
+
+    A thread that hangs in a file system or a driver cannot be ended from here; it is left behind, and ends with the process.
+    """
+    found: dict[str, list[Finding]] = {}
+
+    def run(name: str, check: Check) -> None:
+        found[name] = check(now)
+
+    threads = {
+        name: threading.Thread(target=run, args=(name, check), name=f"check {name}", daemon=True)
+        for name, check in checks.items()
+    }
+    deadline = time.monotonic() + limit_s
+    for thread in threads.values():
+        thread.start()
+    for thread in threads.values():
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return [one for name, thread in threads.items() for one in found.get(name, _without(name, thread.is_alive(), limit_s))]
+
+
+def _without(name: str, hangs: bool, limit_s: float) -> list[Finding]:
+    """What stands for a check that did not come back."""
+    if hangs:
+        do = "what it looks at hangs, a disk, a network or a driver: dmesg on the host may say which"
+        return [Finding(name=name, level="fail", said=f"no answer within {limit_s:g} s", do=do)]
+    return [
+        Finding(name=name, level="fail", said="the check itself broke", do="report it, with what it wrote to standard error")
+    ]
