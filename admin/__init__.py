@@ -6,8 +6,10 @@ morphs it in. Everything is served from here: no other host is ever asked.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import flask
 from markupsafe import Markup
@@ -19,6 +21,7 @@ from admin import (
     audit,
     bundle,
     config,
+    doctor,
     gpu,
     jobs,
     login,
@@ -32,6 +35,7 @@ from admin import (
 )
 from admin.access import Access, Limiter
 from admin.live import Seen
+from doctor.apart import Doctor
 from jobqueue import clock
 from jobqueue.control import Control
 from jobqueue.outbox import Outbox
@@ -39,7 +43,7 @@ from jobqueue.queue import Queue
 from jobqueue.samples import Samples
 from settings import Settings
 
-PAGES = (login, actions, overview, jobs, gpu, submit, processes, config, audit, bundle, api, orders)
+PAGES = (login, actions, overview, jobs, gpu, submit, processes, config, audit, doctor, bundle, api, orders)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +60,7 @@ class Worker:
     started: str = field(default_factory=clock.utc)
     limiter: Limiter = field(default_factory=Limiter)
     seen: Seen = field(default_factory=Seen)
+    doctor: Doctor = field(default_factory=Doctor)
 
 
 def create_app(worker: Worker) -> flask.Flask:
@@ -66,7 +71,7 @@ def create_app(worker: Worker) -> flask.Flask:
     app.extensions["worker"] = worker
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.jinja_env.filters["mask"] = worker.mask
-    app.jinja_env.finalize = lambda value: value if isinstance(value, Markup) else words.plain(worker.mask(str(value)))
+    app.jinja_env.finalize = _finalizer(worker.mask)
     security.protect(app, worker)
     packed.pack(app)
     for page in PAGES:
@@ -74,3 +79,20 @@ def create_app(worker: Worker) -> flask.Flask:
     if worker.settings.ADMIN_TRUSTED_PROXY:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1, x_host=1)  # type: ignore[method-assign]
     return app
+
+
+def _finalizer(mask: Callable[[str], str]) -> Callable[[Any], Any]:
+    """What every value passes on its way into a page. Short texts are remembered: pages say the same ones every two seconds."""
+
+    def shown(text: str) -> str:
+        return words.plain(mask(text))
+
+    remembered = functools.lru_cache(maxsize=4096)(shown)
+
+    def finalize(value: Any) -> Any:
+        if isinstance(value, Markup):
+            return value
+        text = str(value)
+        return remembered(text) if len(text) <= 200 else shown(text)
+
+    return finalize

@@ -17,7 +17,7 @@ let plots = [], busy = false;
 const resolved = (name) => { const probe = document.createElement("span"); probe.style.color = `var(${name})`; document.body.append(probe); const value = getComputedStyle(probe).color; probe.remove(); return value; };
 const hour = (at, more) => new Date(at * 1000).toLocaleTimeString([], {hour: "2-digit", minute: "2-digit", hour12: false, ...more});
 // The same job has the same colour in every chart, and its neighbour another one.
-const hue = (id) => [...id].reduce((sum, letter) => (sum * 31 + letter.codePointAt(0)) % 360, 7);
+const hue = (id) => ([...id].reduce((sum, letter) => (sum * 31 + letter.codePointAt(0)) % 360, 7) * 137) % 360;
 
 function take(answer) {
   Object.assign(state, {moved: answer.moved, step: answer.step, now: answer.now});
