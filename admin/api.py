@@ -16,7 +16,7 @@ import flask
 
 import answers
 import supervision
-from admin import gpu, logs, shown
+from admin import doctor, gpu, logs, shown
 from admin.actions import operator
 from jobqueue.job import FINISHED, WAITING, WORKING, Job
 
@@ -155,3 +155,12 @@ def audit() -> dict[str, Any]:
     """?q= &before= (an id) &limit="""
     limit, text = _number("limit", 50, MOST), flask.request.args.get("q", "")[:200]
     return {"audit": operator().control.notes(limit, text, _number("before", 2**62, 2**62))}
+
+
+@get("/doctor")
+def examination() -> dict[str, Any]:
+    """As `worker doctor --json` says it. One examination at a time: who asks while one goes on gets what it finds."""
+    found = doctor.found(doctor.FRESH_S, doctor.LONGEST_WAIT_S)
+    if found is None:
+        flask.abort(503, "the examination is not done yet, or many wait for it already; ask again")
+    return found

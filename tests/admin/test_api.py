@@ -18,7 +18,18 @@ from tests.admin.program import PASSWORD, ROOT, Admin, add_done, add_failed, arr
 from tests.patience import PATIENCE_S, until
 
 ERROR = {"message": "it broke", "error_type": "processing_error", "retryable": True, "stage": "inference"}
-LOOKS = ("status", "jobs", "jobs/done-1", "jobs/done-1/log", "gpu", "gpu/history", "logs/inference", "settings", "audit")
+LOOKS = (
+    "status",
+    "jobs",
+    "jobs/done-1",
+    "jobs/done-1/log",
+    "gpu",
+    "gpu/history",
+    "logs/inference",
+    "settings",
+    "audit",
+    "doctor",
+)
 
 
 class Client:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ LOOK = """async (tags) => (await axe.run(document, {runOnly: tags})).violations.
 #: Every page of the panel, and what else they can look like.
 PAGES = [
     "/", "/jobs", "/jobs?state=failed&q=nothing&kind=fastwan&when=24h", "/jobs?sort=slowest", "/jobs/done-1", "/jobs/failed-1",
-    "/jobs/running-1", "/gpu", "/gpu?range=24+h", "/processes", "/settings", "/submit", "/nothing",
+    "/jobs/running-1", "/gpu", "/gpu?range=24+h", "/processes", "/settings", "/audit",
+    "/audit?q=nothing", "/bundle", "/doctor", "/submit", "/nothing",
 ]  # fmt: skip
 
 
@@ -49,9 +50,20 @@ def test_axe_finds_nothing_on_any_page(admin: Admin, window: Window, scheme: str
             opened.evaluate("(details) => { details.open = true; }")
         if bad := violations(page):
             found[path] = bad
+    found |= {asked: bad for asked in ask_about_many(page, admin) if (bad := violations(page))}
     watched.complaints = [complaint for complaint in watched.complaints if "404" not in complaint]
     assert found == {}
     assert violations(window(stranger=True, color_scheme=scheme).tab("/login")) == []
+
+
+def ask_about_many(page: Page, admin: Admin) -> Iterator[str]:
+    """The questions before many jobs are touched, one after the other."""
+    for word in ("Cancel…", "Retry…"):
+        page.goto(f"{admin.url}/jobs")
+        page.get_by_label("all that match").check()
+        page.locator("#many").get_by_role("button", name=word).click()
+        page.get_by_role("heading", name=re.compile(rf"^{word[:-1]} \d+ jobs?\?$")).wait_for()
+        yield f"the question before many: {word}"
 
 
 def test_axe_would_find_something(window: Window) -> None:

@@ -17,7 +17,7 @@ from tests.patience import until
 
 Window = Callable[..., Watched]
 
-PATHS = ("/processes", "/settings", "/audit", "/bundle", "/submit", "/jobs")
+PATHS = ("/processes", "/settings", "/audit", "/bundle", "/doctor", "/submit", "/jobs")
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +195,16 @@ def test_settings_lead_to_the_trail_and_the_bundle(admin: Admin, window: Window)
     with page.expect_download() as bundle:
         page.get_by_role("link", name="Download").click()
     assert bundle.value.suggested_filename.endswith(".zip")
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without scripts"])
+def test_what_doctor_says_is_one_click_away(window: Window, scripts: bool) -> None:
+    page = window(java_script_enabled=scripts, viewport=SIZES["phone"]).tab("/settings")
+    page.get_by_role("link", name="What doctor says").click()
+    row = page.get_by_role("row").filter(has_text="and sound, its log")
+    expect(row.locator(".badge")).to_have_text("ok")
+    page.get_by_role("link", name="Examine again").click()
+    expect(row).to_be_visible()
 
 
 def test_a_one_time_link_and_signing_out_everywhere(window: Window, tmp_path: Path) -> None:

@@ -1,0 +1,40 @@
+"""What doctor says: everything that jobs need, each with a verdict and what to do. The page asks; it examines nothing itself.
+
+Whoever opens the page has the worker examined; a page that is left open only looks whether somebody else had.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flask
+
+from admin.live import live
+
+pages = flask.Blueprint("doctor", __name__)
+
+#: How long what was found is good for the next who asks, in seconds.
+FRESH_S = 10.0
+#: How long a page waits for an examination, and a program; it usually takes two seconds.
+WAIT_S, LONGEST_WAIT_S = 8.0, 50.0
+#: The worst first, as they are counted at the top.
+LEVELS = ("fail", "warn", "ok")
+
+
+@pages.get("/doctor")
+def page() -> flask.Response:
+    seen = bool(flask.request.if_none_match)
+    now = flask.current_app.extensions["worker"].doctor.last() if seen else found(FRESH_S, WAIT_S)
+    return live(lambda: _page(now), now and now["at"])
+
+
+def found(good_s: float, wait_s: float) -> dict[str, Any] | None:
+    """What the newest examination found, as `worker doctor --json` says it; None if it is not done in time."""
+    answer: dict[str, Any] | None = flask.current_app.extensions["worker"].doctor.found(good_s, wait_s)
+    return answer
+
+
+def _page(now: dict[str, Any] | None) -> str:
+    checks = now["checks"] if now else []
+    counts = {level: sum(check["level"] == level for check in checks) for level in LEVELS}
+    return flask.render_template("doctor.html", now=now, counts=counts)

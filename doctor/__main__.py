@@ -1,0 +1,21 @@
+"""`python -m doctor`: one examination as a line of JSON, for those whom it must not hold up or bring down with it."""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import sys
+
+import settings
+from doctor.examination import WHOLE_S, examine
+
+
+def main() -> None:
+    """Examine the worker of this environment. Ends by itself, with every stack on standard error, if that takes WHOLE_S."""
+    faulthandler.dump_traceback_later(WHOLE_S, exit=True)
+    sys.stdout.write(json.dumps(examine(settings.load()), ensure_ascii=True, default=str) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""What doctor says, on the page and to programs: as on the command line, masked, and one examination for all who ask."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import requests
+
+from tests.admin.program import PASSWORD, ROOT, Admin, running
+from tests.patience import PATIENCE_S
+
+
+@pytest.fixture(scope="module")
+def paused(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Admin]:
+    """A worker with something to complain of, in words that hold a secret."""
+    folder = tmp_path_factory.mktemp("data")
+    with running(folder, MODELS_DIR=str(folder / "models")) as admin:
+        admin.control.put_up("paused", f"<b>lunch</b>, ask for {PASSWORD}", "cli:root")
+        yield admin
+
+
+@pytest.fixture(scope="module")
+def browser(paused: Admin) -> requests.Session:
+    return paused.log_in()
+
+
+def words(page: str) -> str:
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
+
+
+def test_the_page_has_a_line_for_each_finding_and_says_what_to_do(paused: Admin, browser: requests.Session) -> None:
+    answer = browser.get(f"{paused.url}/doctor", timeout=PATIENCE_S)
+    assert answer.status_code == 200
+    said = words(answer.text)
+    assert re.search(r"\d failed, \d warned , \d+ well\. Examined \S+ \S+ UTC", said), said
+    assert re.search(r"fail weights \d+ files that musetalk needs .* To do: worker models pull musetalk \S+ is missing", said)
+    assert "warn paused since" in said
+    assert "To do: worker resume" in said
+    assert PASSWORD not in answer.text
+    assert "<b>lunch" not in answer.text
+
+
+def test_a_page_that_is_left_open_has_nothing_examined(paused: Admin, browser: requests.Session) -> None:
+    first = browser.get(f"{paused.url}/doctor", timeout=PATIENCE_S)
+    again = browser.get(f"{paused.url}/doctor", headers={"If-None-Match": first.headers["ETag"]}, timeout=PATIENCE_S)
+    assert (again.status_code, again.content) == (304, b"")
+    paused.control.note("test", "look", None, None, "done")
+    later = browser.get(f"{paused.url}/doctor", headers={"If-None-Match": '"another"'}, timeout=PATIENCE_S)
+    moment = re.compile(r'<time datetime="([^"]+)">')
+    assert moment.findall(later.text)[-1] == moment.findall(first.text)[-1]
+
+
+def test_programs_get_what_the_command_line_says(paused: Admin) -> None:
+    headers = {"Authorization": f"Bearer {PASSWORD}"}
+    answer = requests.get(f"{paused.url}/api/v1/doctor", headers=headers, timeout=PATIENCE_S)
+    assert answer.status_code == 200
+    assert PASSWORD not in answer.text
+    environ = {
+        **os.environ,
+        "DATA_DIR": str(paused.data_dir),
+        "ADMIN_PASSWORD": PASSWORD,
+        "MODELS_DIR": str(paused.data_dir / "models"),
+    }
+    command = [sys.executable, "-m", "cli", "doctor", "--json"]
+    told = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    here, there = answer.json(), json.loads(told.stdout)
+    assert here.keys() == there.keys() == {"ok", "at", "checks"}
+    assert here["ok"] is there["ok"] is False
+    assert [(check["name"], check.keys()) for check in here["checks"]] == [
+        (check["name"], check.keys()) for check in there["checks"]
+    ]
+
+
+def test_settings_and_processes_lead_to_it(paused: Admin, browser: requests.Session) -> None:
+    for path in ("/settings", "/processes"):
+        assert '<a href="/doctor">What doctor says</a>' in browser.get(paused.url + path, timeout=PATIENCE_S).text
