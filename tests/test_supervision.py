@@ -106,7 +106,7 @@ def test_a_frozen_program_that_is_killed_comes_back(up: Up) -> None:
     os.kill(pid, signal.SIGSTOP)
     wait_for(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED, "it to be frozen")
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: up.programs().get("uploader", None) and up.programs()["uploader"].pid != pid, "it to come back")
+    wait_for(lambda: "uploader" in (now := up.programs()) and now["uploader"].pid != pid, "it to come back")
 
 
 def test_what_was_never_to_run_is_not_said(up: Up) -> None:
