@@ -8,9 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from jobqueue import samples
 from poller import sample
+from tests.fakes import nvml
 from tests.patience import until
+from tests.poller.house import House
+from tests.poller.test_process import poller
 
 CARD = {"uuid": "GPU-a", "index": 0, "utilization_gpu": 80, "throttle_reasons": []}
 
@@ -53,3 +58,19 @@ def test_a_folder_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
     asked: list[str] = []
     with sampling(samples.samples_file(tmp_path), [CARD], asked):
         until(lambda: asked)
+
+
+def test_the_poller_keeps_what_the_drivers_library_tells(house: House, tmp_path: Path) -> None:
+    if nvml.compiler() is None:
+        pytest.skip("needs a C compiler")
+    state = tmp_path / "gpu"
+    nvml.write_state(
+        state, {"count": 2, "utilization_gpu": 73, "utilization_encoder": 12, "1.unsupported": "nvmlDeviceGetTemperature"}
+    )
+    library = nvml.build(tmp_path)
+    with poller(house, **nvml.environment(library, state)):
+        path = samples.samples_file(house.data_dir)
+        found = until(lambda: samples.Samples(path).columns(0, 1))
+    assert [columns["load"][0] for columns in found.values()] == [73, 73]
+    assert [columns["temperature_c"][0] for columns in found.values()] == [41, None]
+    assert {columns["encoder"][0] for columns in found.values()} == {12}
