@@ -16,9 +16,10 @@ import flask
 
 import answers
 import supervision
-from admin import doctor, gpu, logs, shown
+from admin import doctor, gpu, logs
 from admin.actions import operator
 from jobqueue.job import FINISHED, WAITING, WORKING, Job
+from support import log_files, setting
 
 pages = flask.Blueprint("api", __name__, url_prefix="/api/v1")
 
@@ -141,13 +142,13 @@ def log(name: str) -> dict[str, Any]:
     folder = worker.settings.data_dir / "logs"
     piece = logs.read(folder, name, flask.request.args.get("after", ""), worker.mask)
     if piece is None:
-        flask.abort(404, f"there is no such log; there are {', '.join(logs.names(folder)) or 'none yet'}")
+        flask.abort(404, f"there is no such log; there are {', '.join(log_files.names(folder)) or 'none yet'}")
     return {"lines": [vars(line) for line in piece.lines], "after": piece.after, "cut": piece.cut}
 
 
 @get("/settings")
 def settings() -> dict[str, Any]:
-    return {"settings": [vars(setting) for setting in shown.all_of(flask.current_app.extensions["worker"].settings)]}
+    return {"settings": [vars(one) for one in setting.all_of(flask.current_app.extensions["worker"].settings)]}
 
 
 @get("/audit")

@@ -12,6 +12,7 @@ import supervision
 from admin import logs, words
 from admin.actions import operator, reason, refusing
 from admin.live import live
+from support import log_files
 
 pages = flask.Blueprint("processes", __name__)
 
@@ -36,7 +37,7 @@ def page() -> flask.Response:
     found, why_not = programs()
     chosen = flask.request.args.get("log", "inference")
     marks = [(program.name, program.state, program.pid, program.why) for program in found]
-    return live(lambda: _page(found, why_not, chosen), marks, why_not, logs.names(_folder()))
+    return live(lambda: _page(found, why_not, chosen), marks, why_not, log_files.names(_folder()))
 
 
 @pages.post("/processes/<name>/restart")
@@ -64,9 +65,9 @@ def more(name: str) -> dict[str, Any]:
 @pages.get("/processes/log/<name>/download")
 def download(name: str) -> flask.typing.ResponseReturnValue:
     folder, mask = _folder(), flask.current_app.extensions["worker"].mask
-    if name not in logs.names(folder):
+    if name not in log_files.names(folder):
         flask.abort(404)
-    response = flask.Response(logs.whole(folder, name, mask), mimetype="text/plain")
+    response = flask.Response(log_files.whole(folder, name, mask), mimetype="text/plain")
     response.headers["Content-Disposition"] = f'attachment; filename="{name}.log.txt"'
     return response
 
@@ -88,7 +89,7 @@ def memory_bytes(pid: int | None, proc: Path = Path("/proc")) -> int | None:
 
 
 def _page(found: list[supervision.Program], why_not: str | None, chosen: str) -> str:
-    acting, names = operator(), logs.names(_folder())
+    acting, names = operator(), log_files.names(_folder())
     piece = _piece(chosen, "")
     rows = [
         {
@@ -120,9 +121,9 @@ def _piece(name: str, after: str) -> logs.Piece | None:
     return logs.read(_folder(), name, after, flask.current_app.extensions["worker"].mask)
 
 
-def _fitting(lines: list[logs.Line]) -> list[logs.Line]:
+def _fitting(lines: list[log_files.Line]) -> list[log_files.Line]:
     levels, text = LEVELS[_level()], flask.request.args.get("q", "")[:200].lower()
-    return [line for line in lines if (not levels or line.level in levels) and text in logs.as_text(line).lower()]
+    return [line for line in lines if (not levels or line.level in levels) and text in log_files.as_text(line).lower()]
 
 
 def _level() -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from jobqueue.job import FINISHED, Event, Job
+from support.text import plain as plain  # the pages' own, too
 
 STATES = {
     "claimed": "queued",
@@ -21,15 +22,6 @@ STATES = {
 }
 
 SOURCES = {"main": "the orchestrator", "buffer": "the buffer", "queue": "/generate", "local": "an operator"}
-
-#: Control characters (ANSI colours …) and those that turn the direction of what follows.
-_UNSEEN = dict.fromkeys([*range(9), 11, 12, *range(14, 32), *range(127, 160), 0x200E, 0x200F, *range(0x202A, 0x202F)], "\ufffd")
-_UNSEEN |= dict.fromkeys(range(0x2066, 0x206A), "\ufffd")
-
-
-def plain(text: str) -> str:
-    """A text without what would show as something else than it is. Every text on a page passes here."""
-    return text.translate(_UNSEEN)
 
 
 def cut(text: object, most: int = 4000) -> str:

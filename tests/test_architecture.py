@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS: dict[str, int] = {
     "errors": 0,
     **dict.fromkeys(("settings", "jobqueue", "telemetry", "media", "weights"), 1),
-    **dict.fromkeys(("service", "serving", "operations", "supervision", "answers", "doctor"), 2),
+    **dict.fromkeys(("service", "serving", "operations", "supervision", "answers", "doctor", "support"), 2),
     **dict.fromkeys(("poller", "inference", "uploader", "api", "admin", "guard", "orchestrator", "cli"), 3),
 }
 
@@ -24,6 +24,8 @@ NEIGHBOURS = {
     ("doctor", "answers"),  # it reads what the running worker was started with
     ("doctor", "supervision"),
     ("operations", "supervision"),  # a restart is an operator's action
+    ("support", "answers"),  # a bundle holds what the API answers
+    ("support", "operations"),
     ("serving", "service"),  # a program that serves HTTP is a service
     ("orchestrator", "jobqueue"),  # the reference orchestrator's own SQLite is opened as the queue's is
 }

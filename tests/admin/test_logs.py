@@ -153,9 +153,3 @@ def test_the_lines_about_a_job_come_from_all_programs_in_order(tmp_path: Path) -
     assert [line.text.split("  [")[0] for line in piece.lines] == ["fetched", "rendered"]
     assert not piece.cut
     assert [line.text.split("  [")[0] for line in logs.of_job(tmp_path, 'odd "id"', same, 1).lines] == ["rendered"]
-
-
-def test_a_download_has_all_that_is_kept(tmp_path: Path) -> None:
-    say(tmp_path, "one").rename(tmp_path / "inference.log.1")
-    say(tmp_path, "two")
-    assert [line.split()[-1] for line in logs.whole(tmp_path, "inference", same)] == ["one", "two"]

@@ -34,23 +34,6 @@ def words(admin: Admin, browser: requests.Session, path: str) -> str:
 # ---- settings ---------------------------------------------------------------------------------------------------------------
 
 
-def test_a_setting_says_its_value_source_default_and_meaning(tmp_path: Path) -> None:
-    (tmp_path / "worker_id").write_text("kept-name\n")
-    (tmp_path / "admin_token").write_text("a token of our own\n")
-    environ = {"DATA_DIR": str(tmp_path), "POLL_INTERVAL_SEC": "2", "HTTP_PORT": "8000", "API_TOKEN": "a-very-long-token-x7"}
-    rows = {row.name: row for row in shown.all_of(settings.load(environ))}
-    assert list(rows) == list(settings.Settings.model_fields)
-    poll = rows["POLL_INTERVAL_SEC"]
-    assert (poll.value, poll.source, poll.default, poll.differs) == ("2.0", "env", "5", True)
-    assert poll.meaning == "Seconds between two claims while there is room."
-    assert (rows["HTTP_PORT"].source, rows["HTTP_PORT"].differs) == ("env", False)
-    assert (rows["KEEP_DAYS"].source, rows["KEEP_DAYS"].value) == ("default", "7")
-    assert (rows["WORKER_ID"].source, rows["WORKER_ID"].value) == ("file worker_id", "kept-name")
-    assert (rows["ADMIN_PASSWORD"].source, rows["ADMIN_PASSWORD"].value) == ("file admin_token", "set")
-    assert rows["API_TOKEN"].value == "set, ends in x7"
-    assert all(row.meaning for row in rows.values())
-
-
 def test_what_changed_since_the_last_start_is_kept(tmp_path: Path) -> None:
     prepare(tmp_path / "jobs.db")
     database, base = Database(tmp_path / "jobs.db"), {"DATA_DIR": str(tmp_path), "WORKER_ID": "w"}
@@ -158,20 +141,32 @@ def test_no_route_of_the_page_changes_an_audit_row(admin: Admin) -> None:
 
 
 def test_the_bundle_is_shown_before_it_is_fetched_and_holds_no_links(data_dir: Path) -> None:
-    world.say(data_dir, "a line of the log")
+    world.say(data_dir, "a line of the log, a long password")
     with running(data_dir) as own:
         add_failed(own.queue, "failed-1", ERROR)
+        own.control.put_up("paused", "a long password", "test")
         browser = own.log_in()
         shown_ = words(own, browser, "/bundle")
         answer = browser.get(f"{own.url}/export/bundle.zip", timeout=PATIENCE_S)
         archive = zipfile.ZipFile(io.BytesIO(answer.content))
-        names = {"status.json", "versions.json", "settings.json", "jobs.json", "audit.json", "logs/inference.txt"}
+        names = {
+            "doctor.json",
+            "status.json",
+            "versions.json",
+            "settings.json",
+            "jobs.json",
+            "audit.json",
+            "logs/inference.txt",
+        }
         assert set(archive.namelist()) == names
         assert all(name in shown_ for name in names)
         assert "a line of the log" in archive.read("logs/inference.txt").decode()
         jobs = json.loads(archive.read("jobs.json"))
         assert (jobs[0]["id"], jobs[0]["error"]["message"]) == ("failed-1", "it broke")
         assert b"media.example" not in archive.read("jobs.json")
+        assert "encoder" in {check["name"] for check in json.loads(archive.read("doctor.json"))["checks"]}
+        for name in names:
+            assert b"a long password" not in archive.read(name), name
 
 
 def test_a_bundle_with_an_error_of_ten_megabytes_is_still_made(data_dir: Path) -> None:
