@@ -8,13 +8,17 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import requests
 
+from doctor.apart import MOST_WAITERS
 from tests.admin.program import PASSWORD, ROOT, Admin, running
-from tests.patience import PATIENCE_S
+from tests.fakes.file_server import FileServer, Handler
+from tests.patience import PATIENCE_S, until
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +80,35 @@ def test_programs_get_what_the_command_line_says(paused: Admin) -> None:
     assert [(check["name"], check.keys()) for check in here["checks"]] == [
         (check["name"], check.keys()) for check in there["checks"]
     ]
+
+
+def test_while_one_examination_goes_on_nobody_begins_another_or_waits_in_a_long_row(data_dir: Path) -> None:
+    leave, asked, answers = threading.Event(), {"Authorization": f"Bearer {PASSWORD}"}, list[requests.Response]()
+
+    def answer(handler: Handler) -> None:
+        leave.wait(PATIENCE_S)
+        handler.head(404, Content_Length=0)
+
+    with FileServer([answer]) as server, running(data_dir, WORKER_MODE="main", ORCHESTRATOR_BASE_URL=server.url("")) as own:
+
+        def ask() -> None:
+            answers.append(requests.get(f"{own.url}/api/v1/doctor", headers=asked, timeout=60))
+
+        browser = own.log_in()
+        threads = [threading.Thread(target=ask) for _ in range(MOST_WAITERS + 1)]
+        for thread in threads:
+            thread.start()
+        until(lambda: answers)  # the one for whom there was no place
+        assert (answers[0].status_code, answers[0].headers["Retry-After"]) == (503, "5")
+        page = browser.get(f"{own.url}/doctor", timeout=PATIENCE_S)
+        assert "The worker is being examined" in page.text
+        leave.set()
+        for thread in threads:
+            thread.join(PATIENCE_S)
+        assert {(one.status_code, one.content) for one in answers[1:]} == {(200, answers[1].content)}
+        left_open = browser.get(f"{own.url}/doctor", headers={"If-None-Match": page.headers["ETag"]}, timeout=PATIENCE_S)
+        assert "Examine again" in left_open.text
+    assert len(server.seen) == 1
 
 
 def test_settings_and_processes_lead_to_it(paused: Admin, browser: requests.Session) -> None:
