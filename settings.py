@@ -200,8 +200,8 @@ class Settings(BaseModel):
     DATA_LIMIT_GB: Annotated[float, Field(gt=0)] = 20
     #: The most that known faces may take under DATA_DIR/cache, in GB, at most a quarter of DATA_LIMIT_GB; 0 keeps none.
     AVATAR_CACHE_GB: Annotated[float, Field(ge=0)] = 2
-    #: When FastWan's kernels are compiled on a card: behind the first jobs, first (before them, some minutes), or off.
-    COMPILE: Literal["behind", "first", "off"] = "behind"
+    #: Whether FastWan's kernels are compiled on a card: first (before the first job, a minute or so), or off.
+    COMPILE: Literal["first", "off"] = "first"
     #: Days that finished jobs are kept for the page.
     KEEP_DAYS: Annotated[float, Field(gt=0)] = 7
 

@@ -51,7 +51,7 @@ class Options:
     cache_bytes: int = 0  # the most that it may hold
     unet: Path | None = None  # MUSETALK_UNET_MODEL_PATH and _CONFIG: files to take instead of those under MODELS_DIR
     unet_config: Path | None = None
-    compile: Literal["behind", "first", "off"] = "behind"  # COMPILE
+    compile: Literal["first", "off"] = "first"  # COMPILE
 
 
 class Engine(Protocol):

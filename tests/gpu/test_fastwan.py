@@ -19,6 +19,7 @@ from inference.engines.fastwan.engine import Engine  # noqa: E402
 from inference.engines.fastwan.fused import Fused  # noqa: E402
 from inference.engines.fastwan.transformer import Transformer  # noqa: E402
 from tests.inference.fastwan.runs import BESIDE, painting, run  # noqa: E402
+from tests.inference.fastwan.test_fused import Counting, made_by_twins  # noqa: E402
 from weights.plans import PLANS  # noqa: E402
 
 SHAPE = (1, 48, 4, 8, 6)
@@ -44,6 +45,23 @@ def test_every_plan_gives_the_same_latents_and_pictures(card: str, repository: P
         for each, how in ((on_cpu, Fused()), (on_card, fused))
     ]
     assert np.abs(pictures[0].astype(int) - pictures[1]).mean() < 3
+
+
+def test_in_a_job_of_another_size_everything_that_was_compiled_is_used(card: str, repository: Path) -> None:
+    made = Counting("first")
+
+    def job(height: int) -> None:
+        shape, image = (1, 48, 4, height, 6), torch.zeros(1, 48, 1, height, 6, device=card)
+        network = Transformer(loaded, torch.zeros(1, 512, loaded.transformer.config.text_dim), shape, True, made)
+        made_of = sampling.denoise(network, sampling.noise(3, shape), image, loaded.device, lambda _: None)
+        list(vae.pictures(loaded, Decoder(loaded.vae, made), made_of, 2, False, lambda _: None))
+
+    loaded = models.load(repository, card, torch.bfloat16, PLANS[0])
+    job(4)
+    assert made.ready == len(made._twins) == 6
+    made.settle()
+    made.calls = 0
+    assert made_by_twins(lambda: job(8)) == made.calls > 100
 
 
 def test_blocks_that_are_streamed_give_what_resident_ones_give(card: str, repository: Path) -> None:

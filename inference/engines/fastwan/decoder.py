@@ -79,8 +79,8 @@ class Decoder:
 
     def _norm(self, x: Tensor, gamma: Tensor) -> Tensor:
         """The norm over the channels of (1, c, t, h, w) with SiLU after it; a pixel's channels are a row."""
-        rows = x.permute(0, 2, 3, 4, 1)
-        made = self._fused.norm_silu(rows.reshape(-1, rows.shape[-1]), gamma.flatten())
+        rows = x.permute(0, 2, 3, 4, 1).contiguous()  # as it is, unless a convolution gave its answer another layout
+        made = self._fused.norm_silu(rows.view(-1, rows.shape[-1]), gamma.flatten())
         return made.view(rows.shape).permute(0, 4, 1, 2, 3)
 
     @staticmethod

@@ -106,11 +106,12 @@ class Engine:
         self._decoder = Decoder(found.vae, self._fused)
 
     def warm_up(self) -> None:
-        """On a card: one video of the size the model was made for, so that no job is the first to choose kernels."""
+        """On a card: one video of the size the model was made for, so that no job chooses kernels, and none compiles."""
         if self._device.startswith("cuda"):
             size = shape.Shape(width=1280, height=704, frames=121)
             latents = self._within_memory(lambda: self._denoised(_anything(size), lambda _: None, Times(0)))
             self._within_memory(lambda: sum(1 for _ in self._pictures(latents, lambda _: None)))
+        self._fused.settle()
 
     def prepare(self, inputs: Inputs, said: dict[str, Any], progress: Progress) -> Prepared:
         """Read the image, draw the noise, and encode the prompt where that is done beside the card. Raises InvalidInput."""

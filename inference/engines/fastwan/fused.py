@@ -1,30 +1,28 @@
 """The arithmetic between the large products, number by number: norms, modulation, gates, positions.
 
-Each is one pass over gigabytes when it is compiled, and three to eight as written. They are compiled behind the first jobs,
-which run them as written; a compiled one takes over when it is ready and has given the same numbers. One that cannot be
-compiled (no compiler, no such card) is never missed. All work on rows (n, width), so that one compilation does for every
-size of a video.
+Each is one pass over gigabytes when it is compiled, and three to eight as written. They are compiled before the first job and
+never beside one: while torch compiles, a network that another thread calls can fail (pytorch issue 126024). A compiled one is
+used if it has given the same numbers; one that cannot be compiled (no compiler, no such card) is never missed. All work on
+rows (n, width), so that one compilation does for every size of a video.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import subprocess
-import threading
 import types
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal
 
 import torch
+import torch._dynamo
 from torch import Tensor
 from torch.nn import functional
 
 log = logging.getLogger(__name__)
 
-#: `behind`: compiled while jobs run as written; `first`: before the first job; `off`: never.
-When = Literal["behind", "first", "off"]
+#: `first`: compiled before the first job; `off`: never.
+When = Literal["first", "off"]
 
 #: Rows of the made-up numbers that a compiled function is tried on, and how far it may be off: rounding in 16 bits.
 TRIED_ROWS, APART = 4096, 0.02
@@ -70,13 +68,15 @@ def turn(x: Tensor, weight: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
 
 class Fused:
-    """The four functions, each as written until its compiled twin is ready for rows of that width and kind."""
+    """The four functions, each compiled when rows of a new width and kind come, until `settle`; as written otherwise."""
 
     def __init__(self, when: When = "off") -> None:
-        self._when = when
-        self._twins: dict[Any, Callable[..., Tensor] | None] = {}  # None: being compiled, or not to be had
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="compile")
-        self._lock = threading.Lock()
+        self._compiles = when == "first"
+        self._twins: dict[Any, Callable[..., Tensor] | None] = {}  # None: not to be had
+
+    def settle(self) -> None:
+        """Compile nothing from now on: other threads may call networks."""
+        self._compiles = False
 
     def norm_silu(self, x: Tensor, gamma: Tensor) -> Tensor:
         return self._run(norm_silu, x, gamma)
@@ -96,41 +96,34 @@ class Fused:
         return sum(twin is not None for twin in self._twins.values())
 
     def _run(self, function: Callable[..., Tensor], *given: Tensor) -> Tensor:
-        if self._when == "off" or len(given[0]) < 2:
+        if len(given[0]) < 2:
             return function(*given)
         key = (function.__name__, *((each.dtype, each.shape[-1]) for each in given))
-        with self._lock:
-            new = key not in self._twins
-            if new:
-                self._twins[key] = None
-        if new:
-            coming = self._pool.submit(self._compile, key, function, [_like(each) for each in given])
-            if self._when == "first":
-                _waited(coming)
-        twin = self._twins[key]
-        return (twin or function)(*given)
-
-    def _compile(self, key: Any, function: Callable[..., Tensor], samples: list[Tensor]) -> None:
-        """Make the twin and try it on made-up rows, on a stream of its own."""
-        device = samples[0].device
-        stream = torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else contextlib.nullcontext()
-        try:
-            with stream, torch.inference_mode():
-                twin = torch.compile(_copy_of(function), dynamic=True, fullgraph=True)
-                for rows in (TRIED_ROWS, TRIED_ROWS - 24):  # the second try is where a fixed size would show
-                    part = [each[:rows] if each.ndim > 1 else each for each in samples]
-                    expected = function(*(each.clone() for each in part)).float()
-                    got = twin(*(each.clone() for each in part)).float()
-                if float((got - expected).norm()) > APART * float(expected.norm()):
-                    raise RuntimeError("its numbers differ")
-        except FAULTS as error:
-            log.warning("%s runs as written, it could not be compiled: %s", key[0], str(error).splitlines()[0][:200])
-            return
-        self._twins[key] = twin
+        if self._compiles and key not in self._twins:
+            self._twins[key] = _compiled(function, [_like(each) for each in given])
+        twin = self._twins.get(key)
+        if twin is None or not given[0].is_inference():
+            return function(*given)
+        # a weight, made outside of inference mode, is of another kind than what it was compiled for; it is small
+        return twin(*(each if each.is_inference() else each.clone() for each in given))
 
 
-def _waited(coming: Future[None]) -> None:
-    coming.result()
+def _compiled(function: Callable[..., Tensor], samples: list[Tensor]) -> Callable[..., Tensor] | None:
+    """Its twin, tried on made-up rows; None, and a word in the log, if there is none."""
+    try:
+        compiled = torch.compile(_copy_of(function), dynamic=True, fullgraph=True)
+        for rows in (TRIED_ROWS, TRIED_ROWS - 24):  # the second try is where a fixed size would show
+            part = [each[:rows] if each.ndim > 1 else each for each in samples]
+            expected = function(*(each.clone() for each in part)).float()
+            got = compiled(*(each.clone() for each in part)).float()
+            if not float((got - expected).norm()) <= APART * float(expected.norm()):
+                raise RuntimeError("its numbers differ")
+    except FAULTS as error:
+        said = (str(error) or type(error).__name__).splitlines()[0][:200]
+        log.warning("%s runs as written, it could not be compiled: %s", function.__name__, said)
+        return None
+    twin: Callable[..., Tensor] = torch._dynamo.run(compiled)  # what it was not compiled for runs as written
+    return twin
 
 
 def _like(given: Tensor) -> Tensor:

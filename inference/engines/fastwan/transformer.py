@@ -114,6 +114,7 @@ def _modulation(embedder: Any, times: Tensor, dtype: torch.dtype) -> tuple[Tenso
     return told, embedder.time_proj(embedder.act_fn(told)).unflatten(1, (6, -1))
 
 
+@torch.inference_mode()
 def _turns(network: Any, shape: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     """Cosines and sines (s, d / 2) for every token, from tables as diffusers makes them; those of the network are empty, as it
     was made without numbers."""

@@ -1,9 +1,10 @@
-"""Functions run as written until a compiled twin is ready and has proven itself; nobody waits for it, unless asked."""
+"""A compiled twin is used once it has proven itself, and nothing is compiled while jobs run."""
 
 from __future__ import annotations
 
 import logging
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +13,7 @@ torch = pytest.importorskip("torch")
 
 from inference.engines.fastwan import fused  # noqa: E402
 from inference.engines.fastwan.fused import Fused  # noqa: E402
-from tests.patience import until  # noqa: E402
 
-COMPILES_WITHIN_S = 100.0
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler here")
 
 
@@ -22,33 +21,48 @@ def rows(count: int = 300, width: int = 48) -> Any:
     return torch.randn(count, width, generator=torch.Generator().manual_seed(count))
 
 
-@needs_compiler
-@pytest.mark.slow
-def test_a_compiled_function_takes_over_when_it_is_ready_and_gives_the_same() -> None:
-    made, gamma = Fused("behind"), rows(1)[0]
-    with torch.inference_mode():
-        expected = fused.norm_silu(rows(), gamma)
-        assert torch.equal(made.norm_silu(rows(), gamma), expected)  # as written: nothing can be ready yet
-        until(lambda: made.ready == 1, COMPILES_WITHIN_S)
-        assert torch.allclose(made.norm_silu(rows(), gamma), expected, atol=1e-5)
-        assert torch.allclose(made.norm_silu(rows(77), gamma), fused.norm_silu(rows(77), gamma), atol=1e-5)
+def made_by_twins(work: Any) -> int:
+    """How many compiled functions ran."""
+    with torch.profiler.profile() as seen:
+        work()
+    return sum("Torch-Compiled Region" in event.name for event in seen.events())
 
 
 @needs_compiler
 @pytest.mark.slow
-def test_when_asked_everything_is_compiled_before_it_is_used() -> None:
-    made, one, two = Fused("first"), rows(1)[0], rows(2)[1]
-    angles = rows(300, 12)
+def test_what_is_compiled_serves_any_number_of_rows_and_weights_made_elsewhere() -> None:
+    made, weight = Fused("first"), torch.nn.Parameter(rows(1)[0], requires_grad=False)
     with torch.inference_mode():
-        for name, given in (
-            ("norm_silu", (rows(), one)),
-            ("modulate", (torch.empty(300, 48), rows(), one, two)),
-            ("gate", (rows(), rows(300) * 2, one)),
-            ("turn", (rows(), one, angles.cos(), angles.sin())),
-        ):
-            expected = getattr(fused, name)(*(each.clone() for each in given))
-            assert torch.allclose(getattr(made, name)(*given), expected, atol=1e-5), name
+        for count in (300, 77, 5000):
+            angles, told = rows(count, 12), rows(2)
+            for name, given in (
+                ("norm_silu", (rows(count), weight[:, None].flatten())),
+                ("modulate", (torch.empty(1, count, 48)[0], rows(count), told[0], told[1])),
+                ("gate", (rows(count + 1)[1:], rows(count), told[0])),
+                ("turn", (rows(count), weight, angles.cos(), angles.sin())),
+            ):
+                expected = getattr(fused, name)(given[0].clone(), *given[1:])
+                if count == 300:
+                    getattr(made, name)(given[0].clone(), *given[1:])
+                got: list[Any] = []
+                assert made_by_twins(lambda: got.append(getattr(made, name)(*given))) == 1, (name, count)  # noqa: B023
+                assert torch.allclose(got[0], expected, atol=1e-5), name
     assert made.ready == 4
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_what_it_was_not_compiled_for_runs_as_written_instead_of_being_compiled_in_a_job() -> None:
+    made, gamma = Fused("first"), rows(1)[0]
+    with torch.inference_mode():
+        made.norm_silu(rows(), gamma)
+        made.settle()
+        wide, turned = rows(300, 96), rows(48, 300).T
+        assert made_by_twins(lambda: made.norm_silu(wide, rows(1, 96)[0])) == 0
+        assert made_by_twins(lambda: made.norm_silu(turned, gamma)) == 0
+        assert torch.equal(made.norm_silu(turned, gamma), fused.norm_silu(turned, gamma))
+        assert made_by_twins(lambda: made.norm_silu(rows(), gamma)) == 1
+    assert made.ready == 1
 
 
 def test_what_cannot_be_compiled_runs_as_written_and_says_why(caplog: pytest.LogCaptureFixture) -> None:
@@ -67,3 +81,38 @@ def test_off_compiles_nothing() -> None:
     made.norm_silu(rows(), rows(1)[0])
     assert made.ready == 0
     assert not made._twins
+
+
+class Counting(Fused):
+    """`calls`: of functions that may have been compiled."""
+
+    calls = 0
+
+    def _run(self, function: Any, *given: Any) -> Any:
+        self.calls += len(given[0]) > 1
+        return super()._run(function, *given)
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_in_a_job_of_another_size_everything_that_was_compiled_is_used(repository: Path) -> None:
+    pytest.importorskip("diffusers")
+    from inference.engines.fastwan import models, sampling, vae
+    from inference.engines.fastwan.decoder import Decoder
+    from inference.engines.fastwan.transformer import Transformer
+    from tests.inference.fastwan.runs import BESIDE
+
+    loaded, made = models.load(repository, "cpu", torch.float32, BESIDE), Counting("first")
+
+    def job(height: int) -> None:
+        shape, heard = (1, 48, 4, height, 6), torch.zeros(1, 512, loaded.transformer.config.text_dim)
+        network = Transformer(loaded, heard, shape, True, made)
+        image = torch.zeros(1, 48, 1, height, 6)
+        latents = sampling.denoise(network, sampling.noise(3, shape), image, loaded.device, lambda _: None)
+        list(vae.pictures(loaded, Decoder(loaded.vae, made), latents, 2, False, lambda _: None))
+
+    job(4)
+    made.settle()
+    made.calls = 0
+    assert made_by_twins(lambda: job(8)) == made.calls > 100
