@@ -31,7 +31,6 @@ from admin import (
     processes,
     security,
     submit,
-    words,
 )
 from admin.access import Access, Limiter
 from admin.live import Seen
@@ -42,6 +41,7 @@ from jobqueue.outbox import Outbox
 from jobqueue.queue import Queue
 from jobqueue.samples import Samples
 from settings import Settings
+from support.text import plain
 
 PAGES = (login, actions, overview, jobs, gpu, submit, processes, config, audit, doctor, bundle, api, orders)
 
@@ -85,7 +85,7 @@ def _finalizer(mask: Callable[[str], str]) -> Callable[[Any], Any]:
     """What every value passes on its way into a page. Short texts are remembered: pages say the same ones every two seconds."""
 
     def shown(text: str) -> str:
-        return words.plain(mask(text))
+        return plain(mask(text))
 
     remembered = functools.lru_cache(maxsize=4096)(shown)
 

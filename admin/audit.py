@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import flask
 
-from admin import words
 from admin.live import live
+from support.text import plain
 
 pages = flask.Blueprint("audit", __name__)
 
@@ -49,7 +49,7 @@ def _csv(text: str) -> Iterator[str]:
     while left > 0 and (notes := worker.control.notes(min(1000, left), text, place)):
         lines = io.StringIO()
         writer = csv.writer(lines)
-        writer.writerows([cell(words.plain(worker.mask(str(note[name] or "")))) for name in COLUMNS] for note in notes)
+        writer.writerows([cell(plain(worker.mask(str(note[name] or "")))) for name in COLUMNS] for note in notes)
         yield lines.getvalue()
         place, left = notes[-1]["id"], left - len(notes)
 

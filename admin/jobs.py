@@ -12,10 +12,11 @@ import flask
 
 from admin import detail, files, words
 from admin.live import live, look, settled
-from admin.logs import Mask
 from jobqueue import listing
 from jobqueue.job import WORKING, Job
 from jobqueue.listing import Line, Wanted
+from support.log_files import Mask
+from support.text import plain
 
 pages = flask.Blueprint("jobs", __name__)
 
@@ -138,7 +139,7 @@ def _place(text: str) -> tuple[float, int] | None:
 def _row(line: Line, mask: Mask) -> dict[str, object]:
     took = {"took_s": (line.created_at, line.finished_at), "gpu_s": (line.started_at, line.finished_at)}
     spans = {name: round(words.seconds(start, end), 1) if start and end else None for name, (start, end) in took.items()}
-    message = words.plain(mask(line.message or line.cancel_reason or "")) or None
+    message = plain(mask(line.message or line.cancel_reason or "")) or None
     whole: dict[str, object] = {**vars(line), **spans, "message": message}
     return {name: whole[name] for name in EXPORTED}
 
@@ -160,7 +161,7 @@ def _cell(value: object) -> object:
     """Without what cannot be seen; a text that a spreadsheet would take for a formula is quoted."""
     if not isinstance(value, str):
         return value
-    return words.plain(f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value)
+    return plain(f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value)
 
 
 def _as_json(rows: Iterator[dict[str, object]]) -> Iterator[str]:

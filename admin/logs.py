@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from support import log_files
-from support.log_files import Mask as Mask  # the list of jobs masks with it, too
+from support.log_files import Mask
 
 MOST_BYTES = 64 * 1024
 #: How far back the lines about one job are looked for in each program's log, in bytes.

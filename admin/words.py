@@ -7,7 +7,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from jobqueue.job import FINISHED, Event, Job
-from support.text import plain as plain  # the pages' own, too
 
 STATES = {
     "claimed": "queued",
