@@ -56,7 +56,8 @@ class Options:
 
 class Engine(Protocol):
     """An engine may also have `missing(models)`, a line for each file of its weights that is not there;
-    `configure(options)`; and `prepares_ahead = True`, if its `prepare` may run beside another job's `generate`."""
+    `configure(options)`; `is_lost()`, asked after an error: whether no job can be done before the process begins anew; and
+    `prepares_ahead = True`, if its `prepare` may run beside another job's `generate`."""
 
     name: str
 

@@ -35,6 +35,11 @@ STALL_S = 300.0
 PHASES = {"preparing": (0.10, 0.10), "inferring": (0.20, 0.70), "encoding": (0.90, 0.0)}
 
 
+class CardLost(BaseException):
+    """The card answers this process no more: it must end, and its next life does the job again. No kind of `Exception`: a
+    job would be blamed, and so would all that follow it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Generate:
     """What the stage needs: give `Generate(...).do` to `jobqueue.worker.work`."""
@@ -45,7 +50,7 @@ class Generate:
     ahead: Ahead | None = None
 
     def do(self, job: Job, progress: Progress) -> dict[str, Any]:
-        """Make the job's output file. Raises JobError, Cancelled, LostJob."""
+        """Make the job's output file. Raises JobError, Cancelled, LostJob; CardLost."""
         written = spool.attempt_file(self.data_dir, job.id, job.owner or "nobody")
         self._remove_leftovers(job)
         faults.point("generate.before_engine")
@@ -60,6 +65,10 @@ class Generate:
             faults.point("generate.after_rename")
         except OSError as error:
             raise _disk_error(error) from error
+        except RuntimeError as error:  # which is how CUDA fails
+            if getattr(self.engine, "is_lost", bool)():
+                raise CardLost(str(error)) from error
+            raise
         finally:
             faulthandler.cancel_dump_traceback_later()
             written.unlink(missing_ok=True)

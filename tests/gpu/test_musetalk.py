@@ -55,3 +55,18 @@ def test_the_batch_size_is_measured(card: str, weights: Path, tmp_path: Path) ->
     metrics = run(engine, tmp_path / "o.mp4", clip(tmp_path / "v.mp4", [200] * 4), tone(tmp_path / "a.wav", 0.4))
     assert metrics.extra["batch_size"] >= 4
     assert metrics.peak_vram_mib
+
+
+def test_preparing_again_and_again_takes_no_more_memory(card: str, weights: Path, tmp_path: Path) -> None:
+    engine = loaded(weights, card, batch_size=2)
+    reserved = []
+    for number in range(6):
+        run(
+            engine, tmp_path / "o.mp4", clip(tmp_path / f"{number}.mp4", [150 + 10 * number] * 4), tone(tmp_path / "a.wav", 0.4)
+        )
+        reserved.append(torch.cuda.memory_reserved())
+    assert reserved[-1] <= reserved[1]
+
+
+def test_a_card_that_works_is_not_lost_and_is_new_enough(card: str, weights: Path) -> None:
+    assert not loaded(weights, card, batch_size=1).is_lost()

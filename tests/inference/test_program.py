@@ -125,6 +125,15 @@ def test_an_engine_stuck_in_c_code_ends_by_its_deadline_with_its_stacks_in_the_l
         assert job.error["retryable"] is True
 
 
+def test_a_lost_card_ends_the_program_and_the_next_life_does_the_job(tmp_path: Path) -> None:
+    with running(tmp_path, fake("loses_its_card")) as program:
+        program.add()
+        assert program.process.wait(20) == 1
+        assert program.job().state == "generating"
+        program.begin()
+        program.wait("generated")
+
+
 def test_a_full_card_is_tried_again_and_then_handed_back_as_retryable(tmp_path: Path) -> None:
     with running(tmp_path, fake("runs_out_of_memory")) as program:
         program.add()

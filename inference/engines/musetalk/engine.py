@@ -15,6 +15,7 @@ import torch
 
 from errors import EngineFailed, InvalidInput
 from inference.engine import Inputs, Metrics, Options, Progress
+from inference.engines import card
 from inference.engines.musetalk import (
     build,
     cycle,
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 #: At least this much of a video is looked at, in seconds, so that the next, longer speech finds it known; then twice as much.
 LEAST_S = 10
 MIB = 1 << 20
+#: The first compute capability for which torch's builds for CUDA 13 have kernels.
+LEAST_CAPABILITY = (7, 5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +56,11 @@ class Prepared:
 
 
 class Engine:
-    """`prepare` may run in another thread while `generate` works; each has a stream of its own on the card."""
+    """`prepare` may run in another thread while `generate` works; it has a stream of its own on the card."""
 
     name = "musetalk"
     prepares_ahead = True
+    is_lost = staticmethod(card.is_lost)
 
     def __init__(self) -> None:
         self._options = Options()
@@ -65,6 +69,7 @@ class Engine:
         self._speak: dict[str, mouths.Speak] = {}
         self._weights = ""
         self._speaking, self._looking = Room(1), Room(1)
+        self._beside: torch.cuda.Stream | None = None
 
     @staticmethod
     def missing(folder: Path) -> list[str]:
@@ -83,7 +88,10 @@ class Engine:
 
         Not bfloat16: its 8 bits of precision show as steps in 8-bit pictures; the published live script runs in halves too.
         """
-        dtype = torch.float16 if device.startswith("cuda") else torch.float32
+        on_card = device.startswith("cuda")
+        if on_card:
+            card.refuse_older(*card.found(device), LEAST_CAPABILITY, "is too old for this torch")
+        dtype = torch.float16 if on_card else torch.float32
         torch.backends.cudnn.benchmark = True  # the shapes are the same from batch to batch
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))  # threads that wait for one another spin; others need cores
         versions = [version for version in ("1.5", "1.0") if not models.missing(models_dir, version)] or ["1.5"]
@@ -94,6 +102,9 @@ class Engine:
     def use(self, found: dict[str, models.Models], weights: str = "") -> None:
         """Take these networks, by version, as loaded; `weights` tells them from others. For benchmarks and tests."""
         self._models, self._weights = found, weights
+        device = next(iter(found.values())).device
+        # one for all jobs: memory that was used on a stream serves that stream alone, until the card is full
+        self._beside = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._cache = Cache(self._options.cache_dir, self._options.cache_bytes)
 
     def warm_up(self) -> None:
@@ -134,7 +145,7 @@ class Engine:
         return Prepared(job=job, shape=output, took_s=time.monotonic() - began, cached=cached)
 
     def _built(self, clip: video.Clip, frames: int, loaded: models.Models, wanted: params.Params, progress: Progress) -> Avatar:
-        with _own_stream(loaded.device):
+        with torch.cuda.stream(self._beside) if self._beside is not None else contextlib.nullcontext():
             return build.build(
                 clip,
                 _reach(frames, clip),
@@ -200,10 +211,6 @@ def _reach(frames: int, clip: video.Clip) -> int:
     while reach < frames:
         reach *= 2
     return int(reach)
-
-
-def _own_stream(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    return torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else contextlib.nullcontext()
 
 
 def _waiting(progress: Progress, busy: stream.Busy, total: int) -> Callable[[], None]:
