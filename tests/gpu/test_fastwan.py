@@ -19,6 +19,7 @@ from inference.engines.fastwan.engine import Engine  # noqa: E402
 from inference.engines.fastwan.fused import Fused  # noqa: E402
 from inference.engines.fastwan.transformer import Transformer  # noqa: E402
 from tests.inference.fastwan.runs import BESIDE, painting, run  # noqa: E402
+from tests.inference.fastwan.test_engine import Full  # noqa: E402
 from tests.inference.fastwan.test_fused import Counting, made_by_twins  # noqa: E402
 from weights.plans import PLANS  # noqa: E402
 
@@ -79,3 +80,14 @@ def test_the_engine_makes_the_same_file_twice(card: str, repository: Path, tmp_p
     made = [run(engine, tmp_path / f"{name}.mp4", painting(tmp_path / "i.png")) for name in "ab"]
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
     assert made[0].peak_vram_mib
+
+
+def test_out_of_memory_leaves_nothing_of_the_old_weights_on_the_card(card: str, repository: Path, tmp_path: Path) -> None:
+    engine = Engine()
+    engine.load(repository, card)
+    engine._use(PLANS[3])
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    engine._loaded.transformer.proj_out = Full(engine._loaded.transformer.proj_out, 1)
+    assert run(engine, tmp_path / "o.mp4", painting(tmp_path / "i.png")).extra["plan"] == PLANS[4].name
+    assert torch.cuda.memory_allocated() < before

@@ -6,9 +6,9 @@ smaller plan is taken and the job goes on; only if that fails too is the job fai
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from errors import EngineFailed, OutOfMemory
 from inference.engine import Inputs, Metrics, Options, Progress
+from inference.engines import card
 from inference.engines.fastwan import layout, models, params, sampling, shape, text, vae
 from inference.engines.fastwan.decoder import Decoder
 from inference.engines.fastwan.fused import Fused
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 MIB = 1 << 20
+#: The first compute capability with bfloat16; without its kernels, attention alone would take 36 GB.
+LEAST_CAPABILITY = (8, 0)
 #: The share of a job's arithmetic that the steps are, the rest being the decoder's: 1,562 of 3,573 TFLOP at 704x1280x121.
 STEPS_SHARE = 0.44
 
@@ -67,11 +70,14 @@ class Engine:
 
     name = "fastwan"
     prepares_ahead = True
+    is_lost = staticmethod(card.is_lost)
 
     def __init__(self) -> None:
         self._options = Options()
         self._folder, self._device, self._dtype = Path(), "cpu", torch.float32
         self._models: models.Models | None = None
+        self._plan: plans.Plan | None = None  # the last one that was tried
+        self._encoding, self._loading = threading.Lock(), threading.RLock()  # taken in this order
         self._decoder: Decoder | None = None
         self._fused = Fused()
         self._prompts = text.Prompts(None, "")
@@ -88,17 +94,31 @@ class Engine:
     def load(self, models_dir: Path, device: str) -> None:
         """The networks, where the free memory of the card allows: bfloat16 on a card, 32 bits without one."""
         on_card = device.startswith("cuda")
+        if on_card:
+            card.refuse_older(*card.found(device), LEAST_CAPABILITY, "knows no bfloat16")
         self._folder, self._device = models_dir, device
         self._dtype = torch.bfloat16 if on_card else torch.float32
         torch.backends.cudnn.benchmark = True  # a job decodes its parts with the same few shapes
         self._fused = Fused(self._options.compile if on_card else "off")
-        plan = plans.choose(torch.cuda.mem_get_info(device)[0]) if on_card else replace(plans.PLANS[0], name="cpu", text="cpu")
+        plan = plans.choose(card.free_bytes(device)) if on_card else replace(plans.PLANS[0], name="cpu", text="cpu")
         self._use(plan)
         folder = self._options.cache_dir
         self._prompts = text.Prompts(folder, _identity(models_dir))
 
     def _use(self, plan: plans.Plan) -> None:
-        self.use(models.load(self._folder, self._device, self._dtype, plan))
+        """Load the weights by this plan, or by the first smaller one that there is room for. Raises OutOfMemory."""
+        following: plans.Plan | None = plan
+        while following is not None:
+            self._plan, self._models, self._decoder = following, None, None
+            card.let_go()
+            try:
+                self.use(models.load(self._folder, self._device, self._dtype, following))
+                return
+            except OutOfMemory as error:
+                following = _smaller(following)
+                if following is None:
+                    raise
+                log.warning("%s; the next smaller one is tried", error.message)
 
     def use(self, found: models.Models, fused: Fused | None = None) -> None:
         """Take these networks as loaded; benchmarks make their own."""
@@ -124,7 +144,8 @@ class Engine:
         heard = self._prompts.known(self._loaded, prompt)
         known = heard is not None
         if heard is None and self._loaded.text_device.type == "cpu":
-            heard = self._prompts.made(self._loaded, prompt)
+            with self._encoding:
+                heard = self._prompts.made(self._loaded, prompt)
         return Prepared(
             shape=size,
             picture=None if picture is None else shape.cover(picture, size.width, size.height),
@@ -166,9 +187,12 @@ class Engine:
 
     @property
     def _loaded(self) -> models.Models:
-        if self._models is None:
-            raise EngineFailed("the engine is not loaded")
-        return self._models
+        with self._loading:
+            if self._models is None and self._plan is not None:
+                self._use(self._plan)  # there was no room for it before
+            if self._models is None:
+                raise EngineFailed("the engine is not loaded")
+            return self._models
 
     def _denoised(self, prepared: Prepared, stepped: Callable[[int], None], times: Times) -> Tensor:
         """The video's latents, on the host: they must outlive a card that has no room for their decoding."""
@@ -192,20 +216,18 @@ class Engine:
         try:
             return work()
         except torch.OutOfMemoryError as error:
-            plan = plans.smaller(self._loaded.plan) if self._loaded.plan in plans.PLANS else None
+            plan = _smaller(self._loaded.plan)
             if plan is None:
                 raise OutOfMemory(
                     "the card has not enough free memory for this size, not even with the smallest plan"
                 ) from error
             log.warning("out of memory with the plan %s; it is %s from now on", self._loaded.plan.name, plan.name)
-        self._models = self._decoder = None
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        self._use(plan)
+        with self._encoding, self._loading:  # who encodes a prompt holds the old weights
+            self._use(plan)
         try:
             return work()
         except torch.OutOfMemoryError as error:
+            plan = self._loaded.plan
             raise OutOfMemory(f"the card has not enough free memory for this size, also with the plan {plan.name}") from error
 
     def _metrics(self, prepared: Prepared, written: write.Written, times: Times) -> Metrics:
@@ -238,6 +260,10 @@ class Engine:
                 "first_frame_s": round(times.first_frame - times.began, 3),
             },
         )
+
+
+def _smaller(plan: plans.Plan) -> plans.Plan | None:
+    return plans.smaller(plan) if plan in plans.PLANS else None
 
 
 def _anything(size: shape.Shape) -> Prepared:

@@ -119,10 +119,13 @@ class Slabs:
         self._pin, self._slab, self._used = pin, torch.empty(0, dtype=torch.uint8), 0
 
     def pinned(self, tensor: Tensor) -> Tensor:
-        """A copy in pinned memory."""
+        """A copy in pinned memory. Raises MemoryError."""
         if self._used + tensor.nbytes > len(self._slab):
             size = max(PINNED_SLAB_BYTES, tensor.nbytes)
-            self._slab, self._used = torch.empty(size, dtype=torch.uint8, pin_memory=self._pin), 0
+            try:
+                self._slab, self._used = torch.empty(size, dtype=torch.uint8, pin_memory=self._pin), 0
+            except RuntimeError as error:  # which is all that CUDA says of a machine without so much memory
+                raise MemoryError(f"{size:,} bytes cannot be pinned: {error}") from error
         place = self._slab[self._used : self._used + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
         self._used += -(-tensor.nbytes // ALIGNED_BYTES) * ALIGNED_BYTES
         return place.copy_(tensor)

@@ -174,6 +174,37 @@ def test_out_of_memory_with_the_smallest_plan_fails_the_job_as_one_to_try_again(
     assert run(small, tmp_path / "o.mp4", None).frames == 9
 
 
+class Tight(Engine):
+    """There is no room for its weights, so many times."""
+
+    refusals = 0
+
+    def use(self, found: Any, fused: Any = None) -> None:
+        if self.refusals > 0:
+            self.refusals -= 1
+            raise OutOfMemory("no room")
+        super().use(found, fused)
+
+
+def test_weights_that_have_no_room_after_all_are_loaded_by_the_next_smaller_plan(repository: Path) -> None:
+    engine = Tight()
+    engine.load(repository, "cpu")
+    engine.refusals = 1
+    engine._use(PLANS[3])
+    assert engine._loaded.plan == PLANS[4]
+
+
+def test_weights_that_had_no_room_for_one_job_are_loaded_for_the_next(repository: Path, tmp_path: Path) -> None:
+    engine = Tight()
+    engine.load(repository, "cpu")
+    engine._use(PLANS[4])
+    engine._loaded.transformer.proj_out = Full(engine._loaded.transformer.proj_out, 1)
+    engine.refusals = 1
+    with pytest.raises(OutOfMemory):
+        run(engine, tmp_path / "o.mp4", None)
+    assert run(engine, tmp_path / "o.mp4", None).extra["plan"] == PLANS[5].name
+
+
 def test_tiles_are_put_together_to_the_whole_picture(engine: Engine) -> None:
     loaded, latents = engine._loaded, 0.3 * torch.randn(1, 48, 2, 40, 4)
     decoder = Decoder(loaded.vae)
