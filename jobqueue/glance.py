@@ -17,7 +17,7 @@ select (select max(id) from event) as events, (select count(*) from event where 
     (select group_concat(cancel_reason) from job where state in ('fetching', 'generating', 'uploading')) as cancels,
     (select min(number) from job) as first, (select max(number) from job) as last,
     (select max(id) from audit) as notes, (select group_concat(name || value) from control) as control,
-    (select group_concat(updated_at) from job where state in ('fetching', 'generating', 'uploading')) as working"""
+    (select group_concat(updated_at || progress) from job where state in ('fetching', 'generating', 'uploading')) as working"""
 
 #: The jobs that were on the GPU since a time; `until` is null for the one that still is.
 RUNS = """
