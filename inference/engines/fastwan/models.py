@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
 from errors import EngineFailed, OutOfMemory
-from inference.engines.fastwan import eight, layout
+from inference.engines.fastwan import eight, layout, wide
 from weights.plans import PINNED_SLAB_BYTES, Plan
 
 log = logging.getLogger(__name__)
@@ -151,7 +151,9 @@ def _text(models: Path, device: torch.device, dtype: torch.dtype, plan: Plan) ->
     network = _filled(part, lambda: UMT5EncoderModel(UMT5Config(**part.config)), state)
     if plan.text == "card8":
         return eight.smaller(network, device, dtype)
-    return network if device.type == "cpu" else network.to(device=device, dtype=dtype)
+    if device.type != "cpu":
+        return network.to(device=device, dtype=dtype)
+    return wide.widened(network) if wide.is_needed(network) else network
 
 
 def _read(part: layout.Part, device: torch.device) -> dict[str, Tensor]:

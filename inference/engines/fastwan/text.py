@@ -7,6 +7,7 @@ import html
 import logging
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import ftfy
@@ -43,11 +44,20 @@ def tokens(models: Models, prompt: str) -> Tensor:
 
 
 @torch.inference_mode()
-def embed(models: Models, prompt: str) -> Tensor:
+def embed(models: Models, prompt: str, moved: Callable[[], None] | None = None) -> Tensor:
     """The embeddings (1, n, width) on the CPU in the models' precision, worked out at the prompt's true length: what stands
-    after its end does not change them."""
+    after its end does not change them.
+
+    moved() is called before each layer, since a processor may take minutes; what it raises passes through.
+    """
     numbers = tokens(models, prompt).to(models.text_device)
-    found = models.text(input_ids=numbers, attention_mask=torch.ones_like(numbers)).last_hidden_state
+    layers = models.text.encoder.block if moved is not None else ()
+    told = [layer.register_forward_pre_hook(lambda *_: moved and moved()) for layer in layers]
+    try:
+        found = models.text(input_ids=numbers, attention_mask=torch.ones_like(numbers)).last_hidden_state
+    finally:
+        for each in told:
+            each.remove()
     return found.to("cpu", models.dtype)
 
 
@@ -82,9 +92,9 @@ class Prompts:
             return None
         return found
 
-    def made(self, models: Models, prompt: str) -> Tensor:
-        """The same, worked out and kept."""
-        found = embed(models, prompt).contiguous()
+    def made(self, models: Models, prompt: str, moved: Callable[[], None] | None = None) -> Tensor:
+        """The same, worked out and kept; moved: see `embed`."""
+        found = embed(models, prompt, moved).contiguous()
         path = self._path(models, prompt)
         if path is not None:
             _keep(path, found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -156,9 +157,9 @@ def test_a_prompt_encoded_at_its_length_is_the_prompt_encoded_with_filling(model
     filled = torch.nn.functional.pad(numbers, (0, text.TOKENS - numbers.shape[1]))
     mask = (torch.arange(text.TOKENS) < numbers.shape[1]).long()[None]
     with torch.inference_mode():
-        expected = models.text.float()(input_ids=filled, attention_mask=mask).last_hidden_state[:, : numbers.shape[1]]
-        got = models.text(input_ids=numbers, attention_mask=torch.ones_like(numbers)).last_hidden_state
-    models.text.to(torch.bfloat16)
+        exact = copy.deepcopy(models.text).float()
+        expected = exact(input_ids=filled, attention_mask=mask).last_hidden_state[:, : numbers.shape[1]]
+        got = exact(input_ids=numbers, attention_mask=torch.ones_like(numbers)).last_hidden_state
     assert torch.allclose(got, expected, atol=1e-5)
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("ftfy")
+pytest.importorskip("diffusers")
 
-from errors import InvalidInput
-from inference.engines.fastwan import params, text
-from inference.engines.fastwan.models import Models
+from transformers import UMT5Config, UMT5EncoderModel  # noqa: E402
+
+from errors import Cancelled, InvalidInput  # noqa: E402
+from inference.engines.fastwan import params, text, wide  # noqa: E402
+from inference.engines.fastwan.models import Models  # noqa: E402
+from tests.fakes import fastwan  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -46,6 +51,34 @@ def test_embeddings_are_filled_up_with_zeros(models: Models) -> None:
     assert filled.shape[1] == text.TOKENS
     assert not filled[:, found.shape[1] :].any()
     assert filled[:, : found.shape[1]].equal(found)
+
+
+def test_weights_of_16_bits_that_are_widened_give_what_32_bits_give() -> None:
+    halved = UMT5EncoderModel(UMT5Config(**fastwan.TEXT)).eval().to(torch.bfloat16)
+    exact, numbers = copy.deepcopy(halved).float(), torch.arange(3, 40)[None]
+    expected = exact(input_ids=numbers).last_hidden_state
+    plain = halved(input_ids=numbers).last_hidden_state
+    kept = {each.data_ptr() for each in halved.parameters() if each.ndim > 1}
+    made = wide.widened(halved)(input_ids=numbers).last_hidden_state
+    assert made.dtype == torch.float32
+    assert (made - expected).norm() < 1e-5 * expected.norm() < (plain - expected).norm()
+    linear = [each for each in halved.modules() if isinstance(each, wide.LinearWide)]
+    assert len(linear) > 7
+    assert {each.rows.data_ptr() for each in linear} <= kept  # nothing of the weights was copied
+
+
+def test_who_waits_for_an_encoding_hears_of_each_layer_and_may_end_it(models: Models) -> None:
+    heard: list[int] = []
+    expected = text.embed(models, "a person")
+    assert text.embed(models, "a person", lambda: heard.append(1)).equal(expected)
+    assert len(heard) == len(models.text.encoder.block)
+
+    def ends() -> None:
+        raise Cancelled("enough")
+
+    with pytest.raises(Cancelled):
+        text.embed(models, "a person", ends)
+    assert text.embed(models, "a person").equal(expected)
 
 
 @pytest.mark.parametrize(
