@@ -15,8 +15,8 @@ class Plan:
     """transformer: streamed means block by block from pinned host memory, the next one copied while one computes.
 
     text: card is bf16 on the card, card8 is 8-bit on the card, cpu is memory-mapped and run there, nothing on the card.
-    chunk: latent frames decoded at once after the first, which is alone. tiled: decode in tiles, which changes pixels near
-    their seams.
+    chunk: latent frames of 1280x704 decoded at once after the first, which is alone; see `chunk`. tiled: decode in tiles,
+    which changes pixels near their seams.
     """
 
     name: str
@@ -35,6 +35,9 @@ PLANS = (
     Plan(name="streamed", transformer="streamed", text="cpu", chunk=1),
     Plan(name="tiled", transformer="streamed", text="cpu", chunk=1, tiled=True),
 )
+
+#: The size for which plans are made, in pixels; and the most numbers that the kernels of convolutions count with 32 bits.
+PLANNED_PX, MOST_NUMBERS = 1280 * 704, 2**31 - 1
 
 # ---- weights: parameters as counted from the published configurations ------------------------------------------------------
 
@@ -118,13 +121,20 @@ def denoise_bytes(frames: int, height: int, width: int) -> int:
 
 def decode_bytes(plan: Plan, frames: int, height: int, width: int) -> int:
     """What the decoding of a part of the clip needs beside the weights."""
-    chunk = min(plan.chunk, max(_latent_frames(frames) - 1, 1))
+    at_once = min(chunk(plan, height, width), max(_latent_frames(frames) - 1, 1))
     if plan.tiled:  # one after the other, put together on the host
         height, width = min(height, TILE_PX), min(width, TILE_PX)
-    pictures = PICTURE_COPIES * 3 * LATENT_FRAMES * chunk * height * width * FP32
-    widest = DECODER_CHANNELS * LATENT_FRAMES * chunk * (height // 2) * (width // 2) * BF16
+    pictures = PICTURE_COPIES * 3 * LATENT_FRAMES * at_once * height * width * FP32
+    widest = DECODER_CHANNELS * LATENT_FRAMES * at_once * (height // 2) * (width // 2) * BF16
     kept = int(CACHE_CHANNELS_PER_PX * CACHE_FRAMES * height * width * BF16)
     return DECODER_TENSORS * widest + kept + pictures
+
+
+def chunk(plan: Plan, height: int, width: int) -> int:
+    """Latent frames to decode at once: fewer where pictures are larger than planned, so that a part takes no more memory, and
+    its widest tensor, with the frames that a convolution remembers before it, no more than MOST_NUMBERS."""
+    pictures = MOST_NUMBERS // (DECODER_CHANNELS * (height // 2) * (width // 2)) - CACHE_FRAMES
+    return max(1, min(plan.chunk, plan.chunk * PLANNED_PX // (height * width), pictures // LATENT_FRAMES))
 
 
 def needed_ram_bytes(plan: Plan) -> int:

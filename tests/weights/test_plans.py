@@ -7,7 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from weights.plans import PLANS, Plan, choose, needed_bytes, needed_ram_bytes, smaller, weights_bytes
+from weights.plans import (
+    CACHE_FRAMES,
+    DECODER_CHANNELS,
+    LATENT_FRAMES,
+    PLANS,
+    Plan,
+    choose,
+    chunk,
+    needed_bytes,
+    needed_ram_bytes,
+    smaller,
+    weights_bytes,
+)
 
 GIB = 2**30
 #: What the driver and a desktop's frame buffer keep of a card before anybody loads anything.
@@ -58,6 +70,18 @@ def test_more_pixels_and_frames_need_no_less(plan: Plan) -> None:
         ({"height": 32, "width": 32, "frames": 1}, {"height": 64, "width": 64, "frames": 5}),
     ):
         assert weights_bytes(plan) < needed_bytes(plan, **smaller_clip) <= needed_bytes(plan, **larger_clip)
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.name)
+def test_larger_pictures_are_decoded_fewer_at_a_time_so_that_no_tensor_is_too_long_to_count(plan: Plan) -> None:
+    assert chunk(plan, 704, 1280) == chunk(plan, 480, 832) == plan.chunk
+    sides = range(64, 1537, 32)
+    for height, width in ((height, width) for height in sides for width in sides):
+        at_once = chunk(plan, height, width)
+        widest = DECODER_CHANNELS * (LATENT_FRAMES * at_once + CACHE_FRAMES) * (height // 2) * (width // 2)
+        assert 1 <= at_once <= plan.chunk
+        assert widest < 2**31
+        assert at_once == 1 or at_once * height * width <= plan.chunk * 704 * 1280
 
 
 def test_the_weights_are_those_of_the_published_files() -> None:

@@ -23,7 +23,7 @@ from errors import EngineFailed, OutOfMemory
 from inference.engine import Inputs, Metrics, Options, Progress
 from inference.engines import card
 from inference.engines.fastwan import layout, models, params, sampling, shape, text, vae
-from inference.engines.fastwan.decoder import Decoder
+from inference.engines.fastwan.decoder import PIXELS, Decoder
 from inference.engines.fastwan.fused import Fused
 from inference.engines.fastwan.transformer import Transformer
 from media import still, write
@@ -145,7 +145,7 @@ class Engine:
         known = heard is not None
         if heard is None and self._loaded.text_device.type == "cpu":
             with self._encoding:
-                heard = self._prompts.made(self._loaded, prompt)
+                heard = self._prompts.made(self._loaded, prompt, lambda: progress("preparing", 0, 1))
         return Prepared(
             shape=size,
             picture=None if picture is None else shape.cover(picture, size.width, size.height),
@@ -209,7 +209,9 @@ class Engine:
         loaded = self._loaded
         if self._decoder is None:
             raise EngineFailed("the engine is not loaded")
-        return vae.pictures(loaded, self._decoder, latents, loaded.plan.chunk, loaded.plan.tiled, decoded)
+        height, width = (side * PIXELS for side in latents.shape[-2:])
+        chunk = plans.chunk(loaded.plan, height, width)
+        return vae.pictures(loaded, self._decoder, latents, chunk, loaded.plan.tiled, decoded)
 
     def _within_memory(self, work: Callable[[], T]) -> T:
         """Do it; if the card has no room for it, load the weights anew by the next smaller plan and do it once more."""

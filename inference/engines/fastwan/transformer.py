@@ -136,7 +136,7 @@ def _blocks(models: Models) -> Iterator[Any]:
     if models.plan.transformer == "resident":
         yield from blocks
         return
-    places = [copy.deepcopy(blocks[0]).to(models.device) for _ in range(min(2, len(blocks)))]
+    places = [_place_for(blocks[0], models.device) for _ in range(min(2, len(blocks)))]
     copying = torch.cuda.Stream(models.device) if models.device.type == "cuda" else None
     _bring(blocks[0], places[0], copying)
     for number in range(len(blocks)):
@@ -145,6 +145,12 @@ def _blocks(models: Models) -> Iterator[Any]:
         if number + 1 < len(blocks):
             _bring(blocks[number + 1], places[(number + 1) % len(places)], copying)
         yield places[number % len(places)]
+
+
+def _place_for(block: Any, device: torch.device) -> Any:
+    """A block of the same shape on the device, its numbers to come."""
+    empty = {id(each): nn.Parameter(torch.empty_like(each, device=device), requires_grad=False) for each in block.parameters()}
+    return copy.deepcopy(block, empty)
 
 
 def _bring(source: nn.Module, place: nn.Module, copying: Any) -> None:

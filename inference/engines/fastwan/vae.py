@@ -64,7 +64,7 @@ def _begun(made: Tensor) -> Callable[[], Tensor]:
         return lambda: pixels
     host = torch.empty(pixels.shape, dtype=torch.uint8, pin_memory=True)
     host.copy_(pixels, non_blocking=True)
-    arrived = torch.cuda.Event()
+    arrived = torch.cuda.Event(blocking=True)  # who waits leaves the processor to the encoder
     arrived.record(torch.cuda.current_stream(pixels.device))
 
     def finish() -> Tensor:
