@@ -207,7 +207,7 @@ class Settings(BaseModel):
 
     #: The user that the programs run as when the container is started by root. Empty: root itself.
     WORKER_USER: str | None = None
-    #: Which cards to use: all, or indexes or UUIDs separated by commas.
+    #: Which cards to use: all, or indexes or UUIDs separated by commas, as nvidia-smi has them. An engine takes the first.
     GPUS: Annotated[str, AfterValidator(_gpus)] = "all"
     #: text or json.
     LOG_FORMAT: Literal["text", "json"] = "text"

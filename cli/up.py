@@ -50,7 +50,10 @@ def command(settings: Settings) -> list[str]:
 def environment(settings: Settings, **changes: str | None) -> dict[str, str]:
     """The programs' environment: ours, and what supervisord.conf asks for. `changes` come from the demo."""
     path = child_environment().get("PYTHONPATH", "").split(os.pathsep)
+    # numbered as NVML numbers them; the engine takes the first
+    cards = {} if settings.GPUS == "all" else {"CUDA_VISIBLE_DEVICES": settings.GPUS, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     ours: dict[str, str | None] = {
+        **cards,
         "DATA_DIR": str(settings.data_dir),
         "PYTHONPATH": os.pathsep.join([str(CHECKOUT), *(part for part in path if part and part != str(CHECKOUT))]),
         "PYTHONSAFEPATH": "1",  # a file called queue.py in the user's folder must not become ours

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import settings
+from cli.up import environment
 from jobqueue.migrations import prepare
 from tests.cli.conftest import Run
 
@@ -29,6 +30,13 @@ WRONG = [
     ({"ADMIN_PASSWORD": "short"}, "ADMIN_PASSWORD: is too short"),
     ({"DATA_DIR": "/proc/nowhere"}, "DATA_DIR=/proc/nowhere: cannot be written"),
 ]
+
+
+def test_the_cards_that_are_chosen_are_all_that_the_programs_see(tmp_path: Path) -> None:
+    everything, one = (settings.load({"DATA_DIR": str(tmp_path), "GPUS": cards}) for cards in ("all", "1"))
+    seen = environment(one)
+    assert (seen["CUDA_VISIBLE_DEVICES"], seen["CUDA_DEVICE_ORDER"]) == ("1", "PCI_BUS_ID")
+    assert environment(everything).get("CUDA_VISIBLE_DEVICES") == os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
 @pytest.mark.parametrize(("variables", "line"), WRONG, ids=[line for _, line in WRONG])
