@@ -11,6 +11,9 @@ import torch
 
 from errors import EngineFailed
 
+#: How the driver, its compiler, cuBLAS and cuDNN say that there is no memory.
+FULL = ("out of memory", "alloc_failed", "allocation_failed")
+
 
 def refuse_older(name: str, capability: tuple[int, int], least: tuple[int, int], lacks: str) -> None:
     """Raises EngineFailed for a card of a lower compute capability than `least`; `lacks` says what it cannot do."""
@@ -35,6 +38,12 @@ def free_bytes(device: str) -> int:
     """What can be had of the card's memory."""
     let_go()
     return int(torch.cuda.mem_get_info(device)[0])
+
+
+def is_full(error: RuntimeError) -> bool:
+    """Whether it says that memory is short. The libraries beside torch's allocator have no error of their own for it."""
+    said = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or any(words in said for words in FULL)
 
 
 def is_lost() -> bool:

@@ -217,7 +217,9 @@ class Engine:
         """Do it; if the card has no room for it, load the weights anew by the next smaller plan and do it once more."""
         try:
             return work()
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not card.is_full(error):
+                raise
             plan = _smaller(self._loaded.plan)
             if plan is None:
                 raise OutOfMemory(
@@ -228,7 +230,9 @@ class Engine:
             self._use(plan)
         try:
             return work()
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not card.is_full(error):
+                raise
             plan = self._loaded.plan
             raise OutOfMemory(f"the card has not enough free memory for this size, also with the plan {plan.name}") from error
 

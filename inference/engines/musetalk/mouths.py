@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import torch
 
+from inference.engines import card
 from inference.engines.musetalk import speech
 from inference.engines.musetalk.models import Models
 
@@ -66,7 +67,9 @@ def measured(models: Models) -> int:
     while size <= MOST:
         try:
             rate, fits = _tried(models, size)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not card.is_full(error):
+                raise
             break
         finally:
             torch.cuda.empty_cache()
@@ -123,6 +126,7 @@ def _recording(models: Models, size: int, live: Speak) -> Speak:
     latents, heard = _anything(models, size)
     latents = latents.contiguous(memory_format=torch.channels_last)
     side = torch.cuda.Stream(models.device)
+    side.wait_stream(torch.cuda.current_stream(models.device))
     with torch.cuda.stream(side):
         for _ in range(3):
             expected = live(latents, heard)

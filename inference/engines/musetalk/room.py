@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 
 from errors import OutOfMemory
+from inference.engines import card
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +33,15 @@ class Room:
             part = slice(first, min(first + self.size, count))
             try:
                 made.append(work(part))
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not card.is_full(error):
+                    raise
                 self._halve(error)
-                continue
-            first = part.stop
+            else:
+                first = part.stop
         return made
 
-    def _halve(self, error: torch.OutOfMemoryError) -> None:
+    def _halve(self, error: RuntimeError) -> None:
         if self.size == 1:
             raise OutOfMemory("the card has not enough free memory for a single picture") from error
         self.size = max(1, self.size // 2)

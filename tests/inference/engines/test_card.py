@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
-from errors import EngineFailed
-from inference.engines import card
+from errors import EngineFailed  # noqa: E402
+from inference.engines import card  # noqa: E402
 
 
 def test_a_card_that_is_too_old_is_refused_with_what_it_lacks() -> None:
@@ -17,6 +17,22 @@ def test_a_card_that_is_too_old_is_refused_with_what_it_lacks() -> None:
     assert caught.value.message == said
     card.refuse_older("NVIDIA A100", (8, 0), (8, 0), "knows no bfloat16")
     card.refuse_older("NVIDIA GeForce RTX 5090", (12, 0), (8, 0), "knows no bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("said", "full"),
+    [
+        ("CUDA error: out of memory", True),
+        ("Triton Error [CUDA]: out of memory", True),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED", True),
+        ("CUDA error: an illegal memory access was encountered", False),
+        ("The size of tensor a (3) must match the size of tensor b (4)", False),
+    ],
+)
+def test_a_full_card_is_told_from_other_faults_whichever_library_says_it(said: str, full: bool) -> None:
+    assert card.is_full(RuntimeError(said)) is full
+    assert card.is_full(torch.OutOfMemoryError(said))
 
 
 def test_without_a_card_none_is_lost() -> None:
