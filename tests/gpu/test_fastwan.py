@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("diffusers")
+diffusers = pytest.importorskip("diffusers")
 
 from inference.engine import Options  # noqa: E402
 from inference.engines.fastwan import models, sampling, text, vae  # noqa: E402
-from inference.engines.fastwan.decoder import Decoder  # noqa: E402
+from inference.engines.fastwan.decoder import Decoder, Past, parts  # noqa: E402
 from inference.engines.fastwan.engine import Engine  # noqa: E402
 from inference.engines.fastwan.fused import Fused  # noqa: E402
 from inference.engines.fastwan.transformer import Transformer  # noqa: E402
 from tests.inference.fastwan.runs import BESIDE, painting, run  # noqa: E402
 from tests.inference.fastwan.test_engine import Full  # noqa: E402
 from tests.inference.fastwan.test_fused import Counting, made_by_twins  # noqa: E402
+from weights import plans  # noqa: E402
 from weights.plans import PLANS  # noqa: E402
 
 SHAPE = (1, 48, 4, 8, 6)
@@ -91,3 +92,25 @@ def test_out_of_memory_leaves_nothing_of_the_old_weights_on_the_card(card: str, 
     engine._loaded.transformer.proj_out = Full(engine._loaded.transformer.proj_out, 1)
     assert run(engine, tmp_path / "o.mp4", painting(tmp_path / "i.png")).extra["plan"] == PLANS[4].name
     assert torch.cuda.memory_allocated() < before
+
+
+def test_a_decode_of_the_planned_size_takes_the_memory_that_the_plan_says(card: str) -> None:
+    with torch.device(card):
+        vae_ = diffusers.AutoencoderKLWan(
+            **{"base_dim": 160, "decoder_base_dim": 256, "z_dim": 48, "dim_mult": [1, 2, 4, 4], "is_residual": True},
+            **{"in_channels": 12, "out_channels": 12, "patch_size": 2, "scale_factor_spatial": 16},
+            temperal_downsample=[False, True, True],
+        ).to(torch.bfloat16)
+        latents = torch.randn(1, 48, 9, 44, 80, dtype=torch.bfloat16)
+    torch.backends.cudnn.benchmark = True
+    needed = plans.decode_bytes(PLANS[0], 33, 704, 1280)
+    if torch.cuda.mem_get_info(card)[0] < 2 * needed:
+        pytest.skip("the card is too small for the largest plan")
+    decoder, past, before = Decoder(vae_), Past(), torch.cuda.memory_allocated(card)
+    for round_ in range(2):  # in the first one kernels are chosen, with memory of their own
+        past = Past()
+        torch.cuda.reset_peak_memory_stats(card)
+        for part in parts(9, 4):
+            decoder.part(latents[:, :, part], past)
+        peak = torch.cuda.max_memory_allocated(card) - before
+        assert peak <= needed + plans.RESERVE_BYTES or round_ == 0
