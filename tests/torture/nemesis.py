@@ -19,6 +19,8 @@ MEAN_PAUSE_S = 0.35
 #: How often each deed is done, in parts of a hundred.
 DEEDS = {"kill": 70, "stop": 20, "twin": 8, "plug": 2}
 LONGEST_STOP_S = 1.0
+#: How long a second copy may live; one that is not wanted ends at once, and importing its libraries takes it seconds.
+TWIN_S = 10
 #: Programs that are started a second time.
 TWINS = ("poller", "inference", "uploader")
 
@@ -75,7 +77,7 @@ class Nemesis:
         command = [sys.executable, "-m", program]
         twin = subprocess.Popen(command, cwd=self._worker.tree, env=self._worker.environment, stdout=subprocess.DEVNULL)
         try:
-            twin.wait(3)
+            twin.wait(TWIN_S)
         except subprocess.TimeoutExpired:
             twin.kill()
             twin.wait()
