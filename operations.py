@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import supervision
-from jobqueue import bulk, intake, spool
+from jobqueue import intake, spool
 from jobqueue.control import Control, Flag
 from jobqueue.job import Job
 from jobqueue.outbox import Outbox
@@ -73,7 +73,7 @@ class Operator:
 
     def cancel_all(self, job_ids: list[str], reason: str) -> list[str]:
         """Ask for jobs to end, at most MOST_AT_ONCE; returns those that were not over. Raises ValueError if they are more."""
-        done = bulk.cancel(self.queue, _not_too_many(job_ids), reason)
+        done = self.queue.cancel_all(_not_too_many(job_ids), reason)
         self._note_all("cancel", job_ids, done, reason)
         return done
 
@@ -85,7 +85,7 @@ class Operator:
 
     def retry_all(self, job_ids: list[str], reason: str | None = None) -> list[str]:
         """New rounds of jobs, at most MOST_AT_ONCE; returns those that were failed or cancelled. Raises ValueError."""
-        done = bulk.retry(self.queue, _not_too_many(job_ids))
+        done = [job.id for job in self.queue.retry_all(_not_too_many(job_ids))]
         self._note_all("retry", job_ids, done, reason)
         return done
 

@@ -22,13 +22,13 @@ import apsw
 
 from jobqueue import clock
 from jobqueue.database import ERRORS, Database, Row
+from jobqueue.statements import HOLDS
 
 log = logging.getLogger(__name__)
 
 Flag = Literal["paused", "draining", "unfit", "hold"]
 
-#: Whether a row of control, a flag, still holds: one with an end (boot clock, s) does so until then.
-_HOLDS = "coalesce(json_extract(value, '$.until_boot_s') > ?, true)"
+_NOTE = "insert into audit (at, actor, action, target, reason, result) values (?, ?, ?, ?, ?, ?)"
 
 
 class Control:
@@ -43,8 +43,8 @@ class Control:
 
     def flags(self) -> dict[str, dict[str, Any]]:
         """All raised flags by name."""
-        sql = f"select name, value from control where name in ('paused', 'draining', 'unfit', 'hold') and {_HOLDS}"  # noqa: S608
-        return {row["name"]: json.loads(row["value"]) for row in self.database.read(sql, clock.now())}
+        sql = f"select name, value from control where name in ('paused', 'draining', 'unfit', 'hold') and {HOLDS}"  # noqa: S608
+        return {row["name"]: json.loads(row["value"]) for row in self.database.read(sql, now=clock.now())}
 
     def put_up(self, name: Flag, reason: str, by: str, **ends_s: float) -> bool:
         """Raise a flag. False if it is up already (its reason stays).
@@ -56,7 +56,8 @@ class Control:
             value |= {end: _utc_in(seconds), f"{end}_boot_s": clock.now() + seconds}
 
         def statements(connection: apsw.Connection) -> bool:
-            list(connection.execute(f"delete from control where name = ? and not {_HOLDS}", (name, clock.now())))  # noqa: S608
+            lapsed = f"delete from control where name = :name and not {HOLDS}"  # noqa: S608
+            list(connection.execute(lapsed, {"name": name, "now": clock.now()}))
             raised = "insert or ignore into control values (?, ?, ?) returning 1 as one"
             return bool(list(connection.execute(raised, (name, json.dumps(value), clock.utc()))))
 
@@ -64,15 +65,16 @@ class Control:
 
     def take_down(self, name: Flag) -> bool:
         """Lower a flag. False if it was not up."""
-        rows = self._write(f"delete from control where name = ? returning {_HOLDS} as held", name, clock.now())  # noqa: S608
+        sql = f"delete from control where name = :name returning {HOLDS} as held"  # noqa: S608
+        rows = self._write(sql, name=name, now=clock.now())
         return any(row["held"] for row in rows)
 
     def lapsed(self) -> dict[str, dict[str, Any]]:
         """Remove the flags whose time is over; returns them by name. It writes only if there are any."""
-        over = f"from control where name = 'paused' and not {_HOLDS}"
-        if not self.database.read(f"select 1 {over}", clock.now()):
+        over = f"from control where name = 'paused' and not {HOLDS}"
+        if not self.database.read(f"select 1 {over}", now=clock.now()):
             return {}
-        return {row["name"]: json.loads(row["value"]) for row in self._write(f"delete {over} returning *", clock.now())}
+        return {row["name"]: json.loads(row["value"]) for row in self._write(f"delete {over} returning *", now=clock.now())}
 
     # ---- restarts that wait for a job's end -------------------------------------------------------------------------------
 
@@ -126,14 +128,12 @@ class Control:
 
     def note(self, actor: str, action: str, target: str | None, reason: str | None, result: str) -> None:
         """An audit row: who did what, to what, why, and what came of it."""
-        sql = "insert into audit (at, actor, action, target, reason, result) values (?, ?, ?, ?, ?, ?)"
-        self._write(sql, clock.utc(), actor, action, target, reason, result)
+        self._write(_NOTE, clock.utc(), actor, action, target, reason, result)
 
     def note_all(self, actor: str, action: str, results: dict[str, str], reason: str | None) -> None:
         """An audit row for each of many targets, in one commit. results: by target."""
-        sql = "insert into audit (at, actor, action, target, reason, result) values (?, ?, ?, ?, ?, ?)"
         rows = [(clock.utc(), actor, action, target, reason, result) for target, result in results.items()]
-        self.database.write(lambda connection: connection.executemany(sql, rows).fetchall())
+        self.database.write(lambda connection: connection.executemany(_NOTE, rows).fetchall())
 
     def notes(self, limit: int = 50, text: str = "", before: int | None = None) -> list[Row]:
         """The newest audit rows that hold a text, newest first. `before`: the id to go on from."""
@@ -178,8 +178,8 @@ class Control:
         """End one log-in, or all of them."""
         self._write("delete from session where ? is null or hash = ?", hashed, hashed)
 
-    def _write(self, sql: str, *values: Any) -> list[Row]:
-        return self.database.write(lambda connection: list(connection.execute(sql, values)))
+    def _write(self, sql: str, *values: Any, **named: Any) -> list[Row]:
+        return self.database.write(lambda connection: list(connection.execute(sql, named or values)))
 
 
 def rebased(value: dict[str, Any]) -> dict[str, Any]:

@@ -57,12 +57,14 @@ class Queue:
 
     def retry(self, job_id: str) -> Job | None:
         """A new round of a failed or cancelled job, by hand. None if it is not one."""
-        job = self.get(job_id)
-        if job is None or job.state not in ("failed", "cancelled"):
-            return None
-        rows = self._write(sql.NEW_ROUND, _round_values(job.id, job.source, job.buffer_job_id, job.queue_job_id))
-        self.bell.poke(*LISTENERS["claimed"])
-        return _first(rows)
+        return next(iter(self.retry_all([job_id])), None)
+
+    def retry_all(self, job_ids: list[str]) -> list[Job]:
+        """New rounds of those that are failed or cancelled, for whoever sent them, in one commit."""
+        values = [_round_values(job_id) for job_id in job_ids]
+        rows = self.database.write(lambda connection: [row for one in values for row in connection.execute(sql.NEW_ROUND, one)])
+        self._announce("claimed")
+        return [job_from_row(row) for row in rows]
 
     # ---- the owner's moves ------------------------------------------------------------------------------------------------
 
@@ -129,16 +131,21 @@ class Queue:
 
     def cancel(self, job_id: str, reason: str) -> bool:
         """Ask for a job to end: at once where it waits, through its owner where it is worked on. False if it is over."""
+        return bool(self.cancel_all([job_id], reason))
 
-        values = {"id": job_id, "reason": reason, "at": clock.utc()}
+    def cancel_all(self, job_ids: list[str], reason: str) -> list[str]:
+        """The same for many, in one commit: each on its own would wait for the disk. Returns those that were not over."""
+        values = [{"id": job_id, "reason": reason, "at": clock.utc()} for job_id in job_ids]
 
-        def statements(connection: apsw.Connection) -> list[Row]:
-            rows = list(connection.execute(sql.REQUEST_CANCEL, values))
-            return list(connection.execute(sql.CANCEL_WAITING, values)) or rows
+        def statements(connection: apsw.Connection) -> list[str]:
+            asked = [one for one in values if list(connection.execute(sql.REQUEST_CANCEL, one))]
+            for one in asked:
+                connection.execute(sql.CANCEL_WAITING, one).fetchall()
+            return [one["id"] for one in asked]
 
-        rows = self.database.write(statements)
+        done = self.database.write(statements)
         self.bell.poke(*EVERYONE)
-        return bool(rows)
+        return done
 
     def recover(self, program: str, owner: str, timeout_s: float) -> list[Job]:
         """Put back what dead lives of `program` held, or end it if the stage has had its timeout_s.
@@ -234,7 +241,7 @@ class Queue:
         rows = _changed(connection, sql.ADD, insert)
         if rows:
             return job_from_row(rows[0]), not new.error
-        rows = list(connection.execute(sql.NEW_ROUND, _round_values(new.id, new.source, new.buffer_job_id, new.queue_job_id)))
+        rows = list(connection.execute(sql.NEW_ROUND, _round_values(new.id, new)))
         if rows:
             return job_from_row(rows[0]), True
         job = job_from_row(next(iter(list(connection.execute(sql.JOIN, values)))))
@@ -325,6 +332,7 @@ def _first(rows: list[Row]) -> Job | None:
     return job_from_row(rows[0]) if rows else None
 
 
-def _round_values(job_id: str, source: str, buffer_job_id: str | None, queue_job_id: str | None) -> dict[str, Any]:
-    values = {"id": job_id, "source": source, "buffer_job_id": buffer_job_id, "queue_job_id": queue_job_id}
-    return values | {"now": clock.now(), "at": clock.utc()}
+def _round_values(job_id: str, new: NewJob | None = None) -> dict[str, Any]:
+    """Of a new round: from whom the job came anew, or as it was, so that who sent it is who is answered."""
+    sender = {name: getattr(new, name, None) for name in ("source", "buffer_job_id", "queue_job_id")}
+    return {"id": job_id, **sender, "now": clock.now(), "at": clock.utc()}

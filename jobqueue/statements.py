@@ -4,13 +4,15 @@ The busy ones give the transaction up as a whole when refused (`or rollback`, as
 way back within a transaction, and for each `returning`, SQLite sets memory aside that took up to four fifths of a move's time.
 """
 
+#: Whether a row of control, a flag, still holds: one with an end (boot clock, s) does so until then.
+HOLDS = "coalesce(json_extract(value, '$.until_boot_s') > :now, true)"
+
 #: The one to take, found before it is changed for the same reason.
-NEXT = """
+NEXT = f"""
 select id from job where state = :waiting and not_before <= :now
-    and not (:waiting = 'ready' and exists (select 1 from control where name in ('paused', 'unfit')
-        and coalesce(json_extract(value, '$.until_boot_s') > :now, true)))
+    and not (:waiting = 'ready' and exists (select 1 from control where name in ('paused', 'unfit') and {HOLDS}))
     and not exists (select 1 from control where name = 'restart ' || :program)
-order by number limit 1"""
+order by number limit 1"""  # noqa: S608
 
 TAKE = """
 update or rollback job set state = :working, owner = :owner, attempt = attempt + 1, updated_at = :at,
@@ -42,8 +44,9 @@ on conflict (id) do nothing"""
 NEW_ROUND = """
 update job set state = 'claimed', round = round + 1, number = (select max(number) + 1 from job), attempt = 0, crashes = 0,
     progress = 0, phase = null, frames_done = null, frames_total = null, cancel_reason = null, not_before = 0,
-    stage_since = :now, result = '{}', error = null, updated_at = :at, started_at = null, finished_at = null, source = :source,
-    buffer_job_id = :buffer_job_id, queue_job_id = :queue_job_id
+    stage_since = :now, result = '{}', error = null, updated_at = :at, started_at = null, finished_at = null,
+    source = coalesce(:source, source), buffer_job_id = iif(:source is null, buffer_job_id, :buffer_job_id),
+    queue_job_id = iif(:source is null, queue_job_id, :queue_job_id)
 where id = :id and state in ('failed', 'cancelled')
 returning *"""
 
