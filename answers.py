@@ -48,7 +48,7 @@ def status(settings: Settings, operator: Operator) -> dict[str, Any]:
         programs = []
     queue, control = operator.queue, operator.control
     return {
-        **_started(settings, bool(programs)),
+        **((programs and started(settings)) or essentials(settings)),
         "running": bool(programs),
         "flags": control.flags(),
         "programs": [asdict(program) for program in programs if program.state != "STOPPED"],
@@ -82,9 +82,8 @@ def detail(job: Job, history: list[Event]) -> dict[str, Any]:
     return {**asdict(job), "history": [asdict(event) for event in history]}
 
 
-def _started(settings: Settings, running: bool) -> dict[str, Any]:
-    """What the running worker was started with; without one, what it would be started with here."""
-    if running:
-        with contextlib.suppress(OSError, ValueError):
-            return dict(json.loads(started_file(settings).read_text()))
-    return essentials(settings)
+def started(settings: Settings) -> dict[str, Any]:
+    """What the running worker says it was started with; empty if it says nothing."""
+    with contextlib.suppress(OSError, ValueError):
+        return dict(json.loads(started_file(settings).read_text()))
+    return {}

@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import flask
 
+import supervision
 from admin import jobs
 from admin.security import LARGE, actor, local_path
 from jobqueue import intake, listing
@@ -42,6 +43,8 @@ def refusing() -> Iterator[None]:
         yield
     except ValueError as error:
         flask.abort(400, str(error))
+    except supervision.NotRunning as error:
+        flask.abort(503, f"supervisord does not answer ({error}); the programs may still run")
 
 
 @pages.app_context_processor

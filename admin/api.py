@@ -17,7 +17,7 @@ import flask
 import answers
 import supervision
 from admin import doctor, gpu, logs
-from admin.actions import operator
+from admin.actions import operator, refusing
 from jobqueue.job import FINISHED, WAITING, WORKING, Job
 from support import log_files, setting
 
@@ -125,10 +125,8 @@ def gpu_history() -> dict[str, Any]:
 
 @get("/processes")
 def processes() -> dict[str, Any]:
-    try:
+    with refusing():
         found = supervision.programs(flask.current_app.extensions["worker"].settings.run_dir)
-    except supervision.NotRunning as error:
-        flask.abort(503, f"supervisord does not answer ({error}); the programs may still run")
     return {
         "programs": [{**vars(program), "up_s": round(program.up_s)} for program in found],
         "restarts": operator().control.restarts(),

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import flask
 
 from admin.live import live
-from support.text import plain
+from support.text import cell
 
 pages = flask.Blueprint("audit", __name__)
 
@@ -49,11 +49,6 @@ def _csv(text: str) -> Iterator[str]:
     while left > 0 and (notes := worker.control.notes(min(1000, left), text, place)):
         lines = io.StringIO()
         writer = csv.writer(lines)
-        writer.writerows([cell(plain(worker.mask(str(note[name] or "")))) for name in COLUMNS] for note in notes)
+        writer.writerows([cell(worker.mask(str(note[name] or ""))) for name in COLUMNS] for note in notes)
         yield lines.getvalue()
         place, left = notes[-1]["id"], left - len(notes)
-
-
-def cell(text: str) -> str:
-    """A text that a spreadsheet takes for a text, not for a formula."""
-    return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

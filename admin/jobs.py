@@ -16,7 +16,7 @@ from jobqueue import listing
 from jobqueue.job import WORKING, Job
 from jobqueue.listing import Line, Wanted
 from support.log_files import Mask
-from support.text import plain
+from support.text import cell, plain
 
 pages = flask.Blueprint("jobs", __name__)
 
@@ -149,19 +149,12 @@ def _as_csv(rows: Iterator[dict[str, object]]) -> Iterator[str]:
     writer = csv.DictWriter(text, EXPORTED)
     writer.writeheader()
     for row in rows:
-        writer.writerow({name: _cell(value) for name, value in row.items()})
+        writer.writerow({name: cell(value) if isinstance(value, str) else value for name, value in row.items()})
         if text.tell() > 32_000:
             yield text.getvalue()
             text.seek(0)
             text.truncate()
     yield text.getvalue()
-
-
-def _cell(value: object) -> object:
-    """Without what cannot be seen; a text that a spreadsheet would take for a formula is quoted."""
-    if not isinstance(value, str):
-        return value
-    return plain(f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value)
 
 
 def _as_json(rows: Iterator[dict[str, object]]) -> Iterator[str]:

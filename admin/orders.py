@@ -11,7 +11,6 @@ from typing import Any
 import flask
 
 import answers
-import supervision
 from admin import security, shown
 from admin.actions import LONGEST_REASON, operator, refusing
 from admin.api import answer, known
@@ -96,11 +95,8 @@ def restart(name: str) -> flask.Response:
     when = body.get("when", "after")
     if when not in ("after", "now"):
         flask.abort(400, "when: must be after or now")
-    try:
-        with refusing():
-            changed = operator().restart(name, worker.settings.run_dir, _reason(body), after_job=when == "after")
-    except supervision.NotRunning as error:
-        flask.abort(503, f"supervisord does not answer ({error}); the programs may still run")
+    with refusing():
+        changed = operator().restart(name, worker.settings.run_dir, _reason(body), after_job=when == "after")
     return answer({"changed": changed, "program": name})
 
 

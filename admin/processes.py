@@ -45,11 +45,8 @@ def restart(name: str) -> flask.typing.ResponseReturnValue:
     if name not in RESTARTABLE:
         flask.abort(400, f"{name[:40]} cannot be restarted here; there are {', '.join(RESTARTABLE)}")
     settings = flask.current_app.extensions["worker"].settings
-    try:
-        with refusing():
-            operator().restart(name, settings.run_dir, reason(), after_job=flask.request.form.get("when") == "after")
-    except supervision.NotRunning as error:
-        flask.abort(503, f"supervisord does not answer ({error}); the programs may still run.")
+    with refusing():
+        operator().restart(name, settings.run_dir, reason(), after_job=flask.request.form.get("when") == "after")
     return flask.redirect("/processes", 303)
 
 

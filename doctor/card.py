@@ -69,11 +69,11 @@ def packages(now: Situation) -> list[Finding]:
     """Whether what the engine computes with is installed, and made for this driver."""
     if not now.needs_card:
         return []
-    missing = [name for name in ("torch", "diffusers", "transformers", "safetensors") if _version(name) is None]
+    missing = [name for name in ("torch", "diffusers", "transformers", "safetensors") if host.installed(name) is None]
     if missing:
         do = "worker setup --engine installs them; an image is built with --build-arg TORCH=1"
         return [Finding(name="torch", level="fail", said=f"not installed: {', '.join(missing)}", do=do)]
-    version = _version("torch") or ""
+    version = host.installed("torch") or ""
     made_for, offered = _cuda_of_torch(version), next((each["cuda"] for each in now.cards if each.get("cuda")), None)
     if version.endswith("+cpu"):
         do = "install the build for CUDA from the package index that the torch site names"
@@ -82,13 +82,6 @@ def packages(now: Situation) -> list[Finding]:
         said = f"{version} is built for CUDA {made_for}; the driver offers {offered}"
         return [Finding(name="torch", level="fail", said=said, do="install a newer driver on the host, or an older torch")]
     return [Finding(name="torch", level="ok", said=version + (f", for CUDA {made_for}" if made_for else ""))]
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _cuda_of_torch(version: str) -> int | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -111,20 +109,13 @@ def programs(now: Situation) -> list[Finding]:
 
 def _otherwise(now: Situation) -> list[Finding]:
     """A shell that has other variables than the worker was started with, as ssh on some platforms does, sees another worker."""
-    here, there = {"engine": now.settings.ENGINE, "mode": now.settings.mode}, _started(now)
+    here, there = {"engine": now.settings.ENGINE, "mode": now.settings.mode}, answers.started(now.settings)
     others = [name for name in here if there.get(name, here[name]) != here[name]]
     if not others:
         return []
     said = "; ".join(f"{name} {there[name]}, here {here[name]}" for name in others)
     do = "set the worker's own variables here before you believe the other lines"
     return [Finding(name="settings", level="warn", said=f"the worker was started with {said}", do=do)]
-
-
-def _started(now: Situation) -> dict[str, Any]:
-    """What the running worker says it was started with; empty if it says nothing."""
-    with contextlib.suppress(OSError, ValueError):
-        return dict(json.loads(answers.started_file(now.settings).read_text()))
-    return {}
 
 
 def ports(now: Situation) -> list[Finding]:
@@ -135,7 +126,7 @@ def ports(now: Situation) -> list[Finding]:
             return [Finding(name="ports", level="fail", said=fault, do="end that program, or choose another port")]
         page = f" and {settings.ADMIN_PORT}" if settings.admin_enabled else ""
         return [Finding(name="ports", level="ok", said=f"{settings.HTTP_PORT}{page} free")]
-    url = f"http://127.0.0.1:{_started(now).get('http_port', settings.HTTP_PORT)}/health"
+    url = f"http://127.0.0.1:{answers.started(now.settings).get('http_port', settings.HTTP_PORT)}/health"
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=5):
             return [Finding(name="ports", level="ok", said=f"{url} answers 200")]

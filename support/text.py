@@ -7,6 +7,11 @@ _UNSEEN = dict.fromkeys([*range(9), 11, 12, *range(14, 32), *range(127, 160), 0x
 _UNSEEN |= dict.fromkeys(range(0x2066, 0x206A), "\ufffd")
 
 
+def cell(text: str) -> str:
+    """A text in a table for a spreadsheet: plain, and quoted if it would be taken for a formula."""
+    return plain("'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text)
+
+
 def plain(text: str) -> str:
     """A text without what would show as something else than it is. Every text on a page and in a bundle passes here."""
     return text.translate(_UNSEEN)

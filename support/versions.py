@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 from pathlib import Path
 from typing import Any
 
 from jobqueue.database import library_version
 from settings import VERSION, Settings
+from telemetry import host
 from weights import manifest
 
 #: What says most about an installation, by the name of its distribution.
@@ -27,7 +27,7 @@ def versions(settings: Settings, said: dict[str, dict[str, Any]]) -> dict[str, s
         "Python": platform.python_version(),
         "SQLite": library_version(),
         "kernel": platform.release(),
-        **{name: _installed(name) for name in TELLING},
+        **{name: host.installed(name) for name in TELLING},
         "weights": _weights(settings),
     }
     return {name: str(value) for name, value in found.items() if value}
@@ -37,13 +37,6 @@ def _weights(settings: Settings) -> str:
     files = [file for file in manifest.ENGINES.get(settings.ENGINE, ()) if not file.optional]
     there = [file for file in files if (settings.models_dir / file.path).is_file()]
     return f"{len(there)} of {len(files)} files are there" if files else ""
-
-
-def _installed(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _commit(folder: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""What the machine under the worker is: processor, memory, disk.
+"""What the machine under the worker is: processor, memory, disk, and what is installed on it.
 
 Inside a container the kernel's own numbers are the host's; what the container may use is in its control group (cgroup), and
 the smaller of the two counts. GB here are 2**30 bytes, as the orchestrator has always been told.
@@ -7,6 +7,7 @@ the smaller of the two counts. GB here are 2**30 bytes, as the orchestrator has 
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import math
 import os
 import platform
@@ -58,6 +59,14 @@ def usable_cores(cgroup: Path = CGROUP) -> int:
         cores = min(cores, len(os.sched_getaffinity(0)))
     quota = _quota(cgroup)
     return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+
+
+def installed(distribution: str) -> str | None:
+    """The version of an installed Python package; None if it is not there."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 @functools.cache

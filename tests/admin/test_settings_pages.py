@@ -10,7 +10,6 @@ import re
 import zipfile
 from pathlib import Path
 
-import pytest
 import requests
 
 import settings
@@ -122,12 +121,6 @@ def test_the_trail_as_a_file_is_text_also_to_a_spreadsheet(data_dir: Path) -> No
         rows = list(csv.DictReader(io.StringIO(answer.text)))
         assert [row["reason"] for row in rows] == ['a, b\n"c" <i> \ufffd[31m', '\'=HYPERLINK("https://evil.example")']
         assert "attachment" in answer.headers["Content-Disposition"]
-
-
-@pytest.mark.parametrize("text", ["=1", "+1", "-1", "@x", "\tx", "\rx"])
-def test_no_cell_begins_like_a_formula(text: str) -> None:
-    assert audit.cell(text).startswith("'")
-    assert audit.cell("plain") == "plain"
 
 
 def test_no_route_of_the_page_changes_an_audit_row(admin: Admin) -> None:
