@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from jobqueue.database import Database, Row
+from jobqueue.statements import HAS_TEXT
 
 #: What a list is sorted by: the expression, and the index that has it.
 SORTS = {
@@ -26,11 +27,6 @@ _IN_INDEX = {
 }
 #: An error text longer than this is not read for a line.
 LONG_ERROR = 100_000
-
-#: Ids are looked through in their index, and only a failed job has an error: the rows of the others stay unread. The plus keeps
-#: SQLite from fetching all that match in order to sort them.
-_HAS_TEXT = """+rowid in (select rowid from job indexed by sqlite_autoindex_job_1 where instr(id, ?)
-    union all select rowid from job where state = 'failed' and instr(error, ?))"""
 
 _COLUMNS = f"""id, number, engine, source, state, round, attempt, owner, progress, created_at, started_at, finished_at,
     substr(cancel_reason, 1, 500) as cancel_reason,
@@ -114,7 +110,7 @@ def statement(wanted: Wanted, limit: int) -> tuple[str, list[Any]]:
         where.append("(finished_at is null or finished_at >= ?)")
         values.append(wanted.since)
     if wanted.text:
-        where.append(_HAS_TEXT)
+        where.append(HAS_TEXT)
         values += [wanted.text, wanted.text]
     order = "number desc" if wanted.sort == "newest" else f"{key} desc, number desc"
     source = "job" if wanted.sort == "newest" else f"job indexed by {index}"

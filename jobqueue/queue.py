@@ -185,7 +185,7 @@ class Queue:
             where.append(f"state in ({', '.join('?' * len(states))})")
             values.extend(states)  # type: ignore[arg-type]
         if text:
-            where.append("(instr(id, ?) or instr(coalesce(error, ''), ?))")
+            where.append(sql.HAS_TEXT)
             values.extend((text, text))  # type: ignore[arg-type]
         query = f"select * from job where {' and '.join(where)} order by number desc limit ?"  # noqa: S608
         return [job_from_row(row) for row in self.database.read(query, *values, limit)]

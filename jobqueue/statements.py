@@ -73,3 +73,8 @@ COUNT_CRASH = "update job set crashes = crashes + 1 where id = :id and owner = :
 
 #: By state, which has an index: an index on owner would cost two pages at every move.
 WORKED_ON = "select * from job where state in ('fetching', 'generating', 'uploading')"
+
+#: Whether a text is in a job's id or error. Ids are looked through in their index, and only a failed job has an error: the rows
+#: of the others stay unread. The plus keeps SQLite from fetching all that match in order to sort them.
+HAS_TEXT = """+rowid in (select rowid from job indexed by sqlite_autoindex_job_1 where instr(id, ?)
+    union all select rowid from job where state = 'failed' and instr(error, ?))"""
