@@ -89,6 +89,25 @@ class Operator:
         self._note_all("retry", job_ids, done, reason)
         return done
 
+    def discard_all(self, job_ids: list[str], reason: str) -> list[str]:
+        """Have the files of jobs removed, at most MOST_AT_ONCE; returns those that are over. The poller does it within seconds,
+        but never before a job's end is acknowledged. Raises ValueError if they are more."""
+        jobs = [self.queue.get(job_id) for job_id in _not_too_many(job_ids)]
+        done = [job.id for job in jobs if job is not None and job.finished]
+        self.control.ask_discard(done)
+        self._note_all("delete files", job_ids, done, reason)
+        self.queue.bell.poke("poller")
+        return done
+
+    def again(self, job: Job, data_dir: Path) -> Job:
+        """Add a job of one's own like this one, of which nobody else is told: from the files of it that are still here, else
+        from their links. Raises ValueError by field."""
+        links = intake.LINKS[job.engine]
+        here = {name: file for name in links if (file := spool.input_file(data_dir, job.id, name)).is_file()}
+        payload = job.inputs | {name: str(file) for name, file in here.items()}
+        payload |= {"musetalk_job_id": f"test-{secrets.token_hex(4)}"} | ({"params": job.params} if job.params else {})
+        return self.submit(payload, job.engine, data_dir, "run as a test")
+
     def submit(self, payload: dict[str, Any], engine: str, data_dir: Path, action: str = "submit") -> Job:
         """Add a job of one's own. Inputs may be links or paths of files; files are copied. Raises ValueError by field."""
         payload = {"musetalk_job_id": f"local-{secrets.token_hex(4)}", **payload}

@@ -14,7 +14,7 @@ import supervision
 from admin import jobs
 from admin.security import LARGE, actor, local_path
 from jobqueue import intake, listing
-from jobqueue.job import STAGES, WAITING, WORKING, Job
+from jobqueue.job import FINISHED, STAGES, WAITING, WORKING, Job
 from jobqueue.listing import Line
 from operations import MOST_AT_ONCE, Operator
 
@@ -23,7 +23,9 @@ pages = flask.Blueprint("actions", __name__)
 #: The longest reason that is kept, in characters.
 LONGEST_REASON = 500
 #: The states that an action on many jobs is of use in.
-USEFUL = {"retry": ("failed", "cancelled"), "cancel": tuple(sorted(WAITING | WORKING))}
+USEFUL = {"retry": ("failed", "cancelled"), "cancel": tuple(sorted(WAITING | WORKING)), "delete": tuple(sorted(FINISHED))}
+#: What such an action is called before "3 jobs".
+CALLED = {"retry": "Retry", "cancel": "Cancel", "delete": "Delete the files of"}
 #: Job ids that a page of many names before it only counts.
 NAMED = 20
 #: 500 ids of the longest kind.
@@ -102,6 +104,20 @@ def retry(job_id: str) -> flask.typing.ResponseReturnValue:
     return _to_job(job_id)
 
 
+@pages.post("/jobs/<path:job_id>/test")
+def run_as_test(job_id: str) -> flask.typing.ResponseReturnValue:
+    with refusing():
+        job = operator().again(jobs.known(job_id), flask.current_app.extensions["worker"].settings.data_dir)
+    return _to_job(job.id)
+
+
+@pages.post("/jobs/<path:job_id>/delete-files")
+def delete_files(job_id: str) -> flask.typing.ResponseReturnValue:
+    why = reason()
+    operator().discard_all([jobs.known(job_id).id], why)
+    return _to_job(job_id)
+
+
 @pages.post("/jobs/many")
 def ask_about_many() -> str:
     """Which of the chosen jobs, or of all that the filters match, an action would touch; it is asked for on that page."""
@@ -110,6 +126,7 @@ def ask_about_many() -> str:
     return flask.render_template(
         "many.html",
         action=action,
+        called=CALLED[action],
         jobs=found[:MOST_AT_ONCE],
         cut=len(found) > MOST_AT_ONCE,
         named=NAMED,
@@ -121,7 +138,10 @@ def ask_about_many() -> str:
 def act_on_many() -> flask.typing.ResponseReturnValue:
     action, ids = _action(), [unquote(job_id) for job_id in flask.request.form.getlist("job")]
     with refusing():
-        done = operator().cancel_all(ids, reason()) if action == "cancel" else operator().retry_all(ids, _said() or None)
+        if action == "retry":
+            done = operator().retry_all(ids, _said() or None)
+        else:
+            done = (operator().cancel_all if action == "cancel" else operator().discard_all)(ids, reason())
     return flask.render_template("done.html", action=action, asked=len(ids), done=len(done))
 
 

@@ -14,6 +14,7 @@ from werkzeug.wsgi import FileWrapper
 
 from jobqueue import spool
 from jobqueue.job import Job
+from jobqueue.listing import Line
 
 #: Files sent at once: a player that stops reading holds a thread, and the page needs some too.
 MOST_READERS = 4
@@ -44,7 +45,7 @@ def present(data_dir: Path, job: Job) -> list[str]:
     return found
 
 
-def frame(data_dir: Path, job: Job) -> str | None:
+def frame(data_dir: Path, job: Job | Line) -> str | None:
     """A mark of the job's newest frame, another one for each; None if there is none."""
     try:
         return f"{spool.frame_file(data_dir, job.id, job.owner).stat().st_mtime_ns:x}"
@@ -108,8 +109,8 @@ def _open(data_dir: Path, job: Job, kind: str) -> BinaryIO | None:
     made = {"output": spool.output_file(data_dir, job.id), "frame": spool.frame_file(data_dir, job.id, job.owner)}
     path = made.get(kind) or spool.input_file(data_dir, job.id, kind)
     places = [(data_dir / "jobs", path)]
-    if kind == "output" and not job.result.get("b2_bucket") and (name := job.result.get("b2_file_name")):
-        places.append((data_dir / "outputs", data_dir / "outputs" / str(name)))
+    if kind == "output" and (stored := spool.stored_file(data_dir, job)) is not None:
+        places.append((data_dir / "outputs", stored))
     return next((opened for folder, file in places if (opened := _opened(folder, file)) is not None), None)
 
 

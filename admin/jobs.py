@@ -106,10 +106,11 @@ def _list() -> str:
     found, counts = listing.lines(queue.database, asked, PAGE + 1), settled("counts", queue.counts)
     totals = {name: sum(counts.get(state, 0) for state in states or counts) for name, states in GROUPS.items()}
     filters = {name: args[name][:200] for name in ("state", "kind", "when", "q", "sort") if args.get(name)}
-    last = found[PAGE - 1] if len(found) > PAGE else None
+    last, data_dir = found[PAGE - 1] if len(found) > PAGE else None, flask.current_app.extensions["worker"].settings.data_dir
     return flask.render_template(
         "jobs.html",
         jobs=found[:PAGE],
+        frames={line.id: files.frame(data_dir, line) for line in found[:PAGE]},
         older=None if last is None else _address(filters, after=f"{last.key!r},{last.number}"),
         asked=asked,
         group=args.get("state", "all") if args.get("state") in GROUPS else "all",

@@ -12,7 +12,7 @@ import flask
 
 import answers
 from admin import security, shown
-from admin.actions import LONGEST_REASON, operator, refusing
+from admin.actions import LONGEST_REASON, USEFUL, operator, refusing
 from admin.api import answer, known
 from jobqueue import intake
 
@@ -56,18 +56,33 @@ def retry(job_id: str) -> flask.Response:
     return answer({"changed": changed, "job": answers.summary(known(job_id))})
 
 
+@pages.post("/jobs/<path:job_id>/test")
+def run_as_test(job_id: str) -> flask.Response:
+    """The same inputs again as a job of one's own, of which nobody else is told."""
+    with refusing():
+        new = operator().again(known(job_id), flask.current_app.extensions["worker"].settings.data_dir)
+    return answer({"changed": True, "job": answers.summary(new)}, 201)
+
+
+@pages.post("/jobs/<path:job_id>/delete-files")
+def delete_files(job_id: str) -> flask.Response:
+    """{"reason"}: what this machine holds of a job that is over is removed within seconds."""
+    done = operator().discard_all([known(job_id).id], _reason(_body()))
+    return answer({"changed": bool(done), "job": answers.summary(known(job_id))})
+
+
 @pages.post("/jobs/bulk")
 def many() -> flask.Response:
-    """{"action": "cancel" or "retry", "jobs": [ids, at most 500], "reason"?}"""
+    """{"action": "cancel", "retry" or "delete" (their files), "jobs": [ids, at most 500], "reason"?}"""
     body = _body()
     ids, action = body.get("jobs"), body.get("action")
-    if not isinstance(ids, list) or not all(isinstance(job_id, str) for job_id in ids) or action not in ("cancel", "retry"):
-        flask.abort(400, 'must be like {"action": "retry", "jobs": ["job-1"]}; action: cancel or retry')
+    if not isinstance(ids, list) or not all(isinstance(job_id, str) for job_id in ids) or action not in USEFUL:
+        flask.abort(400, f'must be like {{"action": "retry", "jobs": ["job-1"]}}; action: {", ".join(USEFUL)}')
     with refusing():
-        if action == "cancel":
-            done = operator().cancel_all(ids, _reason(body))
-        else:
+        if action == "retry":
             done = operator().retry_all(ids, _reason(body, needed=False) or None)
+        else:
+            done = (operator().cancel_all if action == "cancel" else operator().discard_all)(ids, _reason(body))
     return answer({"changed": bool(done), "asked": len(ids), "done": done})
 
 

@@ -17,8 +17,8 @@ def main() -> None:
 
 for command in (
     *(setup.setup, up.up, demo.demo, testing.test, look.status, look.jobs, operate.pause, operate.resume, operate.drain),
-    *(operate.retry, operate.cancel, operate.submit, operate.restart, operate.login_url, look.audit, look.logs),
-    *(models.models, doctor.doctor, bundle.bundle),
+    *(operate.retry, operate.cancel, operate.delete_files, operate.submit, operate.restart, operate.login_url, look.audit),
+    *(look.logs, models.models, doctor.doctor, bundle.bundle),
 ):
     main.add_command(command)
 

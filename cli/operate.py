@@ -126,6 +126,19 @@ def cancel(job_ids: tuple[str, ...], reason: str, as_json: bool) -> None:
     say(f"{found.id} {word}", {"job": found.id, "state": found.state}, as_json)
 
 
+@click.command("delete-files")
+@click.argument("job_ids", metavar="JOB...", nargs=-1, required=True)
+@reason_option
+@with_json
+def delete_files(job_ids: tuple[str, ...], reason: str, as_json: bool) -> None:
+    """Remove for good what this machine holds of jobs that are over; they stay in the list."""
+    with _refusing():
+        done = open_worker().operator.discard_all(list(job_ids), reason or "deleted by the operator")
+    if not done:
+        raise Failure("none of these jobs is over", EXIT_REFUSED)
+    say(f"the files of {len(done)} of {len(job_ids)} jobs go within seconds", {"asked": len(job_ids), "done": done}, as_json)
+
+
 @click.command()
 @click.argument("video", required=False)
 @click.argument("audio", required=False)
@@ -133,6 +146,7 @@ def cancel(job_ids: tuple[str, ...], reason: str, as_json: bool) -> None:
 @click.option("--prompt", help="fastwan: what shall happen.")
 @click.option("--param", "fields", multiple=True, metavar="NAME=VALUE", help="Another field of the job; may be repeated.")
 @click.option("--sample", is_flag=True, help="The sample job, which shows that the whole chain works.")
+@click.option("--like", metavar="JOB", help="The inputs and parameters of that job once more; nobody else is told.")
 @click.option("--wait", is_flag=True, help="Return when the job is over; 1 if it failed.")
 @with_json
 def submit(
@@ -142,6 +156,7 @@ def submit(
     prompt: str | None,
     fields: tuple[str, ...],
     sample: bool,
+    like: str | None,
     wait: bool,
     as_json: bool,
 ) -> None:
@@ -149,12 +164,15 @@ def submit(
     worker = open_worker()
     payload: dict[str, Any] = {"video_url": video, "audio_url": audio, "image_url": image, "prompt": prompt}
     payload = {name: value for name, value in payload.items() if value is not None} | dict(map(_field, fields))
-    if sample and payload:
-        raise Failure("--sample: is a job of its own, without files, links or fields", EXIT_USAGE)
+    if (sample or like) and (payload or (sample and like)):
+        raise Failure("--sample and --like: each is a job of its own, without files, links or fields", EXIT_USAGE)
     engine, data_dir = intake.shape(worker.settings.ENGINE), worker.settings.data_dir
     try:
         with _refusing():
-            job = worker.operator.sample(engine, data_dir) if sample else worker.operator.submit(payload, engine, data_dir)
+            if like:
+                job = worker.operator.again(worker.operator.queue.get(like) or not_found(like), data_dir)
+            else:
+                job = worker.operator.sample(engine, data_dir) if sample else worker.operator.submit(payload, engine, data_dir)
     except PermissionError as error:  # in a container the commands act as WORKER_USER, who may not read all that root may
         raise Failure(f"{error.filename}: user {os.getuid()} may not read it", EXIT_USAGE) from None
     if wait:

@@ -95,6 +95,23 @@ class Control:
         """The program's restart is done, or not wanted any more."""
         self._write("delete from control where name = 'restart ' || ?", program)
 
+    # ---- files that are to go ----------------------------------------------------------------------------------------------
+
+    def ask_discard(self, job_ids: list[str]) -> None:
+        """Have the files of these jobs removed; the poller's janitor does it."""
+        rows = [(job_id, clock.utc()) for job_id in job_ids]
+        sql = "insert or ignore into control values ('discard ' || ?, '', ?)"
+        self.database.write(lambda connection: connection.executemany(sql, rows).fetchall())
+
+    def discards(self) -> list[str]:
+        """The jobs whose files are to be removed."""
+        rows = self.database.read("select name from control where name glob 'discard *'")
+        return [row["name"].removeprefix("discard ") for row in rows]
+
+    def end_discard(self, job_id: str) -> None:
+        """The job's files are removed, or not to be removed any more."""
+        self._write("delete from control where name = 'discard ' || ?", job_id)
+
     # ---- what programs say ------------------------------------------------------------------------------------------------
 
     def publish(self, program: str, body: dict[str, Any]) -> None:

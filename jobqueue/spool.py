@@ -10,6 +10,8 @@ import os
 import shutil
 from pathlib import Path
 
+from jobqueue.job import Job
+
 
 def folder(data_dir: Path, job_id: str) -> Path:
     """The job's folder; it need not exist."""
@@ -34,6 +36,12 @@ def attempt_file(data_dir: Path, job_id: str, owner: str) -> Path:
 def frame_file(data_dir: Path, job_id: str, owner: str | None) -> Path:
     """Where the newest frame is: of the life that writes the video, or at the end (owner: None) of the video itself."""
     return (attempt_file(data_dir, job_id, owner) if owner else output_file(data_dir, job_id)).with_suffix(".jpg")
+
+
+def stored_file(data_dir: Path, job: Job) -> Path | None:
+    """Where the finished video is in the store of this machine; None if it is in a bucket, or nowhere."""
+    name = job.result.get("b2_file_name")
+    return data_dir / "outputs" / str(name) if name and not job.result.get("b2_bucket") else None
 
 
 def keep(written: Path, target: Path) -> None:

@@ -15,7 +15,8 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from jobqueue import faults, spool
+from jobqueue import clock, faults, spool
+from jobqueue.control import Control
 from jobqueue.database import ERRORS
 from jobqueue.outbox import Outbox
 from jobqueue.queue import Queue
@@ -23,8 +24,8 @@ from operations import incoming
 
 log = logging.getLogger(__name__)
 
-#: Seconds until the first round, and between two.
-FIRST_S, EVERY_S = 10.0, 60.0
+#: Seconds until the first round, and between two; and between two looks for files that an operator wants removed.
+FIRST_S, EVERY_S, ASKED_S = 10.0, 60.0, 2.0
 #: A folder that belongs to no job is left alone for this long (s): its job may be just about to be added.
 ORPHAN_S = 3600.0
 #: A file that was handed in and that no unfinished job names is left alone for this long (s).
@@ -43,15 +44,18 @@ class Janitor:
 
     def __init__(self, queue: Queue, outbox: Outbox, data_dir: Path, limit_bytes: float, keep: timedelta) -> None:
         self._queue, self._outbox, self._data_dir = queue, outbox, data_dir
+        self._control = Control(queue.database)
         self._limit_bytes, self._keep = limit_bytes, keep
 
     def loop(self, stop: threading.Event) -> None:
-        """Clean once a minute until `stop` is set."""
-        wait_s = FIRST_S
-        while not stop.wait(wait_s):
-            wait_s = EVERY_S
+        """Clean once a minute until `stop` is set; what an operator wants removed goes within seconds."""
+        due = clock.now() + FIRST_S
+        while not stop.wait(ASKED_S):
             try:
-                self.clean()
+                self.discard()
+                if clock.now() >= due:
+                    due = clock.now() + EVERY_S
+                    self.clean()
             except TROUBLE as error:
                 log.warning("the data folder could not be cleaned: %s", error)
 
@@ -63,6 +67,23 @@ class Janitor:
         self._remove_orphans({*settled, *open_})
         self._remove_incoming()
         self._make_room(settled, open_)
+
+    def discard(self) -> None:
+        """Remove the files of jobs that an operator wants removed; those of a job whose end is not acknowledged yet wait."""
+        if not (asked := self._control.discards()):
+            return
+        settled = {job_id for job_id, is_settled in self._outbox.known() if is_settled}
+        for job_id in asked:
+            job = self._queue.get(job_id)
+            if job is not None and job.finished and job_id not in settled:
+                continue
+            if job is not None and job.finished:  # else it has begun anew, and nothing goes
+                faults.point("janitor.before_remove")
+                spool.remove(self._data_dir, job_id)
+                if (stored := spool.stored_file(self._data_dir, job)) is not None:
+                    stored.unlink(missing_ok=True)
+                log.info("removed the files of job %.200s, as an operator asked", job_id)
+            self._control.end_discard(job_id)
 
     def _forget_old(self) -> None:
         """Rows and files of jobs that are older than what is kept."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import html
+import json
 import re
+import shlex
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 import requests
 
-from jobqueue import clock
+from jobqueue import clock, spool
 from tests.admin.program import Admin, add_done, add_failed, arrival, running
 from tests.patience import PATIENCE_S
 
@@ -136,10 +139,71 @@ def test_no_more_than_500_at_once(data_dir: Path) -> None:
         assert "501 jobs; at most 500 at once" in text(too_many)
 
 
-@pytest.mark.parametrize("action", ["", "delete", "succeed"])
+@pytest.mark.parametrize("action", ["", "remove", "succeed"])
 def test_only_known_actions_are_done_to_many(admin: Admin, browser: requests.Session, action: str) -> None:
     for path in ("/jobs/many", "/jobs/many/do"):
         assert send(admin, browser, path, action=action, job=["x"]).status_code == 400
+
+
+def test_files_go_only_of_jobs_that_are_over_and_the_dialog_says_for_good(admin: Admin, browser: requests.Session) -> None:
+    add_failed(admin.queue, "gone-1", ERROR)
+    admin.queue.add(arrival("gone-2"))
+    asked = send(admin, browser, "/jobs/many", action="delete", job=["gone-1", "gone-2"])
+    assert "Delete the files of 1 job?" in text(asked)
+    assert "removed for good" in text(asked)
+    assert send(admin, browser, "/jobs/many/do", action="delete", job=["gone-1"]).status_code == 400
+    done = send(admin, browser, "/jobs/many/do", action="delete", job=["gone-1", "gone-2"], reason="a customer asked")
+    assert "1 of 2 jobs were taken: the files go within seconds" in text(done)
+    assert admin.control.discards() == ["gone-1"]
+    assert {note["target"]: note["result"] for note in admin.control.notes(text="a customer asked")} == {
+        "gone-1": "done",
+        "gone-2": "nothing to do",
+    }
+    admin.control.end_discard("gone-1")
+    assert send(admin, browser, "/jobs/gone-1/delete-files").status_code == 400
+    send(admin, browser, "/jobs/gone-1/delete-files", reason="a customer asked")
+    assert admin.control.discards() == ["gone-1"]
+    admin.control.end_discard("gone-1")
+    admin.queue.cancel("gone-2", "the test is over")
+
+
+def test_a_job_is_run_as_a_test_from_the_files_that_are_here(admin: Admin, browser: requests.Session) -> None:
+    add_done(admin.queue, admin.data_dir, "model-1")
+    name = send(admin, browser, "/jobs/model-1/test").url.rsplit("/", 1)[1]
+    job = admin.queue.get(name)
+    assert job
+    assert (job.source, job.id[:5]) == ("local", "test-")
+    for field in ("video_url", "audio_url"):
+        copied = Path(job.inputs[field].removeprefix("file://"))
+        assert copied.read_bytes() == spool.input_file(admin.data_dir, "model-1", field).read_bytes()
+    admin.queue.cancel(name, "the test is over")
+
+
+def test_a_job_whose_files_are_gone_is_run_as_a_test_from_its_links(admin: Admin, browser: requests.Session) -> None:
+    add_failed(admin.queue, "model-2", ERROR)
+    name = send(admin, browser, "/jobs/model-2/test").url.rsplit("/", 1)[1]
+    job, model = admin.queue.get(name), admin.queue.get("model-2")
+    assert job
+    assert model
+    assert (job.inputs["video_url"], job.params) == (model.inputs["video_url"], model.params)
+    admin.queue.cancel(name, "the test is over")
+
+
+def test_the_command_of_a_job_hands_in_the_same_one_without_what_signs_its_links(
+    admin: Admin, browser: requests.Session
+) -> None:
+    link = "https://media.example/it's a face.mp4"
+    admin.queue.add(replace(arrival("curl-1", video_url=f"{link}?sig=secret"), params={"loop": "hold"}))
+    said = browser.get(f"{admin.url}/jobs/curl-1", timeout=PATIENCE_S).text
+    found = re.search(r'id="command">(.*?)</pre>', said, re.DOTALL)
+    assert found
+    assert "secret" not in said
+    command, address, *words = shlex.split(html.unescape(found[1]))
+    assert (command, address) == ("curl", "http://127.0.0.1:8000/generate")
+    sent = json.loads(words[words.index("-d") + 1])
+    assert (sent["video_url"], sent["params"]) == (f"{link}?…", {"loop": "hold"})
+    assert "without what signs them" in text(browser.get(f"{admin.url}/jobs/curl-1", timeout=PATIENCE_S))
+    admin.queue.cancel("curl-1", "the test is over")
 
 
 def test_the_sample_job_is_one_click(admin: Admin, browser: requests.Session) -> None:

@@ -113,6 +113,13 @@ def test_jobs_are_cancelled_retried_and_handed_in(admin: Admin, client: Client) 
     assert client.post(f"jobs/{job_id}/retry").json()["changed"] is True
     many = {"action": "cancel", "jobs": [job_id, "nobody"], "reason": "mistake"}
     assert client.post("jobs/bulk", many).json() == {"changed": True, "asked": 2, "done": [job_id]}
+    many = {"action": "delete", "jobs": [job_id, "nobody"], "reason": "a customer asked"}
+    assert client.post("jobs/bulk", many).json() == {"changed": True, "asked": 2, "done": [job_id]}
+    assert client.post(f"jobs/{job_id}/delete-files", {"reason": "a customer asked"}).json()["changed"] is True
+    assert admin.control.discards() == [job_id]
+    admin.control.end_discard(job_id)
+    test = client.post(f"jobs/{job_id}/test").json()["job"]["id"]
+    assert admin.queue.cancel(test, "the test is over")
     sample = client.post("test-job").json()["job"]["id"]
     assert admin.queue.cancel(sample, "the test is over")
 
@@ -129,7 +136,7 @@ def test_jobs_are_cancelled_retried_and_handed_in(admin: Admin, client: Client) 
         ("pause", ["reason"], "the body must be a JSON object"),
         ("drain", {"reason": "x", "deadline": 1e12}, "must be a time from 1 s to 30 days"),
         ("jobs/failed-1/cancel", {}, "reason: is missing"),
-        ("jobs/bulk", {"action": "delete", "jobs": []}, "action: cancel or retry"),
+        ("jobs/bulk", {"action": "remove", "jobs": []}, "action: retry, cancel, delete"),
         ("jobs/bulk", {"action": "retry", "jobs": "failed-1"}, "must be like"),
         ("jobs/bulk", {"action": "retry", "jobs": ["x"] * 501}, "501 jobs; at most 500 at once"),
         ("jobs", {"video_url": "file:///etc/passwd"}, "video_url: must be an http:// or https:// link"),

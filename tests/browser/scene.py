@@ -12,6 +12,7 @@ import numpy as np
 from jobqueue import clock, spool
 from jobqueue.job import FETCH, GENERATE
 from jobqueue.samples import samples_file
+from media import glimpse
 from tests.admin.program import Admin, add_done, add_failed, arrival
 from tests.fakes import past
 from tests.fakes.past import CARD
@@ -33,6 +34,7 @@ def fill(admin: Admin) -> None:
     """Jobs that are done, failed, cancelled, running and waiting; and a day of the card."""
     past.fill(samples_file(admin.data_dir), [CARD])
     add_done(admin.queue, admin.data_dir, "done-1", size=128, frames=50)
+    glimpse.keep(np.full((128, 128, 3), (40, 90, 160), np.uint8), spool.output_file(admin.data_dir, "done-1"))
     for job_id in HEAVY:
         add_done(admin.queue, admin.data_dir, job_id)
         spool.output_file(admin.data_dir, job_id).write_bytes(heavy_video())

@@ -116,6 +116,34 @@ def test_cancel_and_retry(admin: Admin, window: Window) -> None:
     assert admin.queue.cancel("change-of-mind", "the test is over")
 
 
+def test_input_and_output_play_together(window: Window) -> None:
+    page = window().tab("/jobs/done-1")
+    page.evaluate("() => { document.getElementById('output').muted = true; }")
+    page.get_by_role("button", name="Play both together").click()
+    moving = "() => ['in-video', 'output'].every((id) => document.getElementById(id).currentTime > 0.2)"
+    page.wait_for_function(moving)
+    page.evaluate("() => { const it = document.getElementById('output'); it.pause(); it.currentTime = 1; }")
+    page.wait_for_function("() => Math.abs(document.getElementById('in-video').currentTime - 1) < 0.2")
+    page.wait_for_function("() => document.getElementById('in-video').paused")
+
+
+def test_a_jobs_command_is_copied(window: Window) -> None:
+    watched = window()
+    watched.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page = watched.tab("/jobs/failed-1")
+    page.get_by_text("The same job as a command").click()
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("() => navigator.clipboard.readText()").startswith("curl http://127.0.0.1:8000/generate")
+
+
+def test_a_finished_job_has_its_picture_in_the_list(window: Window) -> None:
+    page = window().tab("/jobs?q=done-1")
+    picture = page.locator("tr", has_text="done-1").locator("img")
+    expect(picture).to_be_visible()
+    page.wait_for_function("() => document.querySelector('img.thumb').naturalWidth === 128")
+
+
 def test_the_page_stays_fresh_and_leaves_alone_what_is_open(admin: Admin, window: Window) -> None:
     watched = window()
     list_, job, player = watched.tab("/jobs"), watched.tab("/jobs/failed-1"), watched.tab("/jobs/done-1")

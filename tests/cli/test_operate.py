@@ -119,6 +119,29 @@ def test_a_time_that_makes_no_sense_is_refused(worker: Run, said: str) -> None:
         assert "must be a time" in done.stderr
 
 
+def test_files_are_deleted_of_jobs_that_are_over(worker: Run, operator: Operator) -> None:
+    fail(operator, "over")
+    add(operator, "open")
+    operator.queue.cancel("open", "not yet")
+    add(operator, "waits")
+    done = json.loads(worker("delete-files", "open", "over", "waits", "--reason", "a customer asked", "--json").stdout)
+    assert done == {"asked": 3, "done": ["open", "over"]}
+    assert operator.control.discards() == ["open", "over"]
+    refused = worker("delete-files", "waits")
+    assert (refused.returncode, refused.stderr) == (5, "none of these jobs is over\n")
+
+
+def test_a_job_is_handed_in_like_another_one(worker: Run, operator: Operator) -> None:
+    links = {"video_url": "https://media.example/v.mp4", "audio_url": "https://media.example/a.wav"}
+    operator.queue.add(NewJob(id="model", source="main", engine="musetalk", inputs=links, params={"loop": "hold"}))
+    name = worker("submit", "--like", "model").stdout.strip()
+    job = operator.queue.get(name)
+    assert job
+    assert (job.source, job.inputs["video_url"], job.params) == ("local", links["video_url"], {"loop": "hold"})
+    assert worker("submit", "--like", "nobody").returncode == 4
+    assert worker("submit", "--like", "model", "--sample").returncode == 2
+
+
 def test_many_jobs_are_retried_and_cancelled_at_once(worker: Run, operator: Operator) -> None:
     for job_id in ("one", "two"):
         fail(operator, job_id)

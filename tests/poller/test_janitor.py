@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from jobqueue import spool
+from jobqueue.job import UPLOAD
 from operations import incoming
 from poller.janitor import Janitor, size_bytes
 from tests.poller.house import House, running
@@ -60,6 +61,43 @@ def test_what_is_young_is_kept(house: House) -> None:
     acknowledge(house)
     janitor(house).clean()
     assert file.exists()
+
+
+def test_what_an_operator_wants_removed_goes_when_its_end_is_acknowledged(house: House) -> None:
+    house.job("succeeded")
+    file = output(house, "job-1")
+    house.control.ask_discard(["job-1", "nobody"])
+    own = janitor(house)
+    own.discard()
+    assert file.exists()
+    assert house.control.discards() == ["job-1"]
+    acknowledge(house)
+    own.discard()
+    assert not file.parent.exists()
+    assert house.control.discards() == []
+    assert house.queue.get("job-1") is not None
+
+
+def test_with_it_goes_the_video_in_the_store_of_this_machine_but_no_other_one(house: House) -> None:
+    in_bucket, here = {"b2_bucket": "videos", "b2_file_name": "x/1.mp4"}, {"b2_bucket": None, "b2_file_name": "x/2.mp4"}
+    for job_id, stored in (("job-1", in_bucket), ("job-2", here)):
+        job = house.job("uploading", job_id)
+        house.queue.done(UPLOAD, job, {"output_url": "https://store.example/x.mp4", **stored})
+    files = [put(house.data_dir / "outputs/x" / name) for name in ("1.mp4", "2.mp4", "3.mp4")]
+    acknowledge(house)
+    house.control.ask_discard(["job-1", "job-2"])
+    janitor(house).discard()
+    assert [file.exists() for file in files] == [True, False, True]
+
+
+def test_a_job_that_began_anew_keeps_its_files(house: House) -> None:
+    house.job("failed")
+    file = output(house, "job-1")
+    house.control.ask_discard(["job-1"])
+    house.queue.retry("job-1")
+    janitor(house).discard()
+    assert file.exists()
+    assert house.control.discards() == []
 
 
 def test_over_the_limit_what_only_saves_time_goes_first(house: House) -> None:
