@@ -1,4 +1,4 @@
-"""The GPU page: charts of the last day, what held the clocks back, who is on the card. NVML is never asked in a request.
+"""The GPU page: charts of the last day, what held the clocks back, who is on the card, how it is. It never asks NVML itself.
 
 The poller keeps the samples; a card's facts are what the poller last said. The charts are drawn by `static/gpu.js` from
 `/gpu/history`; without a script the tables say the same.
@@ -16,6 +16,7 @@ from admin import words
 from admin.live import live, said, words_of
 from jobqueue import glance
 from jobqueue.samples import COARSE_S, card_of
+from telemetry.health import link, traits
 
 pages = flask.Blueprint("gpu", __name__)
 
@@ -29,6 +30,7 @@ ROWS = (
     ("decoder", "video decoder", "%", 1),
     ("memory_used_mib", "memory used", "GiB", 1024),
     ("temperature_c", "temperature", "°C", 1),
+    ("memory_temperature_c", "memory temperature", "°C", 1),
     ("power_w", "power", "W", 1),
     ("clock_sm_mhz", "clock", "MHz", 1),
     ("clock_memory_mhz", "memory clock", "MHz", 1),
@@ -39,7 +41,7 @@ DRAWN = ("at", *(name for name, *_ in ROWS), "memory_total_mib", "power_limit_w"
 MOST_JOBS = 1500
 #: How old the tables of the past may be, in seconds; what is now is never older than the poller's last word.
 PAST_S = 10
-#: What NVML's reasons mean, and whether somebody should look. `telemetry.gpu.THROTTLE_WORDS` has them all.
+#: What NVML's reasons mean, and whether somebody should look. `telemetry.card.THROTTLE_WORDS` has them all.
 REASONS = {
     "idle": ("nothing to do, so the clocks are low", False),
     "app clock setting": ("someone has set the clocks", False),
@@ -88,10 +90,14 @@ def _seen() -> dict[str, Any]:
         return samples.extremes(now - span_s, now), samples.held(now - 3600), samples.columns(int(now) - 1200, 60)
 
     past, held, minutes = worker.seen.settled(f"gpu {chosen}", (samples.mark()[0] or now) // PAST_S, tables)
+    health = {card_of(card): card for card in poller.get("gpu_health") or []}
     cards = [
         {
             "gpu": gpu,
             "id": card_of(gpu),
+            "health": health.get(card_of(gpu), {}),
+            "link": link(health.get(card_of(gpu), {})),
+            "traits": traits(gpu, health.get(card_of(gpu), {})),
             "past": past.get(card_of(gpu), {}),
             "held": {word: share for word, share in held.get(card_of(gpu), {}).items() if share > 0},
             "minutes": minutes.get(card_of(gpu)),

@@ -24,7 +24,7 @@ from jobqueue.database import Database, Row, connect
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 #: Seconds that a row stands for, and how long such rows are kept (s).
 FINE_S, COARSE_S = 1, 10
 KEPT_S = {FINE_S: 20 * 60, COARSE_S: 24 * 3600}
@@ -40,7 +40,7 @@ COLUMNS = {
     **{
         name: name
         for name in (
-            *("memory_used_mib", "memory_total_mib", "temperature_c", "power_w", "power_limit_w"),
+            *("memory_used_mib", "memory_total_mib", "temperature_c", "memory_temperature_c", "power_w", "power_limit_w"),
             *("clock_sm_mhz", "clock_memory_mhz"),
         )
     },

@@ -13,6 +13,7 @@ create table sample (
     memory_used_mib    real,
     memory_total_mib   real,
     temperature_c      real,
+    memory_temperature_c real,
     power_w            real,
     power_limit_w      real,
     clock_sm_mhz       real,

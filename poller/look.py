@@ -1,6 +1,7 @@
 """What the heartbeat tells: read apart from it, in a loop of its own, so that a busy queue or a hanging driver delays no beat.
 
-The same readings are published for the page and the command line, also when there is no orchestrator.
+The same readings are published for the page and the command line, also when there is no orchestrator; and how the cards are,
+which the heartbeat does not tell.
 """
 
 from __future__ import annotations
@@ -74,13 +75,15 @@ class Look:
         if whole:
             self.view = replace(self.view, gpus=gpu.readings(self._identity.gpus), system_info=self._system_info())
             self._name_gpu()
-        inference = self._control.published().get("inference", {})
+        published = self._control.published()
+        inference = published.get("inference", {})
         unfinished, counts = tuple(self._queue.unfinished()), self._queue.counts()
         self.view = replace(
             self.view, seen=True, unfinished=unfinished, counts=counts, flags=self._control.flags(), inference=inference
         )
         if whole:
-            self._control.publish("poller", self._published())
+            health = self._health(published.get("poller", {}).get("gpu_health") or [])
+            self._control.publish("poller", {**self._published(), "gpu_health": health})
         self._failing = False
 
     def _system_info(self) -> dict[str, Any]:
@@ -89,6 +92,11 @@ class Look:
         except OSError as error:  # the data folder's disk has gone
             log.warning("the host could not be read: %s", error)
             return self.view.system_info
+
+    def _health(self, before: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """How the cards are. What the driver last reported of one stays known when this program is started anew."""
+        known = {card.get("uuid"): card.get("xid") for card in before}
+        return [{**card, "xid": card["xid"] or known.get(card["uuid"])} for card in gpu.health(self._identity.gpus)]
 
     def _name_gpu(self) -> None:
         names = [card["name"] for card in self.view.gpus if card.get("name")]

@@ -1,8 +1,8 @@
 """What NVML says about each GPU; the only door to `pynvml`.
 
-The library is loaded at the first call, not at import, and stays open. Every call into it is wrapped on its own, because
-cards and drivers differ in what they offer: a reading that is not offered is None, never 0. A driver call on a dying card can
-block for minutes, so the reading is done in a thread that is left behind when it takes too long.
+The library is loaded at the first call, not at import, and stays open. What a card does not offer is None, never 0 (see
+`telemetry.card`). A driver call on a dying card can block for minutes, so the reading is done in a thread that is left behind
+when it takes too long. At every look the driver's events are taken in first: a card that has gone may have said why.
 """
 
 from __future__ import annotations
@@ -15,44 +15,16 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from telemetry import card as asked
+from telemetry.card import GAUGES, HEALTH, IDENTITY, READINGS, Gpu
+from telemetry.xid import Events
+
 log = logging.getLogger(__name__)
-
-#: One GPU: the keys of `IDENTITY` and `READINGS`, and "lost": True (only then is that key there) for a card that has gone.
-Gpu = dict[str, Any]
-
-IDENTITY = ("index", "uuid", "name", "driver", "cuda")
-READINGS = (
-    "utilization_gpu", "utilization_memory",  # percent
-    "memory_total_mib", "memory_used_mib", "temperature_c", "power_w", "power_limit_w", "clock_sm_mhz", "clock_memory_mhz",
-    "fan_percent",
-    "pcie_tx_kbps", "pcie_rx_kbps",  # as NVML counts them: KB/s over the last 20 ms
-    "throttle_reasons",  # words of THROTTLE_WORDS; [] when the clocks are free
-    "ecc_errors_uncorrected",  # since the driver was loaded
-    "processes",  # [{"pid", "memory_used_mib"}], by the host's process ids
-)  # fmt: skip
-
-#: What `gauges` reads: what can be had without waiting, and the video engines' load.
-GAUGES = (
-    "utilization_gpu", "utilization_memory", "utilization_encoder", "utilization_decoder", "memory_total_mib",
-    "memory_used_mib", "temperature_c", "power_w", "power_limit_w", "clock_sm_mhz", "clock_memory_mhz", "throttle_reasons",
-)  # fmt: skip
-
-#: The bits of NVML's clocks-event-reasons mask.
-THROTTLE_WORDS = {
-    0x001: "idle",
-    0x002: "app clock setting",
-    0x004: "power cap",
-    0x008: "hardware slow-down",
-    0x010: "sync boost",
-    0x020: "software heat limit",
-    0x040: "hardware heat limit",
-    0x080: "power brake",
-    0x100: "display",
-}
 
 _lock = threading.Lock()  # NVML is told to start and stop by one thread at a time
 _started_in: int | None = None  # the process in which NVML is open; a forked child must open its own
-_known: dict[str, Gpu] = {}  # identity by UUID of every card seen, so that one that has gone can still be named
+_known: dict[str, Gpu] = {}  # identity by UUID of every card seen: asked once, and one that has gone can still be named
+_events = Events()
 
 
 def readings(only: str = "all", timeout_s: float = 3.0) -> list[Gpu]:
@@ -62,12 +34,20 @@ def readings(only: str = "all", timeout_s: float = 3.0) -> list[Gpu]:
     or is no longer listed has "lost": True, its name, and None for every reading. Cards that the driver does not answer for
     within `timeout_s` have None for every reading. Takes about 40 ms a card (the PCIe counters), hardly any of it CPU.
     """
-    return _in_time(only, timeout_s, _values)
+    return _in_time(only, timeout_s, asked.readings)
 
 
 def gauges(only: str = "all", timeout_s: float = 3.0) -> list[Gpu]:
     """As `readings`, with the keys of GAUGES alone: cheap enough for every second, about a millisecond a card."""
-    return [{key: card.get(key) for key in (*IDENTITY, *GAUGES)} for card in _in_time(only, timeout_s, _gauges)]
+    return [{key: card.get(key) for key in (*IDENTITY, *GAUGES)} for card in _in_time(only, timeout_s, asked.gauges)]
+
+
+def health(only: str = "all", timeout_s: float = 3.0) -> list[Gpu]:
+    """As `readings`, with the keys of HEALTH alone, and what the driver reported of the card since this process first looked:
+    "xid", the newest report as {"code", "at"}, None if there was none; "xid_watched", whether the driver tells of them.
+    """
+    cards = _in_time(only, timeout_s, asked.health)
+    return [{**{key: card.get(key) for key in (*IDENTITY, *HEALTH)}, **_events.of(card["uuid"])} for card in cards]
 
 
 def _in_time(only: str, timeout_s: float, values: Callable[[Any, Any], Gpu]) -> list[Gpu]:
@@ -96,6 +76,7 @@ def _cards(only: str, values: Callable[[Any, Any], Gpu]) -> list[Gpu]:
         return []
     if not _start(pynvml):
         return [_unread(card) for card in _known.values() if _wanted(card, only)]
+    _events.take_in(pynvml)
     try:
         count = pynvml.nvmlDeviceGetCount()
     except pynvml.NVMLError as error:
@@ -128,6 +109,7 @@ def _start(pynvml: Any) -> bool:
         log.debug("NVML did not start: %s", error)
         return False
     _started_in = os.getpid()
+    _events.begin()
     return True
 
 
@@ -135,6 +117,7 @@ def _stop(pynvml: Any) -> None:
     """Close NVML, so that the next call opens it afresh."""
     global _started_in
     _started_in = None
+    _events.end(pynvml)
     with contextlib.suppress(pynvml.NVMLError):
         pynvml.nvmlShutdown()
 
@@ -146,106 +129,19 @@ def _card(pynvml: Any, index: int, only: str, values: Callable[[Any, Any], Gpu])
         card = _identity(pynvml, handle, index)
         if card["uuid"]:
             _known[card["uuid"]] = card
+            _events.watch(pynvml, handle, card["uuid"])
         return {**card, **values(pynvml, handle)} if _wanted(card, only) else _unread(card)
     except pynvml.NVMLError as error:
-        lost = error.value in (pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_RESET_REQUIRED)
         log.debug("GPU %d: %s", index, error)
-        return _unread(known) | ({"lost": True} if lost else {})
+        return _unread(known) | ({"lost": True} if asked.is_lost(pynvml, error) else {})
 
 
 def _identity(pynvml: Any, handle: Any, index: int) -> Gpu:
-    cuda = _ask(pynvml, pynvml.nvmlSystemGetCudaDriverVersion)
-    return {
-        "index": index,
-        "uuid": _ask(pynvml, lambda: pynvml.nvmlDeviceGetUUID(handle)),
-        "name": _ask(pynvml, lambda: pynvml.nvmlDeviceGetName(handle)),
-        "driver": _ask(pynvml, pynvml.nvmlSystemGetDriverVersion),
-        "cuda": None if cuda is None else f"{cuda // 1000}.{cuda % 1000 // 10}",
-    }
-
-
-def _values(pynvml: Any, handle: Any) -> Gpu:
-    """Every reading of one card. Raises NVMLError if the card is lost."""
-    ask = _asker(pynvml, handle)
-    return {
-        **_common(pynvml, handle),
-        "fan_percent": ask("nvmlDeviceGetFanSpeed"),
-        "pcie_tx_kbps": ask("nvmlDeviceGetPcieThroughput", with_=(pynvml.NVML_PCIE_UTIL_TX_BYTES,)),
-        "pcie_rx_kbps": ask("nvmlDeviceGetPcieThroughput", with_=(pynvml.NVML_PCIE_UTIL_RX_BYTES,)),
-        "ecc_errors_uncorrected": ask(
-            "nvmlDeviceGetTotalEccErrors", with_=(pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, pynvml.NVML_VOLATILE_ECC)
-        ),
-        "processes": _processes(
-            ask("nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetComputeRunningProcesses_v2"),
-            ask("nvmlDeviceGetGraphicsRunningProcesses", "nvmlDeviceGetGraphicsRunningProcesses_v2"),
-        ),
-    }
-
-
-def _gauges(pynvml: Any, handle: Any) -> Gpu:
-    """What is watched all the time. Raises NVMLError if the card is lost."""
-    ask = _asker(pynvml, handle)
-    encoder, decoder = ask("nvmlDeviceGetEncoderUtilization"), ask("nvmlDeviceGetDecoderUtilization")
-    video = {"utilization_encoder": encoder and encoder[0], "utilization_decoder": decoder and decoder[0]}
-    return _common(pynvml, handle) | video
-
-
-def _common(pynvml: Any, handle: Any) -> Gpu:
-    ask = _asker(pynvml, handle)
-    used = ask("nvmlDeviceGetUtilizationRates")
-    memory = _ask(  # the older call counts what the driver keeps for itself as used
-        pynvml,
-        lambda: pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2),
-        lambda: pynvml.nvmlDeviceGetMemoryInfo(handle),
-    )
-    throttle = ask("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")
-    return {
-        "utilization_gpu": used and used.gpu,
-        "utilization_memory": used and used.memory,
-        "memory_total_mib": memory and memory.total // 2**20,
-        "memory_used_mib": memory and memory.used // 2**20,
-        "temperature_c": ask("nvmlDeviceGetTemperature", with_=(pynvml.NVML_TEMPERATURE_GPU,)),
-        "power_w": _watts(ask("nvmlDeviceGetPowerUsage")),
-        "power_limit_w": _watts(ask("nvmlDeviceGetEnforcedPowerLimit", "nvmlDeviceGetPowerManagementLimit")),
-        "clock_sm_mhz": ask("nvmlDeviceGetClockInfo", with_=(pynvml.NVML_CLOCK_SM,)),
-        "clock_memory_mhz": ask("nvmlDeviceGetClockInfo", with_=(pynvml.NVML_CLOCK_MEM,)),
-        "throttle_reasons": None if throttle is None else [word for bit, word in THROTTLE_WORDS.items() if throttle & bit],
-    }
-
-
-def _asker(pynvml: Any, handle: Any) -> Callable[..., Any]:
-    """Gives the answer of the first of some functions, by name, that this library has and this card offers."""
-
-    def ask(*names: str, with_: tuple[Any, ...] = ()) -> Any:
-        calls = [getattr(pynvml, name) for name in names if hasattr(pynvml, name)]
-        return _ask(pynvml, *(lambda call=call: call(handle, *with_) for call in calls))
-
-    return ask
-
-
-def _ask(pynvml: Any, *calls: Callable[[], Any]) -> Any:
-    """The answer of the first call that the card offers, else None. A lost card's error passes."""
-    for call in calls:
-        try:
-            return call()
-        except pynvml.NVMLError as error:
-            if error.value in (pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_RESET_REQUIRED):
-                raise
-        except UnicodeDecodeError:  # a name that is not UTF-8
-            continue
-    return None
-
-
-def _watts(milliwatts: int | None) -> float | None:
-    return None if milliwatts is None else round(milliwatts / 1000, 1)
-
-
-def _processes(*lists: list[Any] | None) -> list[dict[str, int | None]] | None:
-    """Compute and graphics processes, each once; None if the card tells neither."""
-    if all(found is None for found in lists):
-        return None
-    by_pid = {process.pid: process.usedGpuMemory for found in lists for process in found or ()}
-    return [{"pid": pid, "memory_used_mib": None if size is None else size // 2**20} for pid, size in by_pid.items()]
+    """Who the card at this index is; only a card that has not been seen there is asked for more than its UUID."""
+    known = _known.get(asked.uuid(pynvml, handle) or "")
+    if known is None or known["index"] != index or None in known.values():
+        return asked.identity(pynvml, handle, index)
+    return known
 
 
 def _unread(card: Gpu) -> Gpu:

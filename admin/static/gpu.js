@@ -1,9 +1,9 @@
 // Draws the charts of the GPU page from /gpu/history: once whole, then only what is new, while the page is seen.
-const COLUMNS = ["load", "encoder", "decoder", "memory_used_mib", "temperature_c", "power_w", "power_limit_w", "clock_sm_mhz", "clock_memory_mhz"];
+const COLUMNS = ["load", "encoder", "decoder", "memory_used_mib", "temperature_c", "memory_temperature_c", "power_w", "power_limit_w", "clock_sm_mhz", "clock_memory_mhz"];
 const CHARTS = [
   {title: "Busy, %", lines: [["load", "GPU"], ["encoder", "encoder"], ["decoder", "decoder"]], most: 100},
   {title: "Memory, GiB", lines: [["memory_used_mib", "used"]], by: 1024, total: "memory_total_mib"},
-  {title: "Temperature, °C", lines: [["temperature_c", "core"]], least: 20, most: 90},
+  {title: "Temperature, °C", lines: [["temperature_c", "core"], ["memory_temperature_c", "memory"]], limit: "slow-down limit", least: 20, most: 90},
   {title: "Power, W", lines: [["power_w", "draw"], ["power_limit_w", "limit"]]},
   {title: "Clocks, MHz", lines: [["clock_sm_mhz", "processors"], ["clock_memory_mhz", "memory"]]},
 ];
@@ -58,15 +58,18 @@ function options(chart, box, group, most) {
     legend: {live: true},
     scales: {x: {time: true, range: () => [state.now - SPAN[range], state.now]}, y: {range: (plot, low, high) => [chart.least ?? 0, Math.max(most ?? chart.most ?? 0, high ?? 0, 1)]}},
     axes: [{...axis, space: 60, values: (plot, at) => at.map((one) => hour(one))}, {...axis, size: 48, space: 25}],
-    series: [{label: "at", value: (plot, at) => at ? hour(at, {second: "2-digit"}) : "now"}, ...chart.lines.map(([, label], n) => ({
-      label, stroke: strokes[n], width: 1.5, points: {show: false}, value: (plot, value, series, at) => said(at === null ? plot.data[series].at(-1) : value, chart),
+    series: [{label: "at", value: (plot, at) => at ? hour(at, {second: "2-digit"}) : "now"}, ...chart.lines.map(([, label, fixed], n) => ({
+      label, stroke: fixed ? resolved("--bad") : strokes[n], dash: fixed && [4, 4], width: fixed ? 1 : 1.5, points: {show: false}, value: (plot, value, series, at) => said(at === null ? plot.data[series].at(-1) : value, chart),
     }))],
     hooks: {draw: [marks]},
   };
 }
 
 const said = (value, chart) => value === null || value === undefined ? "n/a" : value.toFixed(chart.by ? 1 : 0);
-const data = (chart, card) => [card.at, ...chart.lines.map(([name]) => chart.by ? card[name].map((value) => value === null ? null : value / chart.by) : card[name])];
+const drawn = ([name, , fixed], card, by) => fixed ? card.at.map(() => fixed) : by ? card[name].map((value) => value === null ? null : value / by) : card[name];
+const data = (chart, card) => [card.at, ...chart.lines.map((line) => drawn(line, card, chart.by))];
+// With the limit of this card, if the chart shows one and the card names it.
+const limited = (chart, limit) => chart.limit && limit ? {...chart, lines: [...chart.lines, ["", chart.limit, Number(limit)]]} : chart;
 
 function draw() {
   for (const plot of plots) plot.plot.destroy();
@@ -75,7 +78,7 @@ function draw() {
     box.replaceChildren();
     const card = state.cards[box.dataset.card];
     if (!card?.at.length) continue;
-    const shown = CHARTS.filter((chart) => chart.lines.some(([name]) => card[name].some((value) => value !== null)));
+    const shown = CHARTS.filter((chart) => chart.lines.some(([name]) => card[name].some((value) => value !== null))).map((chart) => limited(chart, box.dataset.limit));
     const figures = shown.map((chart) => {  // all of them first: a column is as wide as it is beside the others
       const figure = document.createElement("figure"), title = document.createElement("figcaption");
       title.textContent = chart.title;

@@ -14,20 +14,20 @@ import requests
 
 from admin import gpu as page
 from jobqueue.samples import COLUMNS, samples_file
-from telemetry import gpu
+from telemetry.card import THROTTLE_WORDS
 from tests.admin.program import Admin, add_failed, running
 from tests.fakes import past
 from tests.patience import PATIENCE_S
 
 SECOND = {**past.CARD, "index": 1, "uuid": "GPU-2", "name": "NVIDIA L4"}
-LACKS = ("encoder", "decoder", "temperature_c", "memory_total_mib")
+LACKS = ("encoder", "decoder", "temperature_c", "memory_temperature_c", "memory_total_mib")
 DUMB = SECOND | {"lacks": LACKS, "temperature_c": None, "memory_total_mib": None, "processes": None, "throttle_reasons": None}
 
 
 @pytest.fixture(scope="module")
 def filled(admin: Admin) -> Admin:
     past.fill(samples_file(admin.data_dir), [past.CARD, DUMB])
-    admin.control.publish("poller", {"gpus": [past.CARD, DUMB]})
+    admin.control.publish("poller", {"gpus": [past.CARD, DUMB], "gpu_health": [past.HEALTH]})
     return admin
 
 
@@ -45,13 +45,16 @@ def told(admin: Admin, browser: requests.Session, query: str) -> dict[str, Any]:
 def test_each_card_is_told_in_figures(filled: Admin, browser: requests.Session) -> None:
     said = text(filled, browser, "/gpu")
     first, second = said.split("GPU 1 · NVIDIA L4")
-    assert "GPU 0 · NVIDIA GeForce RTX 3090 driver 580.159.03 CUDA 13.0 memory 24.0 GiB power limit 350 W fan 54 %" in first
+    assert "GPU 0 · NVIDIA GeForce RTX 3090 driver 580.159.03 CUDA 13.0 persistence on PCIe 4.0 x16 memory 24.0 GiB" in first
+    assert "memory 24.0 GiB power limit 350 W fan 54 %" in first
     assert "uncorrected ECC errors n/a" in first
     assert re.search(r"GPU busy 92 \d+ \d+ 9\d % video encoder \d+ \d+ \d+ 2\d %", first)
     assert re.search(r"memory used 11\.2 2\.\d \d\.\d 11\.2 GiB", first)
     assert re.search(r"1[34] % power cap: the power limit is reached", first)
     assert "pid 999999999 · hidden (a process id of the host) · 10.6 GiB" in first
+    assert re.search(r"memory temperature \d+ \d+ \d+ \d+ °C", first)
     assert "temperature n/a n/a n/a n/a °C" in second
+    assert "persistence n/a PCIe n/a memory n/a" in second
     assert "n/a: the driver does not say." in second
     assert "memory n/a" in second
 
@@ -109,6 +112,54 @@ def test_a_card_that_is_lost_and_a_past_that_is_broken_are_told_of(data_dir: Pat
         assert "NVIDIA L4 lost" in text(own, browser, "/")
 
 
+def told_of(admin: Admin, browser: requests.Session, **changes: Any) -> str:
+    """What the page says of the health of a card that differs so from a well one."""
+    card = past.CARD | {key: changes.pop(key) for key in tuple(changes) if key in past.CARD}
+    admin.control.publish("poller", {"gpus": [card], "gpu_health": [past.HEALTH | changes]})
+    return text(admin, browser, "/gpu").split("Health")[1].split("On this card now")[0]
+
+
+def test_the_health_of_a_card_is_told_in_words_with_what_to_do(data_dir: Path) -> None:
+    with running(data_dir) as own:
+        browser = own.log_in()
+        well = told_of(own, browser)
+        assert "To do" not in well
+        for words in (
+            "PCIe 4.0 x16: all that card and slot can do",
+            "ECC n/a; corrected ECC errors n/a, uncorrected ECC errors n/a",
+            "remapped rows 0",
+            "slows down at 93 °C, shuts down at 98 °C",
+            "last XID none: the driver has reported no error",
+        ):
+            assert words in well
+        assert "runs with 8 of 16 lanes. To do: copies to and from it" in told_of(own, browser, pcie_width=8)
+        assert "PCIe runs at 3.0 under load, where 4.0 is possible. To do" in told_of(own, browser, pcie_generation=3)
+        idle = told_of(own, browser, pcie_generation=1, utilization_gpu=0)
+        assert "PCIe 1.0 x16 while there is little to do, which saves power; 4.0 is possible" in idle
+        ecc = told_of(own, browser, ecc_enabled=True, ecc_errors_corrected=9, ecc_errors_uncorrected=2)
+        assert "ECC on; corrected ECC errors 9, uncorrected ECC errors 2. To do: its results may be wrong" in ecc
+        rows = {"correctable": 1, "uncorrectable": 2, "pending": True, "failed": False}
+        said = told_of(own, browser, remapped_rows=rows)
+        assert "remapped rows 3, 2 of them for errors that could not be corrected, and more wait for a new start. To do" in said
+        assert "have the card changed" in told_of(own, browser, remapped_rows=rows | {"failed": True})
+        pages = {"correctable": 4, "uncorrectable": 0, "pending": None}
+        assert "retired pages 4 " in told_of(own, browser, remapped_rows=None, retired_pages=pages)
+        assert "is 41 °C below its limit now" in told_of(own, browser, slowdown_c=None, shutdown_c=None, margin_c=41)
+        xid = told_of(own, browser, xid={"code": 79, "at": "2026-01-02T03:04:05.678Z"})
+        assert "last XID 79: the card has fallen off the bus" in xid
+        assert "( 2026-01-02 03:04:05 UTC ). To do: start the machine anew" in xid
+
+
+def test_health_that_is_not_known_is_said_to_be_so(data_dir: Path) -> None:
+    with running(data_dir) as own:
+        browser = own.log_in()
+        unknown = told_of(own, browser, **dict.fromkeys(set(past.HEALTH) - {"index", "uuid", "name"}))
+        for words in ("PCIe n/a", "ECC n/a", "remapped rows n/a", "temperature limits n/a", "last XID n/a"):
+            assert words in unknown
+        assert "0" not in unknown
+        assert "To do" not in unknown
+
+
 def test_odd_words_of_a_driver_are_words(data_dir: Path) -> None:
     odd = {**past.CARD, "name": "<script>alert(1)</script>\u202e\x1b[31m", "driver": "<b>", "throttle_reasons": ["<i>new</i>"]}
     with running(data_dir) as own:
@@ -123,7 +174,7 @@ def test_odd_words_of_a_driver_are_words(data_dir: Path) -> None:
 
 
 def test_every_reason_of_nvml_has_its_words() -> None:
-    assert set(page.REASONS) == set(gpu.THROTTLE_WORDS.values())
+    assert set(page.REASONS) == set(THROTTLE_WORDS.values())
 
 
 def test_a_process_is_named_where_it_can_be_seen(tmp_path: Path) -> None:

@@ -56,7 +56,9 @@ def say_well(admin: Admin) -> None:
     machine = {"ram_total_gb": 32.0, "ram_available_gb": 22.9, "disk_total_gb": 500, "disk_free_gb": 212.4}
     orchestrator = {"ok": True, "at": clock.utc(), "latency_ms": 92, "error": None}
     admin.control.publish("inference", {"engine": "musetalk", "model_loaded": True, "device": "cuda:0"})
-    admin.control.publish("poller", {"gpus": [CARD], "system_info": machine, "orchestrator": orchestrator, "claim": {}})
+    health = past.HEALTH | {"pcie_width": 8, "xid": {"code": 63, "at": clock.utc()}}
+    told = {"gpus": [CARD], "gpu_health": [health], "system_info": machine, "orchestrator": orchestrator, "claim": {}}
+    admin.control.publish("poller", told)
     admin.control.publish("uploader", {"store": "b2", "ok": True, "error": None})
 
 

@@ -31,6 +31,29 @@ CARD: dict[str, Any] = {
     "processes": [{"pid": 999_999_999, "memory_used_mib": 10900}],
 }
 
+#: How that card is, as the poller tells of it.
+HEALTH: dict[str, Any] = {
+    "index": 0,
+    "uuid": CARD["uuid"],
+    "name": CARD["name"],
+    "driver": "580.159.03",
+    "cuda": "13.0",
+    "persistence": True,
+    "pcie_generation": 4,
+    "pcie_width": 16,
+    "pcie_generation_max": 4,
+    "pcie_width_max": 16,
+    "ecc_enabled": None,
+    "ecc_errors_corrected": None,
+    "remapped_rows": {"correctable": 0, "uncorrectable": 0, "pending": False, "failed": False},
+    "retired_pages": None,
+    "slowdown_c": 93,
+    "shutdown_c": 98,
+    "margin_c": None,
+    "xid": None,
+    "xid_watched": True,
+}
+
 
 def row(card: dict[str, Any], n: int) -> list[Any]:
     """What a card did in the n-th second: jobs of two minutes with pauses, a little noise."""
@@ -44,6 +67,7 @@ def row(card: dict[str, Any], n: int) -> list[Any]:
         "memory_used_mib": 2000 + 9468 * busy,
         "memory_total_mib": card.get("memory_total_mib"),
         "temperature_c": 55 + 16 * busy + wave / 2,
+        "memory_temperature_c": 68 + 20 * busy + wave / 2,
         "power_w": 60 + 184 * busy + wave,
         "power_limit_w": card.get("power_limit_w"),
         "clock_sm_mhz": 300 + 1395 * busy,

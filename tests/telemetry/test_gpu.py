@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from settings import child_environment
-from telemetry import gpu
+from telemetry import card as asked
+from telemetry import xid
 from tests.fakes import nvml
 
 #: Answers each line of its input (the arguments of `readings` as JSON) with a line of readings.
@@ -99,15 +100,17 @@ def test_an_older_driver_is_asked_in_the_older_way(machine: Machine) -> None:
 
 def test_the_gauges_of_every_second_are_the_same_readings_and_the_video_engines_load(machine: Machine) -> None:
     machine.set({"count": 2, "utilization_gpu": 88, "utilization_encoder": 31, "utilization_decoder": 7, "1.throttle": 4,
+                 "0.memory_temperature_c": 84,
                  "1.unsupported": "nvmlDeviceGetEncoderUtilization,nvmlDeviceGetTemperature"})  # fmt: skip
     first, second = machine.read(function="gauges")
     whole = machine.read()[0]
     assert {key: first[key] for key in first if key in whole} == {key: whole[key] for key in whole if key in first}
-    assert set(first) == {*gpu.IDENTITY, *gpu.GAUGES}
+    assert set(first) == {*asked.IDENTITY, *asked.GAUGES}
     assert (first["utilization_encoder"], first["utilization_decoder"]) == (31, 7)
+    assert (first["memory_temperature_c"], second["memory_temperature_c"]) == (84, None)
     assert (second["utilization_encoder"], second["temperature_c"], second["throttle_reasons"]) == (None, None, ["power cap"])
     machine.set({"error": nvml.GPU_IS_LOST})
-    assert set(machine.read(function="gauges")[0]) == {*gpu.IDENTITY, *gpu.GAUGES}
+    assert set(machine.read(function="gauges")[0]) == {*asked.IDENTITY, *asked.GAUGES}
 
 
 def test_a_change_is_seen_at_the_next_look(machine: Machine) -> None:
@@ -173,3 +176,81 @@ def test_without_the_library_there_is_no_card(tmp_path: Path) -> None:
     machine = Machine({}, tmp_path / "gpu")
     assert machine.read() == []
     machine.process.communicate("")
+
+
+# ---- health ----------------------------------------------------------------------------------------------------------------
+
+NOT_IN_HEALTH = (*asked.IDENTITY, "xid", "xid_watched")
+
+
+def test_the_health_of_a_card_is_told_in_words_and_numbers(machine: Machine) -> None:
+    machine.set({"pcie_generation": 1, "pcie_width": 8, "persistence": 0, "ecc_errors_uncorrected": 3, "remapped": "2,1,1,0"})
+    (card,) = machine.read(function="health")
+    assert {key: value for key, value in card.items() if key not in NOT_IN_HEALTH} == {
+        "persistence": False, "pcie_generation": 1, "pcie_width": 8, "pcie_generation_max": 4, "pcie_width_max": 16,
+        "ecc_enabled": True, "ecc_errors_corrected": 3,
+        "remapped_rows": {"correctable": 2, "uncorrectable": 1, "pending": True, "failed": False}, "retired_pages": None,
+        "slowdown_c": 93, "shutdown_c": 98, "margin_c": 52,
+    }  # fmt: skip
+    assert (card["xid"], card["xid_watched"]) == (None, True)
+
+
+def test_an_older_card_tells_of_pages_instead_of_rows(machine: Machine) -> None:
+    machine.set({"retired": "3,1,1"})
+    (card,) = machine.read(function="health")
+    assert card["remapped_rows"] is None
+    assert card["retired_pages"] == {"correctable": 3, "uncorrectable": 1, "pending": True}
+    machine.set({"retired": "0,0,0", "unsupported": "nvmlDeviceGetRetiredPagesPendingStatus"})
+    assert machine.read(function="health")[0]["retired_pages"] == {"correctable": 0, "uncorrectable": 0, "pending": None}
+
+
+def test_health_that_a_card_does_not_offer_is_none_and_not_zero(machine: Machine) -> None:
+    functions = ["PersistenceMode", "CurrPcieLinkGeneration", "CurrPcieLinkWidth", "MaxPcieLinkGeneration", "EccMode"]
+    functions += ["MaxPcieLinkWidth", "TotalEccErrors", "RemappedRows", "RetiredPages", "TemperatureThreshold"]
+    functions += ["MarginTemperature", "FieldValues"]
+    refused = ",".join(["nvmlDeviceRegisterEvents", *("nvmlDeviceGet" + name for name in functions)])
+    machine.set({"unsupported": refused})
+    (card,) = machine.read(function="health")
+    assert {key for key, value in card.items() if value is not None} == {*asked.IDENTITY, "xid_watched"}
+    assert card["xid_watched"] is False
+
+
+def test_a_lost_card_has_no_health_but_its_last_report(machine: Machine) -> None:
+    machine.set({"count": 2})
+    machine.read(function="health")
+    machine.set({"count": 2, "1.xids": "79", "1.error": nvml.GPU_IS_LOST})
+    assert [card.get("lost") for card in machine.read()] == [None, True]  # it is asked first by whoever is at it
+    first, second = machine.read(function="health")
+    assert (first["xid"], first["pcie_width"], second["pcie_width"], second["xid"]["code"]) == (None, 16, None, 79)
+    assert set(second) == set(first) == {*asked.IDENTITY, *asked.HEALTH, "xid", "xid_watched"}
+
+
+def test_only_the_newest_report_is_kept_and_none_from_before_the_first_look(machine: Machine) -> None:
+    machine.set({"xids": "13"})
+    assert machine.read(function="health")[0]["xid"] is None
+    machine.set({"xids": "13,43,31"})
+    machine.read(function="gauges")
+    report = machine.read(function="health")[0]["xid"]
+    assert report["code"] == 31
+    assert report["at"].endswith("Z")
+    assert machine.read(function="health")[0]["xid"] == report
+
+
+def test_a_card_that_was_reset_is_watched_again(machine: Machine) -> None:
+    machine.read()
+    machine.set({"error": nvml.GPU_IS_LOST})
+    machine.read()
+    machine.set({})
+    assert machine.read(function="health")[0]["xid_watched"]
+    machine.set({"xids": "45"})
+    assert machine.read(function="health")[0]["xid"]["code"] == 45
+
+
+def test_every_report_has_words_also_an_unknown_one() -> None:
+    known = (13, 31, 43, 45, 48, 62, 63, 64, 74, 79, 92, 94, 95, 119, 120)
+    assert set(known) <= set(xid.MEANINGS)
+    for code in (*xid.MEANINGS, 9999):
+        said = xid.meaning(code)
+        assert said.said
+        assert said.do
+    assert [code for code in known if xid.meaning(code).harmless] == [13, 31, 43, 45]

@@ -5,13 +5,16 @@
  *   unsupported A,B  these functions answer 3 (not supported)
  *   delay_ms N       every call about the card takes N ms
  *   processes P:M,…  process ids, and the MiB that each uses (-: not known)
+ *   remapped C,U,P,F rows remapped for errors that could be corrected or not, whether some wait, whether some could not be
+ *   retired S,D,P    pages retired, by kind of error, and whether some wait; a card has either these or remapped rows
+ *   xids X,Y,…       what the driver reports; each is given once, as soon as it stands there: a list only grows
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { OK = 0, UNINITIALIZED = 1, INVALID = 2, NOT_SUPPORTED = 3, TOO_SMALL = 7 };
+enum { OK = 0, UNINITIALIZED = 1, INVALID = 2, NOT_SUPPORTED = 3, TOO_SMALL = 7, TIMEOUT = 10 };
 typedef unsigned int u32;
 typedef unsigned long long u64;
 static int started;
@@ -199,4 +202,121 @@ int nvmlDeviceGetGraphicsRunningProcesses_v3(void *handle, u32 *count, struct pr
     (void)processes;
     *count = 0;
     return ask(handle, "nvmlDeviceGetGraphicsRunningProcesses_v3");
+}
+
+/* ---- health: what hardly ever changes ---------------------------------------------------------------------------------- */
+
+NUMBER(nvmlDeviceGetPersistenceMode, u32, "persistence", 1)
+NUMBER(nvmlDeviceGetCurrPcieLinkGeneration, u32, "pcie_generation", 4)
+NUMBER(nvmlDeviceGetMaxPcieLinkGeneration, u32, "pcie_generation_max", 4)
+NUMBER(nvmlDeviceGetCurrPcieLinkWidth, u32, "pcie_width", 16)
+NUMBER(nvmlDeviceGetMaxPcieLinkWidth, u32, "pcie_width_max", 16)
+
+int nvmlDeviceGetEccMode(void *handle, u32 *now, u32 *after_reset) {
+    int error = ask(handle, "nvmlDeviceGetEccMode");
+    if (!error) *now = *after_reset = (u32)number(card_of(handle), "ecc_enabled", 1);
+    return error;
+}
+int nvmlDeviceGetTemperatureThreshold(void *handle, int threshold, u32 *celsius) {
+    int error = ask(handle, "nvmlDeviceGetTemperatureThreshold");
+    if (!error) *celsius = (u32)(threshold ? number(card_of(handle), "slowdown_c", 93) : number(card_of(handle), "shutdown_c", 98));
+    return error;
+}
+struct margin { u32 version; int celsius; };
+int nvmlDeviceGetMarginTemperature(void *handle, struct margin *margin) {
+    int error = ask(handle, "nvmlDeviceGetMarginTemperature");
+    if (!error) margin->celsius = (int)number(card_of(handle), "margin_c", 52);
+    return error;
+}
+/* The nth number of a list like "1,0,1". */
+static u32 part(const char *list, int n) {
+    while (n-- && (list = strchr(list, ','))) list++;
+    return list ? (u32)atoi(list) : 0;
+}
+int nvmlDeviceGetRemappedRows(void *handle, u32 *corrected, u32 *uncorrected, u32 *pending, u32 *failed) {
+    int error = ask(handle, "nvmlDeviceGetRemappedRows");
+    const char *rows = text(card_of(handle), "remapped", "0,0,0,0");
+    if (error) return error;
+    if (text(card_of(handle), "retired", NULL)) return NOT_SUPPORTED;
+    *corrected = part(rows, 0), *uncorrected = part(rows, 1), *pending = part(rows, 2), *failed = part(rows, 3);
+    return OK;
+}
+int nvmlDeviceGetRetiredPages(void *handle, int cause, u32 *count, u64 *addresses) {
+    int error = ask(handle, "nvmlDeviceGetRetiredPages");
+    const char *pages = text(card_of(handle), "retired", NULL);
+    u32 found, room = *count;
+    if (error) return error;
+    if (!pages) return NOT_SUPPORTED;
+    *count = found = part(pages, cause);
+    if (room < found || !addresses) return found ? TOO_SMALL : OK;
+    while (found--) addresses[found] = 0x1000ull * (found + 1);
+    return OK;
+}
+int nvmlDeviceGetRetiredPagesPendingStatus(void *handle, u32 *pending) {
+    int error = ask(handle, "nvmlDeviceGetRetiredPagesPendingStatus");
+    const char *pages = text(card_of(handle), "retired", NULL);
+    if (error) return error;
+    if (!pages) return NOT_SUPPORTED;
+    *pending = part(pages, 2);
+    return OK;
+}
+/* Of the numbered values this library knows the memory's temperature alone. */
+enum { MEMORY_TEMP = 82, UNSIGNED_INT = 1 };
+struct field { u32 id, scope; long long timestamp, latency_us; u32 type; int error; union { double d; u32 u; u64 ull; } value; };
+int nvmlDeviceGetFieldValues(void *handle, int count, struct field *fields) {
+    int error = ask(handle, "nvmlDeviceGetFieldValues");
+    const char *memory = text(card_of(handle), "memory_temperature_c", NULL);
+    if (error) return error;
+    for (int n = 0; n < count; n++) {
+        fields[n].type = UNSIGNED_INT;
+        fields[n].error = fields[n].id == MEMORY_TEMP && memory ? OK : NOT_SUPPORTED;
+        fields[n].value.u = memory ? (u32)atoi(memory) : 0;
+    }
+    return OK;
+}
+
+/* ---- events ------------------------------------------------------------------------------------------------------------ */
+
+enum { CARDS = 16, XID_EVENT = 8 };
+struct set { int watched[CARDS], given[CARDS]; };
+struct event { void *device; u64 type, data; u32 gpu_instance, compute_instance; };
+
+/* How many reports stand there, and the nth of them. */
+static int reports(int card, int n, u64 *code) {
+    char list[1024], *rest = list, *one;
+    int found = 0;
+    snprintf(list, sizeof list, "%s", text(card, "xids", ""));
+    while ((one = strsep(&rest, ",")) && *one)
+        if (found++ == n) *code = strtoull(one, NULL, 10);
+    return found;
+}
+int nvmlEventSetCreate(struct set **set) {
+    if (!started) return UNINITIALIZED;
+    *set = calloc(1, sizeof **set);
+    return OK;
+}
+int nvmlEventSetFree(struct set *set) {
+    if (!started) return UNINITIALIZED;
+    free(set);
+    return OK;
+}
+int nvmlDeviceRegisterEvents(void *handle, u64 types, struct set *set) {
+    int error = ask(handle, "nvmlDeviceRegisterEvents"), card = card_of(handle);
+    u64 code;
+    if (error || !(types & XID_EVENT)) return error ? error : INVALID;
+    set->watched[card] = 1;
+    set->given[card] = reports(card, -1, &code); /* what was reported before is not told */
+    return OK;
+}
+int nvmlEventSetWait_v2(struct set *set, struct event *event, u32 timeout_ms) {
+    u64 code = 0;
+    if (!started) return UNINITIALIZED;
+    for (int card = 0; card < CARDS; card++)
+        if (set->watched[card] && reports(card, set->given[card], &code) > set->given[card]) {
+            *event = (struct event){(void *)(size_t)(card + 1), XID_EVENT, code, ~0u, ~0u};
+            set->given[card]++;
+            return OK;
+        }
+    usleep(timeout_ms * 1000);
+    return TIMEOUT;
 }
