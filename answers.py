@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import supervision
-from jobqueue.job import FINISHED, Event, Job
+from jobqueue.job import FINISHED, Event, Job, Report
 from operations import Operator
 from settings import Settings
 
@@ -77,9 +77,9 @@ def summary(job: Job) -> dict[str, Any]:
     }
 
 
-def detail(job: Job, history: list[Event]) -> dict[str, Any]:
-    """A job with all that is known of it."""
-    return {**asdict(job), "history": [asdict(event) for event in history]}
+def detail(job: Job, history: list[Event], reports: list[Report]) -> dict[str, Any]:
+    """A job with all that is known of it; what happened and what was said of it, oldest first."""
+    return {**asdict(job), "history": [asdict(event) for event in history], "reports": [asdict(one) for one in reports]}
 
 
 def started(settings: Settings) -> dict[str, Any]:

@@ -109,7 +109,8 @@ def job_log(job_id: str) -> dict[str, Any]:
 
 @get("/jobs/<path:job_id>")
 def job(job_id: str) -> dict[str, Any]:
-    return answers.detail(known(job_id), operator().outbox.history(job_id))
+    outbox = operator().outbox
+    return answers.detail(known(job_id), outbox.history(job_id), outbox.reports(job_id))
 
 
 @get("/gpu")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +13,7 @@ from admin import draw, files, hints, logs, words
 from admin.live import settled
 from jobqueue import clock, glance
 from jobqueue.job import FINISHED, Event, Job
+from jobqueue.samples import COARSE_S, Samples
 
 #: The newest lines of the log that the page has.
 LOG_LINES = 200
@@ -19,9 +22,10 @@ POINTS = 60
 
 
 def marks(job: Job) -> tuple[Any, ...]:
-    """What may change beside a move: how far it is, which files are there, the newest frame."""
-    data_dir = flask.current_app.extensions["worker"].settings.data_dir
-    return (job.updated_at, files.frame(data_dir, job), files.present(data_dir, job))
+    """What may change beside a move: how far it is, what was told of it, which files are there, the newest frame."""
+    worker = flask.current_app.extensions["worker"]
+    data_dir, told = worker.settings.data_dir, glance.told(worker.queue.database, job.id)
+    return (job.updated_at, told, files.frame(data_dir, job), files.present(data_dir, job))
 
 
 def seen(job: Job) -> dict[str, Any]:
@@ -40,13 +44,25 @@ def seen(job: Job) -> dict[str, Any]:
         "files": files.present(data_dir, job),
         "frame": files.frame(data_dir, job),
         "size": words.picture_size(job),
-        "reports": [event for event in events if event.ends],
+        "ends": [event for event in events if event.ends],
+        "reports": worker.outbox.reports(job.id)[::-1],
+        "nobody_waits": job.source == "local" or worker.settings.orchestrator_url is None,
         "left": words.left_s(job, now),
         "log": logs.of_job(data_dir / "logs", job.id, worker.mask, LOG_LINES),
+        "price": worker.settings.PRICE_PER_HOUR,
+        "curl": _as_curl(job, worker.settings.HTTP_PORT),
         "acts": glance.acts(database, job.id),
-        "gpu": _gpu(worker.samples, job, newest, now),
+        "gpu": _gpu(worker, job, newest, now),
         "hints": hints,
     }
+
+
+def _as_curl(job: Job, port: int) -> dict[str, Any]:
+    """The command that hands in the same job, its links as they may be shown; whether that took anything away from them."""
+    fields = {name: words.masked(value) if name.endswith("_url") else value for name, value in job.inputs.items()}
+    sent = {"musetalk_job_id": f"{job.id}-again", **fields, **({"params": job.params} if job.params else {})}
+    text = f"curl http://127.0.0.1:{port}/generate -H 'Content-Type: application/json' \\\n  -d {shlex.quote(json.dumps(sent))}"
+    return {"text": text, "masked": any(fields[name] != value for name, value in job.inputs.items())}
 
 
 def _earlier(events: list[Event], round_: int) -> list[Event]:
@@ -54,12 +70,20 @@ def _earlier(events: list[Event], round_: int) -> list[Event]:
     return [event for event in events if event.round < round_ and event.state in FINISHED]
 
 
-def _gpu(samples: Any, job: Job, events: list[Event], now: str) -> list[dict[str, Any]]:
+def _gpu(worker: Any, job: Job, events: list[Event], now: str) -> list[dict[str, Any]]:
     """What each card did while the job was on it; nothing if that is longer ago than what is kept."""
     if not job.started_at:
         return []
     ends = [event.at for event in events if event.state in ("generated", *FINISHED)]
     since, until = (datetime.fromisoformat(at).timestamp() for at in (job.started_at, ends[0] if ends else now))
+    # a day's samples are read for this: while the job runs every few seconds, then never again
+    mark = (since, until if ends else until // COARSE_S)
+    found: list[dict[str, Any]] = worker.seen.settled(f"gpu {job.id}", mark, lambda: _cards(worker.samples, since, until))
+    return found
+
+
+def _cards(samples: Samples, since: float, until: float) -> list[dict[str, Any]]:
+    """The same between two wall times, s."""
     step = max(1, int((until - since) / POINTS))
     step = step if step < 10 else step // 10 * 10
     found = []

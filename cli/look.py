@@ -9,13 +9,15 @@ import click
 import answers
 from cli.answer import Worker, not_found, open_worker, say, with_json
 from cli.logs import logs
-from jobqueue.job import FINISHED, STAGES, Event, Job
+from jobqueue.job import FINISHED, STAGES, Event, Job, Report
 
 __all__ = ["audit", "jobs", "logs", "status"]
 
 STATES = (*(state for stage in STAGES for state in (stage.waiting, stage.working)), *sorted(FINISHED))
 #: How old a program's last word may be before it is not taken for the present any more, in seconds.
 STALE_S = 30.0
+#: The newest reports of a job that are shown; --json has all that are kept.
+REPORTS = 10
 
 
 @click.command()
@@ -33,7 +35,7 @@ def status(as_json: bool) -> None:
 @click.option("-n", "limit", default=20, show_default=True, type=click.IntRange(1, 1000), help="How many at the most.")
 @with_json
 def jobs(job_id: str | None, state: tuple[str, ...], limit: int, as_json: bool) -> None:
-    """The newest jobs, or one job with its history."""
+    """The newest jobs, or one job with its history and what was reported of it."""
     worker = open_worker()
     if job_id is not None:
         _one(worker, job_id, as_json)
@@ -57,8 +59,8 @@ def audit(text: str, limit: int, as_json: bool) -> None:
 
 def _one(worker: Worker, job_id: str, as_json: bool) -> None:
     job = worker.operator.queue.get(job_id) or not_found(job_id)
-    history = worker.operator.outbox.history(job_id)
-    say(_detail(job, history), answers.detail(job, history), as_json)
+    history, reports = worker.operator.outbox.history(job_id), worker.operator.outbox.reports(job_id)
+    say(_detail(job, history, reports), answers.detail(job, history, reports), as_json)
 
 
 def _line(job: Job) -> str:
@@ -70,14 +72,23 @@ def _summary_line(job: dict[str, Any]) -> str:
     return f"{job['id']:<32} {job['state']:<10} {job['created_at']}  {how}".rstrip()
 
 
-def _detail(job: Job, history: list[Event]) -> str:
+def _detail(job: Job, history: list[Event], reports: list[Report]) -> str:
     summary = answers.summary(job) | {"round": job.round, "inputs": job.inputs, "params": job.params, "result": job.result}
     lines = [f"{name:<12} {value}" for name, value in summary.items() if value not in (None, {}, "")]
     if job.error:
         lines += [f"  {name:<10} {value}" for name, value in job.error.items() if name != "stack_trace" and value]
     lines.append("history")
     lines += [f"  {event.at}  {event.state:<10} {_event_words(event)}".rstrip() for event in history]
+    if reports:
+        lines.append("reports" + (f" (the newest {REPORTS} of {len(reports)})" if len(reports) > REPORTS else ""))
+    lines += ["  " + _report_line(report) for report in reports[-REPORTS:]]
     return "\n".join(lines)
+
+
+def _report_line(report: Report) -> str:
+    progress = "" if report.progress is None else f" {report.progress:.0%}"
+    said = f"{report.said}{progress} {report.phase or ''}".rstrip()
+    return f"{report.at}  {report.place:<8} {said:<26} {report.status or '-':>3}  {report.took_ms:>6.0f} ms  {report.words}"
 
 
 def _event_words(event: Event) -> str:

@@ -103,6 +103,10 @@ class Database:
                     raise
             time.sleep(random.uniform(0.01, 0.2))  # noqa: S311 - jitter, not a secret
 
+    def try_write(self, statements: Callable[[apsw.Connection], object]) -> None:
+        """`write` for what may be lost: not synced, not tried again, and never at the price of the reserve. Raises ERRORS."""
+        self._write_once(statements, False, time.monotonic() + self._patience_s)
+
     def close(self) -> None:
         """Close this thread's connections."""
         for name in ("durable", "quick"):

@@ -28,6 +28,7 @@ POINTS = (
     "upload.after_sidecar",
     "upload.after_commit",
     "report.before_post",
+    "report.before_note",
     "report.after_answer",
     "report.after_commit",
     "janitor.before_remove",

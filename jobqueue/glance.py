@@ -50,6 +50,8 @@ select event.job, event.state, event.at from event join (
 
 ACTS = "select * from audit where target = ? order by id desc limit 20"
 
+TOLD = "select max(id) as newest from report where job = ?"
+
 ENDED = "select state, count(*) as n from job indexed by job_finished where finished_at >= ? group by state"
 
 
@@ -114,6 +116,12 @@ def usual(database: Database, engine: str) -> dict[str, float]:
                 one[name] = one.get(name, 0.0) + seconds
     states = {state for one in spent.values() for state in one}
     return {state: statistics.median(one.get(state, 0.0) for one in spent.values()) for state in states}
+
+
+def told(database: Database, job_id: str) -> int | None:
+    """A mark that changes with each report of a job that is noted."""
+    newest: int | None = database.read(TOLD, job_id)[0]["newest"]
+    return newest
 
 
 def acts(database: Database, job_id: str) -> list[Row]:

@@ -130,6 +130,27 @@ class Event:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Report:
+    """What was said of a job to the orchestrator, once, and what came of it."""
+
+    job: str
+    round: int
+    #: Where it was sent: progress, or status (of a buffer).
+    place: str
+    #: running, or how it ended as the orchestrator is told: succeeded or failed.
+    said: str
+    #: 0 to 1; it and the phase are None where none is said.
+    progress: float | None
+    phase: str | None
+    #: HTTP; None if there was no answer.
+    status: int | None
+    #: The beginning of the answer, or why there was none; without secrets, fit to be shown.
+    words: str
+    took_ms: float
+    at: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class NewJob:
     """A job as it arrives, checked by `jobqueue.intake`. `error`: why it cannot be run; it is added as failed then."""
 

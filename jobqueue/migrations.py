@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 APPLICATION_ID = 0x47505557  # "GPUW"
 #: Steps from version n to n + 1; a step is never changed once released.
-STEPS = (Path(__file__).with_name("schema.sql"), Path(__file__).with_name("listing.sql"))
+STEPS = tuple(Path(__file__).with_name(name) for name in ("schema.sql", "listing.sql", "reports.sql"))
 VERSION = len(STEPS)
 
 

@@ -1,18 +1,43 @@
-"""The events of jobs, as history for the page and as the outbox for the poller.
+"""The events of jobs, as history for the page and as the outbox for the poller; and each try to tell the orchestrator of them.
 
 A terminal event is in the outbox until somebody has acknowledged it (`sent_at`), through restarts of anything. A job's
-files may go only after that.
+files may go only after that. The tries are for people to read: nothing is decided by them.
 """
 
 from __future__ import annotations
 
+import logging
+from dataclasses import asdict
+
+import apsw
+
 from jobqueue import clock
-from jobqueue.database import Database
-from jobqueue.job import Event, Job, job_from_row
+from jobqueue.database import ERRORS, Database
+from jobqueue.job import Event, Job, Report, job_from_row
+
+log = logging.getLogger(__name__)
+
+#: Reports that are kept of one round of a job, the first and the newest: of its end, and while it runs.
+MOST_OF_END, MOST_OF_RUN = 200, 50
+#: Reports of running jobs are kept as long as they are among so many of all jobs: about 4 MB.
+MOST_RUNNING = 20_000
 
 _DUE = """
 select * from event where sent_at is null and ends and not_before <= ?
 order by not_before, id limit ?"""
+
+_KEEP = """
+insert into report (job, round, place, said, progress, phase, status, words, took_ms, at)
+values (:job, :round, :place, :said, :progress, :phase, :status, :words, :took_ms, :at)"""
+
+_SAME = "select id from report where job = :job and round = :round and ends = :ends"
+_THIN = f"""
+delete from report where job = :job and round = :round and ends = :ends
+    and id > ({_SAME} order by id limit 1) and id <= ({_SAME} order by id desc limit 1 offset :most - 1)"""  # noqa: S608 - ours
+_TRIM = "delete from report indexed by report_running where not ends and id <= last_insert_rowid() - :all"
+
+_REPORTS = """
+select job, round, place, said, progress, phase, status, words, took_ms, at from report where job = ? order by id"""
 
 
 class Outbox:
@@ -49,6 +74,24 @@ class Outbox:
     def history(self, job_id: str) -> list[Event]:
         """Every change of state of a job, oldest first."""
         return [Event(**row) for row in self.database.read("select * from event where job = ? order by id", job_id)]
+
+    def keep(self, report: Report) -> None:
+        """Note a try. It is dropped if the queue cannot be written: no report may wait for its note."""
+        ends = report.said != "running"
+        values = asdict(report) | {"ends": ends, "most": MOST_OF_END if ends else MOST_OF_RUN, "all": MOST_RUNNING}
+
+        def statements(connection: apsw.Connection) -> None:
+            for sql in (_KEEP, _TRIM, _THIN):
+                connection.execute(sql, values)
+
+        try:
+            self.database.try_write(statements)
+        except ERRORS as error:
+            log.warning("what was said of job %.200s could not be noted: %s", report.job, error)
+
+    def reports(self, job_id: str) -> list[Report]:
+        """What was said of a job to the orchestrator, as far as it is kept, oldest first."""
+        return [Report(**row) for row in self.database.read(_REPORTS, job_id)]
 
     def ended(self, after: int | None) -> tuple[int, list[tuple[str, str]]]:
         """Engine and state of each end of a job since the event `after` (None: nothing yet), and the newest event's id."""

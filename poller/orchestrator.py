@@ -18,6 +18,8 @@ from urllib.parse import quote
 import requests
 from urllib3.exceptions import HTTPError
 
+from support.text import plain
+
 log = logging.getLogger(__name__)
 
 #: How long a call may take in all, in seconds: well under the 30 s after which a silent worker is given up.
@@ -26,6 +28,8 @@ TIMEOUT_S = 10.0
 LARGEST_ANSWER_BYTES = 1024 * 1024
 #: Calls left behind that may live on at the same time; above that a call fails at once.
 MOST_LEFT_BEHIND = 24
+#: The most of what an answer says that is kept, and that goes into one line of a log, in characters.
+LONGEST_WORDS, LONGEST_LINE = 300, 160
 
 #: Where running jobs of each engine are reported.
 _PROGRESS_PATHS = {"musetalk": "/internal/jobs/{}/progress", "fastwan": "/internal/videogen/jobs/{}/progress"}
@@ -41,13 +45,22 @@ class Answer:
             down: no answer, a 5xx, a redirect, or something that is not what was asked for.
     status  the HTTP status, None without an answer
     body    the JSON object of an ok answer; empty if it held none
-    text    one short line for logs and pages: what went wrong, or "200"
+    words   the beginning of what it said, on one line, or why there was no answer; without the key, fit to be shown
+    took_ms from the call to the end of the answer
     """
 
     kind: Kind
     status: int | None = None
     body: dict[str, Any] = field(default_factory=dict)
-    text: str = ""
+    words: str = ""
+    took_ms: float = 0.0
+
+    @property
+    def text(self) -> str:
+        """One short line for logs and pages: what went wrong, or "200"."""
+        if self.status is None:
+            return self.words
+        return str(self.status) if self.kind == "ok" else f"HTTP {self.status}: {self.words[:LONGEST_LINE]}"
 
 
 class Orchestrator:
@@ -74,25 +87,26 @@ class Orchestrator:
     def _post(self, path: str, body: dict[str, Any], key: str | None = None, must_be_json: bool = False) -> Answer:
         self._left_behind = [thread for thread in self._left_behind if thread.is_alive()]
         if len(self._left_behind) >= MOST_LEFT_BEHIND:
-            return Answer(kind="down", text=f"{len(self._left_behind)} earlier calls still hang")
+            return Answer(kind="down", words=f"{len(self._left_behind)} earlier calls still hang")
         answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
-        session, deadline = self._session, time.monotonic() + self._timeout_s
+        session, began = self._session, time.monotonic()
         request = self._request(path, body, key)
-        arguments = (answers, session, request, deadline, self._timeout_s, must_be_json)
+        arguments = (answers, session, request, began + self._timeout_s, self._timeout_s, must_be_json)
         call = threading.Thread(target=_send_and_put, args=arguments, name="call", daemon=True)
         call.start()
         try:
-            return self._masked(answers.get(timeout=self._timeout_s))
+            answer = answers.get(timeout=self._timeout_s)
         except queue.Empty:
             self._left_behind.append(call)
             self._session = self._new_session()  # the old one's connections may all be in the hands of hanging calls
-            return Answer(kind="down", text=f"no answer within {self._timeout_s:g} s")
+            answer = Answer(kind="down", words=f"no answer within {self._timeout_s:g} s")
+        took_ms = round(1000 * (time.monotonic() - began), 1)
+        return replace(answer, words=self._fit(answer.words), took_ms=took_ms)
 
-    def _masked(self, answer: Answer) -> Answer:
-        """An error page may repeat the request, and its text goes to logs and to the queue."""
-        if self._api_key and self._api_key in answer.text:
-            return replace(answer, text=answer.text.replace(self._api_key, "••••"))
-        return answer
+    def _fit(self, words: str) -> str:
+        """An error page may repeat the request, or hold orders to a terminal, and its text goes to logs and to the queue."""
+        known = words.replace(self._api_key, "••••") if self._api_key else words
+        return plain(known)[:LONGEST_WORDS]
 
     def _request(self, path: str, body: dict[str, Any], key: str | None) -> requests.PreparedRequest:
         prepared = requests.Request("POST", self._base_url + "/", data=json.dumps(body).encode()).prepare()
@@ -129,7 +143,7 @@ def _send(
             content = _read(response, deadline)
             return _answer(response.status_code, content, response.headers.get("Location"), must_be_json)
     except (requests.RequestException, HTTPError, OSError, ValueError) as error:
-        return Answer(kind="down", text=_cause(error))
+        return Answer(kind="down", words=_cause(error))
 
 
 def _read(response: requests.Response, deadline: float) -> bytes:
@@ -148,12 +162,12 @@ def _answer(status: int, content: bytes, location: str | None, must_be_json: boo
     if 200 <= status < 300:
         body = _object(content)
         if body is None and must_be_json:
-            return Answer(kind="down", status=status, text=f"HTTP {status}, but not a JSON object: {_excerpt(content)}")
-        return Answer(kind="ok", status=status, body=body or {}, text=str(status))
+            return Answer(kind="down", status=status, words=f"not a JSON object: {_line(content)}")
+        return Answer(kind="ok", status=status, body=body or {}, words=_line(content))
     if 300 <= status < 400:
-        return Answer(kind="down", status=status, text=f"HTTP {status}: it redirects to {_place(location)}")
+        return Answer(kind="down", status=status, words=f"it redirects to {_place(location)}")
     kind: Kind = "gone" if status in (404, 409, 410) else "refused" if 400 <= status < 500 else "down"
-    return Answer(kind=kind, status=status, text=f"HTTP {status}: {_excerpt(content)}")
+    return Answer(kind=kind, status=status, words=_line(content))
 
 
 def _object(content: bytes) -> dict[str, Any] | None:
@@ -169,9 +183,9 @@ def _place(location: str | None) -> str:
     return (location or "nowhere").split("?")[0][:100]
 
 
-def _excerpt(content: bytes) -> str:
-    """The beginning of an error page, on one line."""
-    return " ".join(content[:400].decode(errors="replace").split())[:160] or "no text"
+def _line(content: bytes) -> str:
+    """All of an answer on one line; it is cut only when the key has been taken out of it."""
+    return " ".join(content.decode(errors="replace").split()) or "no text"
 
 
 def _cause(error: BaseException) -> str:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from jobqueue import clock, faults
 from jobqueue.database import ERRORS
-from jobqueue.job import Event, Job
+from jobqueue.job import Event, Job, Report
 from jobqueue.outbox import Outbox
 from jobqueue.queue import Queue
 from poller import pause, words
@@ -33,6 +33,9 @@ MOST_IN_A_ROW = 8
 LONGEST_ID = 4000
 #: How long after SIGTERM ends of jobs are still sent, in seconds.
 FLUSH_S = 5.0
+
+#: Where a report is sent: of its own kind of job, or of a buffer's.
+Place = Literal["progress", "status"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,20 +106,20 @@ class Reporting:
 
     def _tell_end(self, event: Event, job: Job) -> bool:
         """Send one end to all who must know. False if it must be sent again."""
-        listeners = self._listeners(job)
-        if not listeners:
+        orchestrator = self._orchestrator
+        if orchestrator is None or job.source == "local":
             self._outbox.sent(event, "nobody to tell")
             return True
         faults.point("report.before_post")
-        texts, missing = [], False
+        bodies, texts, missing = self._bodies(job), [], False
         with self._talking:
-            for name, tell in listeners:
-                if (event.id, name) in self._half_told:
+            for place, body in bodies:
+                if (event.id, place) in self._half_told:
                     continue
-                answer = tell()
-                texts.append(f"{name}: {answer.text}")
+                answer = self._post(orchestrator, place, job, body)
+                texts.append(f"{place}: {answer.text}")
                 if settled(answer, job):
-                    self._half_told.add((event.id, name))
+                    self._half_told.add((event.id, place))
                 else:
                     missing = True
         if missing:
@@ -125,7 +128,7 @@ class Reporting:
         faults.point("report.after_answer")
         self._outbox.sent(event, "; ".join(texts))
         faults.point("report.after_commit")
-        self._half_told -= {(event.id, name) for name, _ in listeners}
+        self._half_told -= {(event.id, place) for place, _ in bodies}
         self._failing = ""
         log.info("the end of job %.200s is acknowledged: %s (%s)", job.id, job.state, "; ".join(texts))
         return True
@@ -137,18 +140,37 @@ class Reporting:
             log.warning("the end of job %.200s (%s) was not taken, and is kept until it is: %s", job.id, job.state, text)
             self._failing = text
 
-    def _listeners(self, job: Job) -> list[tuple[str, Callable[[], Answer]]]:
-        """Whom the end of a job must reach."""
-        orchestrator = self._orchestrator
-        if orchestrator is None or job.source == "local":
-            return []
+    def _bodies(self, job: Job) -> list[tuple[Place, dict[str, Any]]]:
+        """Where the end of a job must be told, and in what words."""
         gpu_class = self._news.gpu_class
-        found: list[tuple[str, Callable[[], Answer]]] = []
-        buffer_job_id = job.buffer_job_id
-        if job.source == "buffer" and buffer_job_id is not None:
-            found.append(("status", lambda: orchestrator.buffer_status(buffer_job_id, words.buffer_ended(job, gpu_class))))
-        body = words.ended(job, self._identity, gpu_class)
-        return [*found, ("progress", lambda: orchestrator.progress(job.engine, job.id, body))]
+        told: tuple[Place, dict[str, Any]] = ("progress", words.ended(job, self._identity, gpu_class))
+        if job.source == "buffer" and job.buffer_job_id is not None:
+            return [("status", words.buffer_ended(job, gpu_class)), told]
+        return [told]
+
+    def _post(self, orchestrator: Orchestrator, place: Place, job: Job, body: dict[str, Any]) -> Answer:
+        """Send one report, and note that it was sent. With `_talking` held."""
+        at = clock.utc()
+        if place == "status":
+            answer = orchestrator.buffer_status(str(job.buffer_job_id), body)
+        else:
+            answer = orchestrator.progress(job.engine, job.id, body)
+        if job.finished:
+            faults.point("report.before_note")
+        report = Report(
+            job=job.id,
+            round=job.round,
+            place=place,
+            said=body["status"],
+            progress=body.get("progress"),
+            phase=body.get("phase"),
+            status=answer.status,
+            words=answer.words,
+            took_ms=answer.took_ms,
+            at=at,
+        )
+        self._outbox.keep(report)
+        return answer
 
     # ---- running jobs -----------------------------------------------------------------------------------------------------
 
@@ -165,12 +187,12 @@ class Reporting:
         with self._talking:
             job = self._queue.get(job_id)
             if job is None or job.finished or self._orchestrator is None:
-                return Answer(kind="ok", text="nothing to tell")
+                return Answer(kind="ok", words="nothing to tell")
             body = words.running(job, self._identity)
             before = self._said.get(_key(job))
             if before is not None:
                 body["progress"] = max(body["progress"], before.progress)
-            answer = self._orchestrator.progress(job.engine, job.id, body)
+            answer = self._post(self._orchestrator, "progress", job, body)
             self._said[_key(job)] = _Said(
                 progress=body["progress"], phase=body["phase"], frames_done=job.frames_done, at=clock.now()
             )

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 from collections import deque
 from typing import Any
 
 import answers
 from jobqueue import clock
-from jobqueue.job import Event, Job
+from jobqueue.job import Job
+from jobqueue.outbox import Outbox
 from operations import Operator
 from settings import Settings
 from support import log_files, setting
@@ -23,6 +25,7 @@ from support.versions import versions
 
 #: The newest of each: lines of a program's log, jobs, rows of the audit trail.
 LINES, JOBS, NOTES = 2000, 20, 100
+_LINK = re.compile(r"https?://[^\s\"'<>]+")
 
 
 def contents(settings: Settings, operator: Operator, mask: Mask, examined: dict[str, Any] | None) -> dict[str, str]:
@@ -35,7 +38,7 @@ def contents(settings: Settings, operator: Operator, mask: Mask, examined: dict[
         "status.json": answers.status(settings, operator),
         "versions.json": versions(settings, operator.control.published()),
         "settings.json": [vars(one) for one in setting.all_of(settings)],
-        "jobs.json": [_without_links(job, operator.outbox.history(job.id)) for job in operator.queue.newest(limit=JOBS)],
+        "jobs.json": [_without_links(job, operator.outbox) for job in operator.queue.newest(limit=JOBS)],
         "audit.json": operator.control.notes(NOTES),
     }
     texts = {name: json.dumps(value, indent=1, default=str, ensure_ascii=False) for name, value in made.items()}
@@ -59,8 +62,11 @@ def file_name() -> str:
     return f"worker-{clock.utc()[:10]}.zip"
 
 
-def _without_links(job: Job, history: list[Event]) -> dict[str, Any]:
-    found = answers.detail(job, history)
+def _without_links(job: Job, outbox: Outbox) -> dict[str, Any]:
+    found = answers.detail(job, outbox.history(job.id), outbox.reports(job.id))
     found["inputs"] = {name: "left out" if name.endswith("_url") else value for name, value in job.inputs.items()}
     found["result"] = {name: value for name, value in job.result.items() if name not in ("output_url", "b2_file_name")}
+    for told, name in ((found["history"], "answer"), (found["reports"], "words")):  # a server may repeat what it was sent
+        for one in told:
+            one[name] = one[name] and _LINK.sub("(a link)", one[name])
     return found

@@ -57,7 +57,7 @@ class Admin:
 
     def dump(self) -> list[Any]:
         """Every row of the queue's file."""
-        tables = ("job", "event", "control", "status", "claim_intent", "audit", "session")
+        tables = ("job", "event", "report", "control", "status", "claim_intent", "audit", "session")
         return [self.queue.database.read(f"select * from {table}") for table in tables]
 
 

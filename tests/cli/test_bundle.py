@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 from operations import Operator
@@ -16,6 +17,8 @@ from tests.admin import world
 from tests.admin.program import ROOT
 from tests.admin.program import running as running_page
 from tests.cli.conftest import Run
+from tests.cli.test_operate import fail
+from tests.jobqueue.test_outbox import RUNNING
 from tests.patience import PATIENCE_S
 
 MADE = ["doctor.json", "status.json", "versions.json", "settings.json", "jobs.json", "audit.json"]
@@ -43,6 +46,19 @@ def test_a_bundle_is_listed_written_and_holds_no_secret(worker: Run, operator: O
             assert secret not in archive.read(name).decode(), name
     assert stat.S_IMODE((folder / "b.zip").stat().st_mode) == 0o600
     assert json.loads(archive.read("doctor.json"))["checks"]
+
+
+def test_what_a_server_repeats_of_links_is_left_out(worker: Run, operator: Operator, folder: Path) -> None:
+    fail(operator)
+    event, _ = operator.outbox.due()[0]
+    words = '{"input":"https://files.example/voice.wav?sig=1","loc":"video_url"}'
+    operator.outbox.keep(replace(RUNNING, job="job-1", status=422, words=words))
+    operator.outbox.again(event, f"progress: HTTP 422: {words}", 60)
+    worker("bundle", "-o", "b.zip")
+    (job,) = json.loads(zipfile.ZipFile(folder / "b.zip").read("jobs.json"))
+    assert job["reports"][0]["words"] == '{"input":"(a link)","loc":"video_url"}'
+    assert job["history"][-1]["answer"] == 'progress: HTTP 422: {"input":"(a link)","loc":"video_url"}'
+    assert job["history"][0]["answer"] is None
 
 
 def test_a_list_writes_nothing(worker: Run, operator: Operator, folder: Path) -> None:

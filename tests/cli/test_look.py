@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from operations import Operator
 from tests.cli.conftest import Run
 from tests.cli.test_operate import add, fail
+from tests.jobqueue.test_outbox import LOST, RUNNING
 
 
 def test_status_is_one_screen(worker: Run, operator: Operator) -> None:
@@ -54,3 +56,19 @@ def test_a_job_is_shown_with_its_history(worker: Run, operator: Operator) -> Non
     assert [word for word in ("claimed", "fetching", "failed") if f"  {word}" in detail] == ["claimed", "fetching", "failed"]
     history = json.loads(worker("jobs", "job-1", "--json").stdout)["history"]
     assert [event["state"] for event in history] == ["claimed", "fetching", "failed"]
+
+
+def test_a_job_is_shown_with_the_newest_of_its_reports(worker: Run, operator: Operator) -> None:
+    fail(operator)
+    assert "reports" not in worker("jobs", "job-1").stdout.splitlines()
+    told = [*(replace(RUNNING, job="job-1", progress=0.05 * number) for number in range(12)), replace(LOST, job="job-1")]
+    for report in told:
+        operator.outbox.keep(report)
+    lines = worker("jobs", "job-1").stdout.splitlines()
+    shown = lines[lines.index("reports (the newest 10 of 13)") + 1 :]
+    assert len(shown) == 10
+    assert shown[-2].split() == [RUNNING.at, "progress", "running", "55%", "inferring", "200", "12", "ms", '{"detail":"ok"}']
+    assert shown[-1].split() == [LOST.at, "progress", "failed", "10%", "failed", "-", "12", "ms", *LOST.words.split()]
+    reports = json.loads(worker("jobs", "job-1", "--json").stdout)["reports"]
+    assert len(reports) == 13
+    assert (reports[-1]["status"], reports[-1]["words"], reports[-1]["took_ms"]) == (None, "no answer within 10 s", 12.5)

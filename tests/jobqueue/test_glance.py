@@ -8,6 +8,7 @@ from jobqueue.job import FETCH, GENERATE
 from jobqueue.outbox import Outbox
 from jobqueue.queue import Queue
 from tests.jobqueue.conftest import arrival, ready
+from tests.jobqueue.test_outbox import RUNNING
 
 
 def test_the_version_stays_while_nothing_happens(queue: Queue) -> None:
@@ -46,6 +47,15 @@ def test_the_version_stays_when_a_program_says_how_it_is(queue: Queue, control: 
     before = glance.version(queue.database)
     control.publish("poller", {"gpus": []})
     assert glance.version(queue.database) == before
+
+
+def test_a_report_of_a_running_job_changes_the_mark_of_its_own_page_only(queue: Queue, outbox: Outbox) -> None:
+    queue.add(arrival())
+    before, told = glance.version(queue.database), glance.told(queue.database, "a")
+    outbox.keep(RUNNING)
+    assert glance.version(queue.database) == before
+    assert glance.told(queue.database, "a") != told
+    assert glance.told(queue.database, "b") is None
 
 
 def test_how_far_the_job_on_the_gpu_is(queue: Queue) -> None:

@@ -10,6 +10,7 @@ import pytest
 from jobqueue import migrations
 from jobqueue.database import Database, check_library
 from jobqueue.job import GENERATE
+from jobqueue.outbox import Outbox
 from jobqueue.queue import Queue
 from tests.jobqueue.conftest import arrival, ready
 
@@ -33,6 +34,20 @@ def test_a_file_from_a_newer_version_is_refused(path: Path) -> None:
         migrations.prepare(path)
     with pytest.raises(migrations.WrongDatabase, match="version 99"):
         migrations.check_version(path)
+
+
+def test_a_file_of_an_older_version_is_brought_forward_with_its_jobs(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.db"
+    for step in migrations.STEPS[:2]:
+        change(path, step.read_text())
+    change(path, f"pragma application_id = {migrations.APPLICATION_ID}; pragma user_version = 2")
+    old = "insert into control values ('instance', 'old', ''), ('boot', 'old', '')"
+    change(path, old)
+    Queue(Database(path)).add(arrival())
+    migrations.prepare(path)
+    migrations.check_version(path)
+    assert Queue(Database(path)).counts() == {"claimed": 1}
+    assert Outbox(Database(path)).reports("a") == []
 
 
 def test_another_programs_database_is_refused(tmp_path: Path) -> None:

@@ -14,6 +14,10 @@ HOT = {
     "working": (statements.WORKED_ON, "job_number"),
     "page": ("select * from job where state in ('failed') and number < 9 order by number desc limit 5", "job_number"),
     "history": ("select * from event where job = 'a' order by id", "event_job"),
+    "reports": (outbox._REPORTS, "report_job"),
+    "told": (glance.TOLD, "report_job"),
+    "thin": (outbox._THIN, "report_job"),
+    "trim": (outbox._TRIM, "report_running"),
     "version": (glance.VERSION, "event_unsent"),
     "ended": (glance.ENDED, "job_finished"),
 }
@@ -23,6 +27,7 @@ HOT = {
 def test_hot_statements_use_their_index(queue: Queue, name: str) -> None:
     sql, index = HOT[name]
     names = dict.fromkeys(("working", "owner", "at", "waiting", "now", "id", "program"), "ready")
+    names |= dict.fromkeys(("job", "round", "ends", "most", "all"), "0")
     values = ("0",) * sql.count("?")
     explain = "explain query plan " + sql
     rows = queue.database.read(explain, **names) if ":" in sql else queue.database.read(explain, *values)
