@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from inference.engines.fastwan import layers
+
 
 class Linear8(nn.Module):
     """In place of a `Linear` without bias; rows (out, in) int8 and scales (out, 1)."""
@@ -35,8 +37,5 @@ class Linear8(nn.Module):
 def smaller(network: Any, device: torch.device, dtype: torch.dtype) -> Any:
     """The network on `device`, every linear layer without bias in 8 bits, everything else in `dtype`. One layer at a time,
     so that the whole network is never on the card."""
-    for module in list(network.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, nn.Linear) and child.bias is None:
-                setattr(module, name, Linear8(child.weight, device, dtype))
+    layers.replace(network, lambda weight: Linear8(weight, device, dtype))
     return network.to(device=device, dtype=dtype).eval().requires_grad_(False)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from inference.engines.fastwan import layers
+
 #: So many rows of a weight are widened at once: a few megabytes, which stay in the processor's cache while they are used.
 ROWS = 1024
 
@@ -46,10 +48,7 @@ def is_needed(network: Any) -> bool:
 
 def widened(network: Any) -> Any:
     """The encoder in 32 bits, but for the large weights, which stay as they are. Its first parameter says its precision."""
-    for module in list(network.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, nn.Linear) and child.bias is None:
-                setattr(module, name, LinearWide(child.weight))
+    layers.replace(network, LinearWide)
     network.set_input_embeddings(WordsWide(network.get_input_embeddings().weight))
     for parameter in network.parameters():
         parameter.data = parameter.data.float()
