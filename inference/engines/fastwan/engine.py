@@ -6,7 +6,6 @@ smaller plan is taken and the job goes on; only if that fails too is the job fai
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import time
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from errors import EngineFailed, OutOfMemory
 from inference.engine import Inputs, Metrics, Options, Progress
-from inference.engines import card
+from inference.engines import card, identity
 from inference.engines.fastwan import layout, models, params, sampling, shape, text, vae
 from inference.engines.fastwan.decoder import PIXELS, Decoder
 from inference.engines.fastwan.fused import Fused
@@ -102,8 +101,8 @@ class Engine:
         self._fused = Fused(self._options.compile if on_card else "off")
         plan = plans.choose(card.free_bytes(device)) if on_card else replace(plans.PLANS[0], name="cpu", text="cpu")
         self._use(plan)
-        folder = self._options.cache_dir
-        self._prompts = text.Prompts(folder, _identity(models_dir))
+        encoder = identity.of(("text_encoder", file) for file in layout.part(models_dir, "text_encoder").files)
+        self._prompts = text.Prompts(self._options.cache_dir, encoder)
 
     def _use(self, plan: plans.Plan) -> None:
         """Load the weights by this plan, or by the first smaller one that there is room for. Raises OutOfMemory."""
@@ -289,9 +288,3 @@ def _anything(size: shape.Shape) -> Prepared:
 def _grey(size: shape.Shape) -> Picture:
     pixels: Picture = torch.full((size.height, size.width, 3), 127, dtype=torch.uint8).numpy()
     return pixels
-
-
-def _identity(folder: Path) -> str:
-    """Tells one text encoder from another without reading gigabytes: by where its files are, how large and how old."""
-    known = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in layout.part(folder, "text_encoder").files]
-    return hashlib.sha256(repr(known).encode()).hexdigest()[:16]

@@ -15,11 +15,10 @@ import torch
 
 from errors import EngineFailed, InvalidInput
 from inference.engine import Inputs, Metrics, Options, Progress
-from inference.engines import card
+from inference.engines import card, identity
 from inference.engines.musetalk import (
     build,
     cycle,
-    identity,
     layout,
     models,
     mouths,
@@ -43,6 +42,8 @@ LEAST_S = 10
 MIB = 1 << 20
 #: The first compute capability for which torch's builds for CUDA 13 have kernels.
 LEAST_CAPABILITY = (7, 5)
+#: The networks that an avatar depends on. The UNet is not among them.
+SHAPING = ("vae", "pose", "detector", "parser")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +98,8 @@ class Engine:
         versions = [version for version in ("1.5", "1.0") if not models.missing(models_dir, version)] or ["1.5"]
         first = models.load(models_dir, versions[0], device, dtype)
         others = {version: models.of_version(first, models_dir, version) for version in versions[1:]}
-        self.use({versions[0]: first, **others}, f"{identity.of(models_dir)} {dtype}")
+        shaping = identity.of((name, layout.find(models_dir, name).weights) for name in SHAPING)
+        self.use({versions[0]: first, **others}, f"{shaping} {dtype}")
 
     def use(self, found: dict[str, models.Models], weights: str = "") -> None:
         """Take these networks, by version, as loaded; `weights` tells them from others. For benchmarks and tests."""
