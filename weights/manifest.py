@@ -189,3 +189,11 @@ ENGINES: dict[str, tuple[File, ...]] = {"musetalk": MUSETALK, "fastwan": FASTWAN
 def by_path(path: str) -> File | None:
     """The file that belongs at `path` under MODELS_DIR, whichever engine's it is."""
     return next((file for files in ENGINES.values() for file in files if file.path == path), None)
+
+
+def expected(path: str) -> str:
+    """What a message about the file at `path` under MODELS_DIR says of its size, with a semicolon; "" if it is not listed."""
+    file = by_path(path)
+    if file is None or not file.expected_bytes:
+        return ""
+    return f"{'' if file.size_bytes else 'about '}{file.expected_bytes:,} bytes are expected; "

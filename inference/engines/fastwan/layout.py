@@ -100,6 +100,4 @@ def _json(models: Path, path: Path) -> dict[str, Any]:
 
 
 def _line(models: Path, path: Path, what: str) -> str:
-    listed = manifest.by_path(path.relative_to(models).as_posix())
-    size = f"{listed.expected_bytes:,} bytes are expected; " if listed and listed.expected_bytes else ""
-    return f"{path}: {what}; {size}{FETCHED}"
+    return f"{path}: {what}; {manifest.expected(path.relative_to(models).as_posix())}{FETCHED}"

@@ -114,8 +114,4 @@ def _first(folder: Path, paths: tuple[str, ...]) -> Path:
 def _remedy(folder: Path, path: Path) -> str:
     if not path.is_relative_to(folder):
         return "MUSETALK_UNET_MODEL_PATH or MUSETALK_UNET_CONFIG names it; without them it is looked for in MODELS_DIR"
-    listed = manifest.by_path(path.relative_to(folder).as_posix())
-    if listed is None or not listed.expected_bytes:
-        return FETCHED
-    about = "" if listed.size_bytes else "about "
-    return f"{about}{listed.expected_bytes:,} bytes are expected; {FETCHED}"
+    return manifest.expected(path.relative_to(folder).as_posix()) + FETCHED
