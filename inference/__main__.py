@@ -143,7 +143,8 @@ def _made(name: str, settings: Settings) -> Engine:
 
 
 def _module(name: str) -> str:
-    return name if "." in name else f"inference.engines.{name}"
+    """Where the class `Engine` is: a name with a dot says it, ours is in the module `engine` of a package."""
+    return name if "." in name else f"inference.engines.{name}.engine"
 
 
 def _device() -> str:

@@ -1,8 +1,8 @@
 """The plug: what a model family must offer to be run by `inference/generate.py`.
 
-An engine is one module or package under `inference/engines/`, named as `ENGINE` says, that has a class `Engine` with the
-methods below; a new one is found by its name and nothing else changes. An engine never touches the network, the queue or
-the environment: files in, one file out.
+An engine is a class `Engine` with the methods below, in the module `engine` of a package under `inference/engines/` that is
+named as `ENGINE` says, or in any module that `ENGINE` names with a dot; a new one is found by its name and nothing else
+changes. An engine never touches the network, the queue or the environment: files in, one file out.
 """
 
 from __future__ import annotations

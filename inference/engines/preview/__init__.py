@@ -3,7 +3,3 @@
 It shows what a job will be (whose face, which part of the video, how long, how large) on any machine, and lets everything
 around an engine be used and tested where no model is.
 """
-
-from inference.engines.preview.engine import Engine
-
-__all__ = ["Engine"]

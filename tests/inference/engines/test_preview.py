@@ -16,7 +16,8 @@ import pytest
 from errors import Cancelled, InvalidInput
 from inference.engine import Engine as Plug
 from inference.engine import Inputs, Metrics
-from inference.engines.preview import Engine, face, loudness
+from inference.engines.preview import face, loudness
+from inference.engines.preview.engine import Engine
 from media import boxes, video, write
 from media.still import Picture
 from tests.media import files
