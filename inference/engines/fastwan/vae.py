@@ -59,7 +59,7 @@ def _taken(finish: Callable[[], Tensor], frames: int, decoded: Callable[[int], N
 @torch.inference_mode()
 def _begun(made: Tensor) -> Callable[[], Tensor]:
     """Begin to bring pictures (1, 3, n, h, w), -1 to 1, to the host as (n, h, w, 3) uint8; what is returned waits for them."""
-    pixels = ((made[0].float().clamp_(-1, 1) + 1) * 127.5).round_().to(torch.uint8).permute(1, 2, 3, 0).contiguous()
+    pixels = _bytes(made[0].float()).permute(1, 2, 3, 0).contiguous()
     if pixels.device.type != "cuda":
         return lambda: pixels
     host = torch.empty(pixels.shape, dtype=torch.uint8, pin_memory=True)
@@ -91,7 +91,12 @@ def _tiled(decoder: Decoder, latents: Tensor, chunk: int, decoded: Callable[[int
             first += len(made)
             decoded((number * frames + part.stop) // len(tiles))
     for picture in total:
-        yield ((picture / weights).clamp_(-1, 1).add_(1).mul_(127.5)).round_().to(torch.uint8).numpy()
+        yield _bytes(picture / weights).numpy()
+
+
+def _bytes(pixels: Tensor) -> Tensor:
+    """uint8 of -1 to 1; what it is given is changed."""
+    return pixels.clamp_(-1, 1).add_(1).mul_(127.5).round_().to(torch.uint8)
 
 
 def _pixels(span: slice) -> slice:
