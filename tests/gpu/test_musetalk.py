@@ -12,19 +12,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from inference.engine import Options  # noqa: E402
 from inference.engines.musetalk import mouths  # noqa: E402
-from inference.engines.musetalk.engine import Engine  # noqa: E402
 from media import video  # noqa: E402
-from tests.inference.musetalk.engines import clip, run, tone  # noqa: E402
-
-
-def loaded(weights: Path, device: str, **options: Any) -> Engine:
-    engine = Engine()
-    engine.configure(Options(**options))
-    engine.load(weights, device)
-    engine.warm_up()
-    return engine
+from tests.inference.musetalk.engines import clip, loaded, run, tone  # noqa: E402
 
 
 def pictures(path: Path) -> Any:

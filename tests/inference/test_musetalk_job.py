@@ -17,8 +17,7 @@ from inference.engine import Inputs  # noqa: E402
 from inference.engines.musetalk.engine import Engine  # noqa: E402
 from jobqueue import spool  # noqa: E402
 from media import probe, video, write  # noqa: E402
-from tests.fakes import stand_ins  # noqa: E402
-from tests.inference.musetalk.engines import clip, ignore, loaded  # noqa: E402
+from tests.inference.musetalk.engines import clip, ignore  # noqa: E402
 from tests.inference.test_program import Program, running  # noqa: E402
 from tests.media import files  # noqa: E402
 from tests.patience import until  # noqa: E402
@@ -28,15 +27,6 @@ LOADS_WITHIN_S = 90.0
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "samples" / "face.mp4"
 REAL = ROOT.parent / "shared" / "data" / "yongen.mp4"
-
-
-@pytest.fixture(scope="module")
-def painting(weights: Path) -> Engine:
-    """An engine that finds real faces and paints instead of speaking."""
-    engine = loaded(weights)
-    engine.use({"1.5": stand_ins.replaced(engine._models["1.5"])})
-    engine.warm_up()
-    return engine
 
 
 def bursts(path: Path, seconds: float) -> Path:

@@ -29,19 +29,19 @@ def ignore(phase: str, done: int, total: int) -> None:
     """Progress that nobody looks at."""
 
 
-def loaded(weights: Path, **options: Any) -> Engine:
+def loaded(weights: Path, device: str = "cpu", **options: Any) -> Engine:
     engine = Engine()
     engine.configure(Options(**options))
-    engine.use(_networks(weights), str(weights))
+    engine.use(_networks(weights, device), str(weights))
     engine.warm_up()
     return engine
 
 
 @functools.cache
-def _networks(weights: Path) -> dict[str, Models]:
+def _networks(weights: Path, device: str) -> dict[str, Models]:
     """Read once: nobody changes a network, `use` puts another one in its place."""
     reader = Engine()
-    reader.load(weights, "cpu")
+    reader.load(weights, device)
     return reader._models
 
 

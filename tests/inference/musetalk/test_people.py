@@ -33,15 +33,6 @@ WIDTH, HEIGHT, TALL = 640, 240, 200
 
 
 @pytest.fixture(scope="module")
-def painting(weights: Path) -> Engine:
-    """An engine that finds real faces and paints instead of speaking."""
-    engine = loaded(weights)
-    engine.use({"1.5": stand_ins.replaced(engine._models["1.5"])})
-    engine.warm_up()
-    return engine
-
-
-@pytest.fixture(scope="module")
 def person() -> Picture:
     """The sample's person without colours, TALL pixels high."""
     first = next(iter(video.pictures(video.open_clip(SAMPLE))))
