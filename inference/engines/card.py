@@ -11,8 +11,8 @@ import torch
 
 from errors import EngineFailed
 
-#: How the driver, its compiler, cuBLAS and cuDNN say that there is no memory.
-FULL = ("out of memory", "alloc_failed", "allocation_failed")
+#: How the driver, its compiler, cuBLAS, cuDNN and torch for the host's own memory say that there is none.
+FULL = ("out of memory", "alloc_failed", "allocation_failed", "allocate memory")
 
 
 def refuse_older(name: str, capability: tuple[int, int], least: tuple[int, int], lacks: str) -> None:
@@ -40,10 +40,10 @@ def free_bytes(device: str) -> int:
     return int(torch.cuda.mem_get_info(device)[0])
 
 
-def is_full(error: RuntimeError) -> bool:
+def is_full(error: RuntimeError | MemoryError) -> bool:
     """Whether it says that memory is short. The libraries beside torch's allocator have no error of their own for it."""
     said = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or any(words in said for words in FULL)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in said for words in FULL)
 
 
 def is_lost() -> bool:

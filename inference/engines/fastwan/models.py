@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
 from errors import EngineFailed, OutOfMemory
+from inference.engines import card
 from inference.engines.fastwan import eight, layout, wide
 from weights.plans import PINNED_SLAB_BYTES, Plan
 
@@ -83,7 +84,9 @@ def load(models: Path, device: str | torch.device, dtype: torch.dtype, plan: Pla
             text_device=text_device,
             dtype=dtype,
         )
-    except (torch.OutOfMemoryError, MemoryError) as error:
+    except (RuntimeError, MemoryError) as error:
+        if not card.is_full(error):
+            raise
         raise OutOfMemory(f"FastWan does not fit into memory with the plan {plan.name}") from error
     log.info(
         "loaded FastWan from %s to %s in %.1f s, plan %s", layout.home(models), device, time.monotonic() - began, plan.name

@@ -18,6 +18,7 @@ from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from errors import EngineFailed, OutOfMemory
+from inference.engines import card
 from inference.engines.musetalk import checkpoints, layout
 from inference.engines.musetalk.layout import missing
 from inference.engines.musetalk.networks.bisenet import BiSeNet
@@ -96,7 +97,9 @@ def _ready(folder: Path, name: str, version: str, device: torch.device, dtype: t
     try:
         nn.Module.to(network.eval().requires_grad_(False), device=device, dtype=dtype)
         return network if name == "whisper" else network.to(memory_format=torch.channels_last)
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if not card.is_full(error):
+            raise
         raise OutOfMemory(f"the models do not fit into the memory of {device}") from error
 
 

@@ -35,6 +35,13 @@ def test_a_full_card_is_told_from_other_faults_whichever_library_says_it(said: s
     assert card.is_full(torch.OutOfMemoryError(said))
 
 
+def test_a_machine_without_so_much_memory_is_full_too() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert card.is_full(caught.value)
+    assert card.is_full(MemoryError())
+
+
 def test_without_a_card_none_is_lost() -> None:
     card.let_go()
     assert not card.is_lost()

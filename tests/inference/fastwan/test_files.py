@@ -14,7 +14,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
-from errors import EngineFailed  # noqa: E402
+from errors import EngineFailed, OutOfMemory  # noqa: E402
 from inference.engines.fastwan import layout, models  # noqa: E402
 from inference.engines.fastwan.eight import Linear8  # noqa: E402
 from inference.engines.fastwan.engine import Engine  # noqa: E402
@@ -120,6 +120,16 @@ def test_a_network_with_other_tensors_is_refused(copy: Path) -> None:
     path = home(copy) / "transformer" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "num_layers": 4}))
     with pytest.raises(EngineFailed, match=r"lacks blocks\.3"):
+        models.load(copy, "cpu", torch.float32, BESIDE)
+
+
+def test_weights_that_no_memory_can_hold_are_said_to_be_too_large(copy: Path) -> None:
+    size = 1 << 42
+    header = json.dumps({"proj_out.weight": {"dtype": "BF16", "shape": [size // 2], "data_offsets": [0, size]}}).encode()
+    with (home(copy) / TRANSFORMER).open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + size)  # nothing is written: the file is one hole
+    with pytest.raises(OutOfMemory, match="does not fit into memory with the plan cpu"):
         models.load(copy, "cpu", torch.float32, BESIDE)
 
 
