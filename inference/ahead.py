@@ -117,8 +117,19 @@ class Ahead:
             return engine.prepare(inputs_of(job, self._data_dir), job.params, progress)
 
         coming.prepared = self._pool.submit(prepare)
+        coming.prepared.add_done_callback(_let_frames_go)
         return coming
 
     def _is_ours(self, job: Job) -> bool:
         now = self._queue.get(job.id)
         return now is not None and now.round == job.round and now.state in ("ready", "generating") and not now.cancel_reason
+
+
+def _let_frames_go(prepared: Future[Any]) -> None:
+    """An error holds the frames that it went through, they what they have on the card, and its job's turn may be far."""
+    left = [None if prepared.cancelled() else prepared.exception()]
+    while left:
+        error = left.pop()
+        if error is not None and error.__traceback__ is not None:
+            left += [error.__cause__, error.__context__]
+            error.__traceback__ = None

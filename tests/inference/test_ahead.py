@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import signal
+import threading
+import weakref
 from pathlib import Path
+from typing import Any
 
-from jobqueue import spool
-from tests.inference.test_program import running
+import numpy as np
+
+from errors import OutOfMemory
+from inference.ahead import Ahead
+from inference.engine import Inputs, Progress
+from jobqueue import migrations, spool
+from jobqueue.database import Database
+from jobqueue.job import GENERATE
+from jobqueue.queue import Queue
+from tests.fakes.engines import copies
+from tests.inference.test_program import add, running
 from tests.patience import until
 
 ENGINE = "tests.fakes.engines.prepares"
@@ -86,3 +98,41 @@ def test_the_program_ends_in_order_while_it_prepares_ahead(tmp_path: Path) -> No
         program.process.send_signal(signal.SIGTERM)
         assert program.process.wait(20) == 0
         assert program.job("b").state == "ready"
+
+
+class Crowded(copies.Engine):
+    """Finds no room beside the running job when it has already put something large on the card."""
+
+    prepares_ahead = True
+    large: Any = None
+
+    def prepare(self, inputs: Inputs, params: dict[str, Any], progress: Progress) -> Inputs:
+        tensor = np.zeros(1 << 20)
+        self.large = weakref.ref(tensor)
+        try:
+            raise RuntimeError("CUDA error: out of memory")
+        except RuntimeError as error:
+            raise OutOfMemory("no room") from error
+
+
+def test_what_found_no_room_leaves_nothing_on_the_card_until_its_own_turn(tmp_path: Path) -> None:
+    migrations.prepare(tmp_path / "jobs.db")
+    database = Database(tmp_path / "jobs.db")
+    queue, engine, stop = Queue(database), Crowded(), threading.Event()
+    for job_id in "ab":
+        add(queue, tmp_path, job_id)
+    queue.take(GENERATE, "inference/test")
+    ahead = Ahead(queue, tmp_path)
+    ahead.begin(engine)
+    loop = threading.Thread(target=ahead.loop, args=(stop,))
+    loop.start()
+    try:
+        until(lambda: engine.large is not None and engine.large() is None)
+        error = ahead._coming and ahead._coming.prepared.exception()
+        assert isinstance(error, OutOfMemory)
+        assert (error.message, str(error.__cause__)) == ("no room", "CUDA error: out of memory")
+    finally:
+        stop.set()
+        queue.bell.ring()
+        loop.join()
+        database.close()

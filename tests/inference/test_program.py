@@ -38,14 +38,7 @@ class Program:
         self.process = subprocess.Popen([sys.executable, "-m", "inference"], cwd=ROOT, env=self.environment)
 
     def add(self, job_id: str = "a", video: bytes | None = None, **params: object) -> None:
-        inputs = {"video_url": "x", "audio_url": "y"}
-        self.queue.add(NewJob(id=job_id, source="local", engine="musetalk", inputs=inputs, params=params))
-        job = self.queue.take(FETCH, "poller/test")
-        assert job is not None
-        spool.folder(self.data_dir, job_id).mkdir(parents=True)
-        spool.input_file(self.data_dir, job_id, "video_url").write_bytes(video or clips.video())
-        spool.input_file(self.data_dir, job_id, "audio_url").write_bytes(clips.speech())
-        self.queue.done(FETCH, job, {"stage_times": {"download": 0.1}})
+        add(self.queue, self.data_dir, job_id, video, **params)
 
     def job(self, job_id: str = "a") -> Job:
         job = self.queue.get(job_id)
@@ -55,6 +48,18 @@ class Program:
     def wait(self, *states: str, job_id: str = "a") -> Job:
         until(lambda: self.job(job_id).state in states)
         return self.job(job_id)
+
+
+def add(queue: Queue, data_dir: Path, job_id: str, video: bytes | None = None, **params: object) -> None:
+    """A job whose files are fetched."""
+    inputs = {"video_url": "x", "audio_url": "y"}
+    queue.add(NewJob(id=job_id, source="local", engine="musetalk", inputs=inputs, params=params))
+    job = queue.take(FETCH, "poller/test")
+    assert job is not None
+    spool.folder(data_dir, job_id).mkdir(parents=True)
+    spool.input_file(data_dir, job_id, "video_url").write_bytes(video or clips.video())
+    spool.input_file(data_dir, job_id, "audio_url").write_bytes(clips.speech())
+    queue.done(FETCH, job, {"stage_times": {"download": 0.1}})
 
 
 @contextmanager
