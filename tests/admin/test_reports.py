@@ -42,7 +42,10 @@ def test_what_was_told_of_a_running_job_is_a_line_and_a_table(told: Admin, brows
     said = text(told, browser, "/jobs/runs")
     assert "Last told 2026-01-02 03:04:07 UTC : 50 % inferring. The end is told until it is acknowledged." in said
     assert "2 reports, newest first" in said
-    rows = ('01-02 03:04:07 running 50 % inferring 200 {"detail":"ok"} 12 ms', "01-02 03:04:05 running 25 % inferring 200")
+    rows = (
+        '01-02 03:04:07 running 50 % inferring 200 after 12 ms: {"detail":"ok"}',
+        "01-02 03:04:05 running 25 % inferring 200",
+    )
     assert said.index(rows[0]) < said.index(rows[1])
 
 
@@ -52,7 +55,7 @@ def test_a_report_that_was_not_taken_says_so(told: Admin, browser: requests.Sess
     said = text(told, browser, "/jobs/lost")
     assert "10 % preparing, which was not taken; the next one will say more. The end is" in said
     assert "One report, newest first" in said
-    assert "running 10 % preparing none no answer within 10 s 12 ms" in said
+    assert "running 10 % preparing none after 12 ms: no answer within 10 s" in said
 
 
 def test_each_try_to_tell_an_end_is_in_the_table(told: Admin, browser: requests.Session) -> None:
@@ -65,7 +68,7 @@ def test_each_try_to_tell_an_end_is_in_the_table(told: Admin, browser: requests.
     told.outbox.sent(event, "progress: 200")
     said = text(told, browser, "/jobs/over")
     assert ": progress: 200, after 2 tries" in said
-    assert said.index("failed 10 % 200 answer 200") < said.index("failed 10 % 500 answer 500")
+    assert said.index("failed 10 % 200 after 12 ms: answer 200") < said.index("failed 10 % 500 after 12 ms: answer 500")
 
 
 @pytest.mark.parametrize("source", ["local", "queue"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +17,7 @@ from media import glimpse
 from tests.admin.program import Admin, add_done, add_failed, arrival
 from tests.fakes import past
 from tests.fakes.past import CARD
+from tests.jobqueue.test_outbox import LOST, RUNNING
 
 #: Finished jobs whose video takes several answers to send.
 HEAVY = [f"heavy-{number}" for number in range(6)]
@@ -49,6 +51,11 @@ def fill(admin: Admin) -> None:
     for job_id in ("mistake-1", "waiting-1", LONG_ID):
         admin.queue.add(arrival(job_id))
     admin.queue.cancel("mistake-1", "sent by mistake")
+    for number in range(1, 12):
+        admin.outbox.keep(replace(RUNNING, job="running-1", progress=0.05 * number))
+    for words in ("no answer within 10 s", "ConnectionRefusedError: " + "x" * 270):
+        admin.outbox.keep(replace(LOST, job="failed-1", words=words))
+    admin.outbox.keep(replace(LOST, job="failed-1", status=422, words='{"detail":[{"loc":["body","error"],"msg":"too long"}]}'))
 
 
 def say_well(admin: Admin) -> None:
