@@ -10,7 +10,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +22,7 @@ from torch import Tensor
 from errors import EngineFailed, OutOfMemory
 from inference.engine import Inputs, Metrics, Options, Progress
 from inference.engines import card, identity
-from inference.engines.fastwan import layout, models, params, sampling, shape, text, vae
+from inference.engines.fastwan import job, layout, models, params, sampling, shape, text, vae
 from inference.engines.fastwan.decoder import PIXELS, Decoder
 from inference.engines.fastwan.fused import Fused
 from inference.engines.fastwan.transformer import Transformer
@@ -32,36 +33,12 @@ from weights import plans
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-MIB = 1 << 20
 #: The first compute capability with bfloat16; without its kernels, attention alone would take 36 GB.
 LEAST_CAPABILITY = (8, 0)
 #: The share of a job's arithmetic that the steps are, the rest being the decoder's: 1,562 of 3,573 TFLOP at 704x1280x121.
 STEPS_SHARE = 0.44
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """A job that is ready for the card. `heard`: the prompt's embeddings, if they were known or made beside the card."""
-
-    shape: shape.Shape
-    picture: Picture | None
-    prompt: str
-    heard: Tensor | None
-    known: bool
-    noise: sampling.Noise
-    told: dict[str, Any]
-    took_s: float
-
-
-@dataclass
-class Times:
-    """When things were over, in seconds of the monotonic clock."""
-
-    began: float
-    conditioned: float = 0.0
-    denoised: float = 0.0
-    first_frame: float = 0.0
-    decoded: float = 0.0
+#: Seconds between two words of a job that waits for another one's prompt to be encoded.
+WAITING_S = 1.0
 
 
 class Engine:
@@ -104,14 +81,15 @@ class Engine:
         encoder = identity.of(("text_encoder", file) for file in layout.part(models_dir, "text_encoder").files)
         self._prompts = text.Prompts(self._options.cache_dir, encoder)
 
-    def _use(self, plan: plans.Plan) -> None:
-        """Load the weights by this plan, or by the first smaller one that there is room for. Raises OutOfMemory."""
+    def _use(self, plan: plans.Plan, moved: models.Moved = lambda: None) -> None:
+        """Load the weights by this plan, or by the first smaller one that there is room for. Raises OutOfMemory, and what
+        moved(), which is called again and again, raises."""
         following: plans.Plan | None = plan
         while following is not None:
             self._plan, self._models, self._decoder = following, None, None
             card.let_go()
             try:
-                self.use(models.load(self._folder, self._device, self._dtype, following))
+                self.use(models.load(self._folder, self._device, self._dtype, following, moved))
                 return
             except OutOfMemory as error:
                 following = _smaller(following)
@@ -128,24 +106,28 @@ class Engine:
         """On a card: one video of the size the model was made for, so that no job chooses kernels, and none compiles."""
         if self._device.startswith("cuda"):
             size = shape.Shape(width=1280, height=704, frames=121)
-            latents = self._within_memory(lambda: self._denoised(_anything(size), lambda _: None, Times(0)))
+            latents = self._within_memory(lambda: self._denoised(job.anything(size), lambda _: None, job.Times(0)))
             self._within_memory(lambda: sum(1 for _ in self._pictures(latents, lambda _: None)))
         self._fused.settle()
 
-    def prepare(self, inputs: Inputs, said: dict[str, Any], progress: Progress) -> Prepared:
+    def prepare(self, inputs: Inputs, said: dict[str, Any], progress: Progress) -> job.Prepared:
         """Read the image, draw the noise, and encode the prompt where that is done beside the card. Raises InvalidInput."""
         began = time.monotonic()
-        progress("preparing", 0, 1)
+
+        def moved() -> None:
+            progress("preparing", 0, 1)
+
+        moved()
         wanted = params.read(inputs.fields, said)
         picture = None if inputs.image is None else still.read(inputs.image)
         size = shape.of(inputs.fields, wanted.fit, picture)
         prompt = text.clean(wanted.prompt)
-        heard = self._prompts.known(self._loaded, prompt)
+        heard = self._prompts.known(self._ready(moved), prompt)
         known = heard is not None
         if heard is None and self._loaded.text_device.type == "cpu":
             with self._encoding:
-                heard = self._prompts.made(self._loaded, prompt, lambda: progress("preparing", 0, 1))
-        return Prepared(
+                heard = self._prompts.made(self._loaded, prompt, moved)
+        return job.Prepared(
             shape=size,
             picture=None if picture is None else shape.cover(picture, size.width, size.height),
             prompt=prompt,
@@ -156,11 +138,16 @@ class Engine:
             took_s=time.monotonic() - began,
         )
 
-    def generate(self, prepared: Prepared, output: Path, progress: Progress) -> Metrics:
-        """Write the video. Progress is counted in frames, by the share of the arithmetic that is done."""
-        times = Times(time.monotonic())
+    def generate(self, prepared: job.Prepared, output: Path, progress: Progress) -> Metrics:
+        """Write the video. Progress is counted in frames, by the share of the arithmetic that is done; while weights are
+        loaded anew, the job is preparing."""
+        times = job.Times(time.monotonic())
         frames, steps = prepared.shape.frames, len(sampling.TIMES)
-        if self._loaded.device.type == "cuda":
+
+        def moved() -> None:
+            progress("preparing", 0, 1)
+
+        if self._ready(moved).device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._loaded.device)
         progress("inferring", 0, frames)
 
@@ -173,27 +160,31 @@ class Engine:
             share = STEPS_SHARE + (1 - STEPS_SHARE) * done / prepared.shape.latents[2]
             progress("inferring", round(frames * share), frames)
 
-        latents = self._within_memory(lambda: self._denoised(prepared, stepped, times))
+        latents = self._within_memory(lambda: self._denoised(prepared, stepped, times), moved)
         if not bool(torch.isfinite(latents).all()):
             raise EngineFailed("the model's answer is not a number; its weights may be damaged: worker models verify fastwan")
         written = self._within_memory(
-            lambda: write.write(output, self._pictures(latents, decoded), rate=Fraction(shape.RATE), speech=None)
+            lambda: write.write(output, self._pictures(latents, decoded), rate=Fraction(shape.RATE), speech=None), moved
         )
         progress("encoding", frames, frames)
-        return self._metrics(prepared, written, times)
+        return job.metrics(prepared, written, times, self._loaded)
 
     # ---- parts -------------------------------------------------------------------------------------------------------------
 
     @property
     def _loaded(self) -> models.Models:
+        return self._ready(lambda: None)
+
+    def _ready(self, moved: models.Moved) -> models.Models:
+        """The networks; they are loaded now if there was no room for them before."""
         with self._loading:
             if self._models is None and self._plan is not None:
-                self._use(self._plan)  # there was no room for it before
+                self._use(self._plan, moved)
             if self._models is None:
                 raise EngineFailed("the engine is not loaded")
             return self._models
 
-    def _denoised(self, prepared: Prepared, stepped: Callable[[int], None], times: Times) -> Tensor:
+    def _denoised(self, prepared: job.Prepared, stepped: Callable[[int], None], times: job.Times) -> Tensor:
         """The video's latents, on the host: they must outlive a card that has no room for their decoding."""
         loaded = self._loaded
         heard = self._prompts.made(loaded, prepared.prompt) if prepared.heard is None else prepared.heard
@@ -212,7 +203,7 @@ class Engine:
         chunk = plans.chunk(loaded.plan, height, width)
         return vae.pictures(loaded, self._decoder, latents, chunk, loaded.plan.tiled, decoded)
 
-    def _within_memory(self, work: Callable[[], T]) -> T:
+    def _within_memory(self, work: Callable[[], T], moved: models.Moved = lambda: None) -> T:
         """Do it; if the card has no room for it, load the weights anew by the next smaller plan and do it once more."""
         try:
             return work()
@@ -225,8 +216,8 @@ class Engine:
                     "the card has not enough free memory for this size, not even with the smallest plan"
                 ) from error
             log.warning("out of memory with the plan %s; it is %s from now on", self._loaded.plan.name, plan.name)
-        with self._encoding, self._loading:  # who encodes a prompt holds the old weights
-            self._use(plan)
+        with _taken(self._encoding, moved), self._loading:  # who encodes a prompt holds the old weights
+            self._use(plan, moved)
         try:
             return work()
         except RuntimeError as error:
@@ -235,56 +226,16 @@ class Engine:
             plan = self._loaded.plan
             raise OutOfMemory(f"the card has not enough free memory for this size, also with the plan {plan.name}") from error
 
-    def _metrics(self, prepared: Prepared, written: write.Written, times: Times) -> Metrics:
-        ended, device = time.monotonic(), self._loaded.device
-        peak = torch.cuda.max_memory_reserved(device) / MIB if device.type == "cuda" else None
-        log.info("wrote %d frames of %dx%d in %.1f s", written.frames, written.width, written.height, ended - times.began)
-        return Metrics(
-            frames=written.frames,
-            fps=float(shape.RATE),
-            width=written.width,
-            height=written.height,
-            duration_sec=written.duration_s,
-            stage_times={
-                "preprocessing": prepared.took_s + times.conditioned - times.began,
-                "inference": times.decoded - times.conditioned,
-                "postprocessing": ended - times.decoded,
-            },
-            peak_vram_mib=None if peak is None else round(peak, 1),
-            extra={
-                **prepared.told,
-                "duration_sec": round(ended - times.began, 3),  # of the work: what the older workers say by that name
-                "fps": round(written.frames / (ended - times.began), 3),
-                "video_sec": round(written.duration_s, 3),
-                "video_fps": shape.RATE,
-                "encoder": written.encoder,
-                "plan": self._loaded.plan.name,
-                "prompt_cache": "hit" if prepared.known else "miss",
-                "denoise_s": round(times.denoised - times.conditioned, 3),
-                "decode_s": round(times.decoded - times.denoised, 3),
-                "first_frame_s": round(times.first_frame - times.began, 3),
-            },
-        )
+
+@contextmanager
+def _taken(lock: threading.Lock, moved: models.Moved) -> Iterator[None]:
+    while not lock.acquire(timeout=WAITING_S):
+        moved()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _smaller(plan: plans.Plan) -> plans.Plan | None:
     return plans.smaller(plan) if plan in plans.PLANS else None
-
-
-def _anything(size: shape.Shape) -> Prepared:
-    """A job of this size, for trying."""
-    return Prepared(
-        shape=size,
-        picture=_grey(size),
-        prompt="a person",
-        heard=None,
-        known=False,
-        noise=sampling.noise(0, size.latents),
-        told={},
-        took_s=0.0,
-    )
-
-
-def _grey(size: shape.Shape) -> Picture:
-    pixels: Picture = torch.full((size.height, size.width, 3), 127, dtype=torch.uint8).numpy()
-    return pixels

@@ -28,6 +28,8 @@ from weights.plans import PINNED_SLAB_BYTES, Plan
 
 log = logging.getLogger(__name__)
 
+Moved = Callable[[], None]
+
 #: Parts of the transformer whose numbers stay in 32 bits, as diffusers keeps them: they set the scale of all others.
 IN_32_BITS = ("time_embedder", "scale_shift_table", "norm1", "norm2", "norm3")
 #: Where a tensor in a slab may begin.
@@ -65,9 +67,11 @@ class Models:
     dtype: torch.dtype
 
 
-def load(models: Path, device: str | torch.device, dtype: torch.dtype, plan: Plan) -> Models:
-    """Bring the networks to where `plan` says. Raises EngineFailed, one line, for a file that is missing, cut short or not
-    what its name says; OutOfMemory."""
+def load(models: Path, device: str | torch.device, dtype: torch.dtype, plan: Plan, moved: Moved = lambda: None) -> Models:
+    """Bring the networks to where `plan` says. moved() is called again and again; what it raises passes through.
+
+    Raises EngineFailed, one line, for a file that is missing, cut short or not what its name says; OutOfMemory.
+    """
     began, device = time.monotonic(), torch.device(device)
     lines = layout.missing(models)
     if lines:
@@ -75,9 +79,9 @@ def load(models: Path, device: str | torch.device, dtype: torch.dtype, plan: Pla
     text_device = torch.device("cpu") if plan.text == "cpu" else device
     try:
         loaded = Models(
-            transformer=_transformer(models, device, dtype, plan),
-            vae=_vae(models, device, dtype),
-            text=_text(models, text_device, dtype, plan),
+            transformer=_transformer(models, device, dtype, plan, moved),
+            vae=_vae(models, device, dtype, moved),
+            text=_text(models, text_device, dtype, plan, moved),
             tokenizer=AutoTokenizer.from_pretrained(layout.home(models) / "tokenizer", local_files_only=True),
             plan=plan,
             device=device,
@@ -94,19 +98,20 @@ def load(models: Path, device: str | torch.device, dtype: torch.dtype, plan: Pla
     return loaded
 
 
-def _transformer(models: Path, device: torch.device, dtype: torch.dtype, plan: Plan) -> WanTransformer3DModel:
+def _transformer(models: Path, device: torch.device, dtype: torch.dtype, plan: Plan, moved: Moved) -> WanTransformer3DModel:
     part = layout.part(models, "transformer")
     _check_config(part, TRANSFORMER_IS)
     blocks_at = torch.device("cpu") if plan.transformer == "streamed" else device
     slabs = Slabs()
 
     def placed(name: str, tensor: Tensor) -> Tensor:
+        moved()
         tensor = tensor.to(torch.float32 if any(each in name for each in IN_32_BITS) else dtype)
         if name.startswith("blocks.") and plan.transformer == "streamed":
             return slabs.pinned(tensor) if device.type == "cuda" else tensor
         return tensor.to(device)
 
-    state = _read(part, blocks_at)
+    state = _read(part, blocks_at, moved)
     gates = [name for name in state if GATES in name]
     if gates:
         log.warning("%s: carries weights of a sparse attention (%s); dense attention is used", part.folder, GATES)
@@ -134,20 +139,20 @@ class Slabs:
         return place.copy_(tensor)
 
 
-def _vae(models: Path, device: torch.device, dtype: torch.dtype) -> AutoencoderKLWan:
+def _vae(models: Path, device: torch.device, dtype: torch.dtype, moved: Moved) -> AutoencoderKLWan:
     part = layout.part(models, "vae")
     _check_config(part, VAE_IS)
-    state = _read(part, device)
+    state = _read(part, device, moved)
     kinds = {"decoder": dtype, "post_quant_conv": dtype}
     state = {name: tensor.to(device, kinds.get(name.split(".")[0], torch.float32)) for name, tensor in state.items()}
     return _filled(part, lambda: AutoencoderKLWan.from_config(part.config), state)
 
 
-def _text(models: Path, device: torch.device, dtype: torch.dtype, plan: Plan) -> UMT5EncoderModel:
+def _text(models: Path, device: torch.device, dtype: torch.dtype, plan: Plan, moved: Moved) -> UMT5EncoderModel:
     part = layout.part(models, "text_encoder")
     if "umt5" not in str(part.config.get("model_type", "umt5")):
         raise EngineFailed(f"{part.folder / 'config.json'}: model_type is {part.config['model_type']}, not umt5")
-    state = _read(part, torch.device("cpu") if plan.text == "card8" else device)
+    state = _read(part, torch.device("cpu") if plan.text == "card8" else device, moved)
     tied = next((state[name] for name in ("shared.weight", "encoder.embed_tokens.weight") if name in state), None)
     if tied is not None:
         state |= {"shared.weight": tied, "encoder.embed_tokens.weight": tied}
@@ -159,10 +164,11 @@ def _text(models: Path, device: torch.device, dtype: torch.dtype, plan: Plan) ->
     return wide.widened(network) if wide.is_needed(network) else network
 
 
-def _read(part: layout.Part, device: torch.device) -> dict[str, Tensor]:
+def _read(part: layout.Part, device: torch.device, moved: Moved) -> dict[str, Tensor]:
     """The tensors of all files of a network by name; on the CPU they are mapped, not copied."""
     state: dict[str, Tensor] = {}
     for file in part.files:
+        moved()
         try:
             state |= load_file(file, device=str(device))
         except (safetensors.SafetensorError, OSError, ValueError) as error:

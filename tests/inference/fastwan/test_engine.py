@@ -158,6 +158,26 @@ def test_out_of_memory_in_a_step_takes_the_next_smaller_plan(small: Engine, tmp_
     assert (metrics.extra["plan"], metrics.frames) == (PLANS[4].name, 9)
 
 
+def test_weights_that_are_loaded_anew_are_said_and_hear_a_cancel(small: Engine, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def progress(phase: str, done: int, total: int) -> None:
+        if phase == "preparing" and "inferring" in said:
+            said.append("loading")
+            if said.count("loading") > 3:
+                raise Cancelled("enough")
+        said.append(phase)
+
+    small._loaded.transformer.proj_out = Full(small._loaded.transformer.proj_out, 1)
+    with pytest.raises(Cancelled):
+        run(small, tmp_path / "o.mp4", None, progress=progress)
+    assert said.count("loading") == 4
+    said.clear()
+    metrics = run(small, tmp_path / "o.mp4", None, progress=progress)  # it loads what the cancelled job had begun to
+    assert (metrics.extra["plan"], metrics.frames) == (PLANS[4].name, 9)
+    assert said.index("inferring") > 10
+
+
 def test_out_of_memory_in_decoding_takes_the_next_smaller_plan(small: Engine, tmp_path: Path) -> None:
     first = small._loaded.vae.decoder.mid_block.attentions
     first[0] = Full(first[0], 1)
@@ -243,6 +263,6 @@ def _inputs(image: Path, **fields: Any) -> Inputs:
 
 
 def _times() -> Any:
-    from inference.engines.fastwan.engine import Times
+    from inference.engines.fastwan.job import Times
 
     return Times(0.0)

@@ -1,0 +1,97 @@
+"""A job on its way through the engine: what is ready for the card, when its steps were over, and what it says in the end.
+
+The work itself is engine.py's.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inference.engine import Metrics
+from inference.engines.fastwan import sampling, shape
+from inference.engines.fastwan.models import Models
+from media import write
+from media.still import Picture
+
+log = logging.getLogger(__name__)
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A job that is ready for the card. `heard`: the prompt's embeddings, if they were known or made beside the card."""
+
+    shape: shape.Shape
+    picture: Picture | None
+    prompt: str
+    heard: Tensor | None
+    known: bool
+    noise: sampling.Noise
+    told: dict[str, Any]
+    took_s: float
+
+
+@dataclass
+class Times:
+    """When things were over, in seconds of the monotonic clock."""
+
+    began: float
+    conditioned: float = 0.0
+    denoised: float = 0.0
+    first_frame: float = 0.0
+    decoded: float = 0.0
+
+
+def anything(size: shape.Shape) -> Prepared:
+    """A job of this size, for trying."""
+    return Prepared(
+        shape=size,
+        picture=np.full((size.height, size.width, 3), 127, np.uint8),
+        prompt="a person",
+        heard=None,
+        known=False,
+        noise=sampling.noise(0, size.latents),
+        told={},
+        took_s=0.0,
+    )
+
+
+def metrics(prepared: Prepared, written: write.Written, times: Times, loaded: Models) -> Metrics:
+    """Of a job whose video has just been written."""
+    ended, device = time.monotonic(), loaded.device
+    peak = torch.cuda.max_memory_reserved(device) / MIB if device.type == "cuda" else None
+    log.info("wrote %d frames of %dx%d in %.1f s", written.frames, written.width, written.height, ended - times.began)
+    return Metrics(
+        frames=written.frames,
+        fps=float(shape.RATE),
+        width=written.width,
+        height=written.height,
+        duration_sec=written.duration_s,
+        stage_times={
+            "preprocessing": prepared.took_s + times.conditioned - times.began,
+            "inference": times.decoded - times.conditioned,
+            "postprocessing": ended - times.decoded,
+        },
+        peak_vram_mib=None if peak is None else round(peak, 1),
+        extra={
+            **prepared.told,
+            "duration_sec": round(ended - times.began, 3),  # of the work: what the older workers say by that name
+            "fps": round(written.frames / (ended - times.began), 3),
+            "video_sec": round(written.duration_s, 3),
+            "video_fps": shape.RATE,
+            "encoder": written.encoder,
+            "plan": loaded.plan.name,
+            "prompt_cache": "hit" if prepared.known else "miss",
+            "denoise_s": round(times.denoised - times.conditioned, 3),
+            "decode_s": round(times.decoded - times.denoised, 3),
+            "first_frame_s": round(times.first_frame - times.began, 3),
+        },
+    )
