@@ -19,7 +19,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +27,13 @@ import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from PIL import Image
 
+from benchmarks import fastwan_pipeline
 from benchmarks.musetalk import matrix_rate
 from inference.engines.fastwan import models, sampling, shape, text
-from inference.engines.fastwan.engine import Engine, Prepared, Times
+from inference.engines.fastwan.engine import Engine
 from inference.engines.fastwan.fused import Fused
-from media import write
+from inference.engines.fastwan.job import Prepared, Times
 from tests.fakes import fastwan
-from tests.fakes.wan_pipeline import pipeline
 from weights import plans
 
 #: The published configurations, where the small ones of the tests differ.
@@ -53,7 +52,6 @@ TFLOP = {(1280, 704, 121): (1562.0, 2011.0), (832, 480, 121): (489.0, 891.0)}
 #: How far latents and pictures of ours and theirs may be apart: rounding in 16 bits, in 32 bits without a card.
 AGREED = {torch.bfloat16: 5e-2, torch.float32: 1e-4}
 AGREED_OF_255 = 1.5
-SEED = 1
 HEAD = "| size | mode | | request s | to A | steps s | decode s | write s | of the matrix rate, steps / decode | peak GiB |"
 
 
@@ -88,52 +86,6 @@ def _made(kind: Any, config: dict[str, Any], device: torch.device, dtype: torch.
     return network.eval().requires_grad_(False)
 
 
-def autoencoder_in_32_bits(found: models.Models) -> Any:
-    """The same VAE, its decoder too in 32 bits."""
-    with torch.device("meta"):
-        network = AutoencoderKLWan.from_config(dict(found.vae.config))
-    state = {name: tensor.float() for name, tensor in found.vae.state_dict().items()}
-    network.load_state_dict(state, assign=True)
-    return network.eval()
-
-
-class Clock:
-    """Seconds by stage; on a card a stage is over when the card is done."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self.stages: dict[str, float] = {}
-        self._since = self._now()
-
-    def _now(self) -> float:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        return time.monotonic()
-
-    def done(self, stage: str) -> None:
-        now = self._now()
-        self.stages[stage] = now - self._since
-        self._since = now
-
-
-def theirs(
-    pipe: Any, heard: torch.Tensor, picture: Any, size: shape.Shape, device: torch.device, output: Path
-) -> dict[str, Any]:
-    """One request through diffusers: latents, decode, pictures to the host, H.264."""
-    _reset(device)
-    clock = Clock(device)
-    latents = _latents(pipe, heard, picture, size)
-    clock.done("steps")
-    made = _decoded(pipe.vae, latents)
-    pictures = (
-        ((made[0].float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 3, 0).contiguous().cpu().numpy()
-    )
-    clock.done("decode")
-    write.write(output, iter(pictures), rate=Fraction(shape.RATE), speech=None)
-    clock.done("write")
-    return {"wall_s": sum(clock.stages.values()), "stages": clock.stages, "peak_mib": _peak(device)}
-
-
 def ours(engine: Engine, heard: torch.Tensor, picture: Any, size: shape.Shape, output: Path) -> dict[str, Any]:
     """One request through the engine."""
     began = time.monotonic()
@@ -146,48 +98,19 @@ def ours(engine: Engine, heard: torch.Tensor, picture: Any, size: shape.Shape, o
 
 def prepared(heard: torch.Tensor, picture: Any, size: shape.Shape) -> Prepared:
     """As the engine prepares a job whose prompt is known; the noise is drawn here, too."""
-    drawn = sampling.noise(SEED, size.latents)
+    drawn = sampling.noise(fastwan_pipeline.SEED, size.latents)
     job: dict[str, Any] = {"shape": size, "picture": picture, "heard": heard, "noise": drawn}
     return Prepared(**job, prompt="", known=True, told={}, took_s=0.0)
-
-
-@torch.inference_mode()
-def _latents(pipe: Any, heard: torch.Tensor, picture: Any, size: shape.Shape) -> torch.Tensor:
-    given = {} if picture is None else {"image": Image.fromarray(picture)}
-    pipe.scheduler.generator = torch.Generator("cpu").manual_seed(SEED)
-    return torch.as_tensor(
-        pipe(
-            prompt_embeds=heard.to(pipe.transformer.device),
-            height=size.height,
-            width=size.width,
-            num_frames=size.frames,
-            num_inference_steps=len(sampling.TIMES),
-            guidance_scale=1.0,
-            generator=pipe.scheduler.generator,
-            output_type="latent",
-            **given,
-        ).frames
-    )
-
-
-@torch.inference_mode()
-def _decoded(autoencoder: Any, latents: torch.Tensor) -> torch.Tensor:
-    config = autoencoder.config
-    mean, std = (
-        torch.tensor(each, device=latents.device).view(1, -1, 1, 1, 1) for each in (config.latents_mean, config.latents_std)
-    )
-    kind = next(autoencoder.decoder.parameters()).dtype
-    return torch.as_tensor(autoencoder.decode((latents.float() * std + mean).to(kind)).sample)
 
 
 def apart(engine: Engine, pipe: Any, heard: torch.Tensor, picture: Any, size: shape.Shape) -> tuple[float, float]:
     """How far our latents are from theirs, relative; and our pictures from theirs of the same latents, of 255 on average."""
     mine = engine._denoised(prepared(heard, picture, size), lambda _: None, Times(0.0))
-    other = _latents(pipe, text.filled_up(heard), picture, size).float().cpu()
+    other = fastwan_pipeline.latents(pipe, text.filled_up(heard), picture, size).float().cpu()
     latents = float((mine - other).norm() / other.norm())
     made = np.stack(list(engine._pictures(mine, lambda _: None)))
-    expected = ((_decoded(pipe.vae, mine.to(engine._loaded.device))[0].float().clamp(-1, 1) + 1) * 127.5).round()
-    return latents, float(np.abs(made - expected.permute(1, 2, 3, 0).cpu().numpy()).mean())
+    expected = fastwan_pipeline.pictures(pipe, mine.to(engine._loaded.device))
+    return latents, float(np.abs(made.astype(int) - expected).mean())
 
 
 def compare(found: models.Models, size: shape.Shape, with_image: bool, rounds: int) -> dict[str, Any]:
@@ -196,18 +119,16 @@ def compare(found: models.Models, size: shape.Shape, with_image: bool, rounds: i
     words = torch.randn(1, 20, width, generator=torch.Generator().manual_seed(2)).to(found.dtype)
     heard, filled = words, text.filled_up(words)
     picture = _picture(size) if with_image else None
-    on_card = found.device.type == "cuda"
     engine = Engine()
-    engine.use(found, Fused("first" if on_card else "off"))
-    plain, half = pipeline(found.transformer, autoencoder_in_32_bits(found)), pipeline(found.transformer, found.vae)
-    pipes = {"A": plain, "A2": half, **({"B": pipeline(_twin(found.transformer), found.vae, fast=True)} if on_card else {})}
-    difference = apart(engine, half, heard, picture, size)
+    engine.use(found, Fused("first" if found.device.type == "cuda" else "off"))
+    pipes = fastwan_pipeline.variants(found)
+    difference = apart(engine, pipes["A2"], heard, picture, size)
     if difference[0] > AGREED[found.dtype] or difference[1] > AGREED_OF_255:
         raise SystemExit(f"ours and theirs differ: latents by {difference[0]:.2g}, pictures by {difference[1]:.2f} of 255")
     with tempfile.TemporaryDirectory() as name:
         output = Path(name) / "o.mp4"
         contestants: dict[str, Callable[[], dict[str, Any]]] = {
-            key: lambda pipe=pipe: theirs(pipe, filled, picture, size, found.device, output)  # type: ignore[misc]
+            key: lambda pipe=pipe: fastwan_pipeline.run(pipe, filled, picture, size, found.device, output)  # type: ignore[misc]
             for key, pipe in pipes.items()
         }
         contestants["ours"] = lambda: ours(engine, heard, picture, size, output)
@@ -228,15 +149,6 @@ def _median(of: list[dict[str, Any]]) -> dict[str, Any]:
     return {**of[-1], "wall_s": statistics.median(run["wall_s"] for run in of), "stages": stages}
 
 
-def _twin(network: Any) -> Any:
-    """The same weights in another module, which can be compiled without the first one being."""
-    with torch.device("meta"):
-        other = WanTransformer3DModel.from_config(dict(network.config))
-    other.load_state_dict(network.state_dict(), assign=True)
-    other.rope = network.rope
-    return other.eval()
-
-
 def _positions(network: Any) -> Any:
     """diffusers' tables of positions, which no file holds."""
     config = network.config
@@ -246,15 +158,6 @@ def _positions(network: Any) -> Any:
 def _picture(size: shape.Shape) -> Any:
     blots = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
     return np.array(Image.fromarray(blots).resize((size.width, size.height), Image.Resampling.BICUBIC))
-
-
-def _reset(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def _peak(device: torch.device) -> float | None:
-    return torch.cuda.max_memory_reserved(device) / 2**20 if device.type == "cuda" else None
 
 
 def _ignore(phase: str, done: int, total: int) -> None:
