@@ -31,6 +31,7 @@ def essentials(settings: Settings) -> dict[str, Any]:
         "engine": settings.ENGINE,
         "http_port": settings.HTTP_PORT,
         "page": page,
+        "page_secret": "ADMIN_PASSWORD" if settings.ADMIN_PASSWORD else "admin_token",
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 import shutil
 import time
@@ -172,6 +173,20 @@ class Operator:
         self.control.end_sessions()
         self._note("sign out everywhere", None, None, "done")
 
+    def token(self, data_dir: Path) -> str | None:
+        """The password that the worker made for its page; None if it has made none. That it was asked for is noted."""
+        kept = kept_token(data_dir)
+        self._note("show the token", None, None, _said(kept is not None))
+        return kept
+
+    def replace_token(self, data_dir: Path) -> None:
+        """A new password of the page in place of the one that the worker made itself. Whoever is logged in is so no more, and a
+        log-in link that is still open works no more."""
+        make_token(data_dir)
+        self.control.end_sessions()
+        self.control.offer_login("", 0.0)  # takes the place of a link
+        self._note("replace the token", None, None, "done")
+
     def login_link(self, base_url: str) -> str:
         """A link that logs in to the page at base_url once, within LOGIN_LINK_S. An older link stops working.
 
@@ -221,6 +236,28 @@ def login_hash(code: str) -> str:
     """What is kept of a log-in code, however it was typed."""
     plain = "".join(letter for letter in code.upper() if letter.isalnum())
     return hashlib.sha256(plain.encode()).hexdigest()
+
+
+def kept_token(data_dir: Path) -> str | None:
+    """The page's password where none was set: a token of the worker's own. None: it has not been made."""
+    try:
+        return _token_file(data_dir).read_text().strip() or None
+    except FileNotFoundError:
+        return None
+
+
+def make_token(data_dir: Path) -> str:
+    """A new token, for its owner's eyes only. The file appears whole or not at all: an empty one would let anybody in."""
+    file = _token_file(data_dir)
+    token, aside = secrets.token_urlsafe(24), file.with_name(f".admin_token-{secrets.token_hex(4)}")
+    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
+        new.write(token + "\n")
+    spool.keep(aside, file)
+    return token
+
+
+def _token_file(data_dir: Path) -> Path:
+    return data_dir / "admin_token"
 
 
 def incoming(data_dir: Path) -> Path:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+from collections.abc import Callable
 
 import flask
 
 import serving
 from admin import Worker, create_app, shown
-from admin.access import Access, secret_of
+from admin.access import Access, Secret
 from answers import page_url
 from jobqueue.samples import Samples, samples_file
 from operations import Operator
@@ -27,14 +29,14 @@ def main() -> None:
     """Serve until SIGTERM."""
     service = start("admin")
     settings = service.settings
-    secret = secret_of(settings.ADMIN_PASSWORD, settings.data_dir)
+    secret = Secret(settings.ADMIN_PASSWORD, settings.data_dir)
 
     def app() -> flask.Flask:
         queue, control, outbox = service.open_queue(PATIENCE_S)
         if not settings.ADMIN_PASSWORD:
             operator = Operator(actor="admin", queue=queue, control=control, outbox=outbox)
             log.info("log in once, within 15 minutes: %s", operator.login_link(page_url(settings)))
-        access, mask = Access(secret, control, settings.ADMIN_VIEW_PASSWORD), masker([*secret_values(settings), secret])
+        access, mask = Access(secret, control, settings.ADMIN_VIEW_PASSWORD), _mask(secret_values(settings), secret)
         shown.remember(settings, queue.database)
         samples = Samples(samples_file(settings.data_dir))
         worker = Worker(
@@ -44,6 +46,12 @@ def main() -> None:
 
     host = f"[{settings.ADMIN_HOST}]" if ":" in settings.ADMIN_HOST else settings.ADMIN_HOST
     serving.serve(app, [f"{host}:{settings.ADMIN_PORT}"], threads=THREADS)
+
+
+def _mask(secrets: list[str], secret: Secret) -> Callable[[str], str]:
+    """Takes the secrets out of a text: those of the environment, and what lets in now."""
+    masks = functools.lru_cache(maxsize=2)(lambda known: masker([*secrets, known]))
+    return lambda text: masks(secret.known)(text)
 
 
 if __name__ == "__main__":

@@ -6,19 +6,19 @@ counted before any secret is looked at.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
-import os
 import secrets
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from jobqueue import spool
 from jobqueue.control import Control
-from operations import login_hash
+from operations import kept_token, login_hash, make_token
 
 #: What somebody may do here.
 Role = Literal["act", "look"]
@@ -31,17 +31,16 @@ LOGINS_EACH, LOGINS_ALL = 10, 60
 
 
 class Access:
-    """Log-ins to one worker's page. secret: its password or token; view_secret: lets in to look only, None: nobody."""
+    """Log-ins to one worker's page. secret: says its password or token; view_secret: lets in to look only, None: nobody."""
 
-    def __init__(self, secret: str, control: Control, view_secret: str | None = None) -> None:
-        self._control = control
-        self._secrets: dict[Role, str] = {"act": secret, **({"look": view_secret} if view_secret else {})}
+    def __init__(self, secret: Callable[[], str], control: Control, view_secret: str | None = None) -> None:
+        self._secret, self._view_secret, self._control = secret, view_secret, control
 
     def role(self, given: str) -> Role | None:
         """What the secret that was given allows; None if it is none."""
         key = secrets.token_bytes(16)  # digests of one length: a guess takes the same time however long it is
         guess = hmac.digest(key, given.encode(errors="replace"), "sha256")
-        right = {role: hmac.digest(key, secret.encode(), "sha256") for role, secret in self._secrets.items()}
+        right = {role: hmac.digest(key, secret.encode(), "sha256") for role, secret in self._secrets().items()}
         return next((role for role, digest in right.items() if hmac.compare_digest(digest, guess)), None)
 
     def enter(self, given: str, address: str, agent: str) -> str | None:
@@ -59,7 +58,7 @@ class Access:
         """What this log-in allows, None if it is over. A look is noted every few minutes, so that it does not end under the
         operator."""
         now = time.time()
-        for role in self._secrets:
+        for role in self._secrets():
             row = self._control.session(self.hashed(session, role))
             if row is None or now - row["seen_at"] > IDLE_S or now - row["created_at"] > LONGEST_S:
                 continue
@@ -70,12 +69,32 @@ class Access:
 
     def leave(self, session: str) -> None:
         """End this log-in."""
-        for role in self._secrets:
+        for role in self._secrets():
             self._control.end_sessions(self.hashed(session, role))
 
     def hashed(self, session: str, role: Role) -> str:
         """What is kept of a log-in's id."""
-        return hmac.new(self._secrets[role].encode(), session.encode(errors="replace"), hashlib.sha256).hexdigest()
+        return hmac.new(self._secrets()[role].encode(), session.encode(errors="replace"), hashlib.sha256).hexdigest()
+
+    def _secrets(self) -> dict[Role, str]:
+        return {"act": self._secret(), **({"look": self._view_secret} if self._view_secret else {})}
+
+
+class Secret:
+    """What lets an operator act: the password that was set, else a token of the worker's own, made if there is none.
+
+    The token is read at each use, because an operator may replace it; `known` is what was read last.
+    """
+
+    def __init__(self, password: str | None, data_dir: Path) -> None:
+        self._is_set, self._data_dir = bool(password), data_dir
+        self.known: str = password or kept_token(data_dir) or make_token(data_dir)
+
+    def __call__(self) -> str:
+        if not self._is_set:
+            with contextlib.suppress(OSError):  # nor does who removes the file open the door
+                self.known = kept_token(self._data_dir) or self.known
+        return self.known
 
 
 class Limiter:
@@ -104,21 +123,3 @@ class Limiter:
             self._seen.popleft()
         mine = sum(1 for _, other in self._seen if other == address)
         return mine >= LOGINS_EACH or len(self._seen) >= LOGINS_ALL
-
-
-def secret_of(password: str | None, data_dir: Path) -> str:
-    """What lets an operator in: the password, else a token of our own, made once and kept for the owner's eyes only.
-
-    The token's file appears whole or not at all: an empty one would let in whoever says nothing.
-    """
-    if password:
-        return password
-    file = data_dir / "admin_token"
-    if file.is_file() and (kept := file.read_text().strip()):
-        return kept
-    token, aside = secrets.token_urlsafe(24), file.with_name(f".admin_token-{secrets.token_hex(4)}")
-    handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w") as new:
-        new.write(token + "\n")
-    spool.keep(aside, file)
-    return token

@@ -1,4 +1,5 @@
-"""The Settings page: what the worker was started with, what it is made of, who is logged in. It changes no setting."""
+"""The Settings page: what the worker was started with, what it is made of, who is logged in. It changes no setting but the
+token that the worker made itself."""
 
 from __future__ import annotations
 
@@ -6,15 +7,20 @@ from datetime import UTC, datetime
 from typing import Any
 
 import flask
+from markupsafe import Markup
 
 from admin import shown
 from admin.actions import operator
 from admin.live import live, said, words_of
 from answers import page_url
+from operations import kept_token
 from support import setting
 from support.versions import versions
 
 pages = flask.Blueprint("config", __name__)
+
+#: What must be typed before the token is replaced.
+CONFIRM = "replace"
 
 
 @pages.app_template_global()
@@ -44,6 +50,19 @@ def login_link() -> str:
     )
 
 
+@pages.post("/settings/token")
+def replace_token() -> flask.typing.ResponseReturnValue:
+    """A new token in place of the worker's own; shown this once. This log-in is over like all others."""
+    settings = flask.current_app.extensions["worker"].settings
+    if settings.ADMIN_PASSWORD:
+        flask.abort(409, "The password is ADMIN_PASSWORD: change it in the worker's environment and start the worker anew.")
+    if flask.request.form.get("confirm", "").strip().lower() != CONFIRM:
+        flask.abort(400, f"Nothing was changed: type {CONFIRM} to replace the token.")
+    operator().replace_token(settings.data_dir)
+    flask.g.session = flask.g.role = None
+    return flask.render_template("token.html", token=Markup.escape(kept_token(settings.data_dir)))  # Markup: it is not masked
+
+
 def _page() -> str:
     worker = flask.current_app.extensions["worker"]
     since, changes = shown.changes(worker.queue.database)
@@ -54,6 +73,8 @@ def _page() -> str:
         changes=changes,
         versions=versions(worker.settings, said()),
         sessions=_sessions(),
+        confirm=CONFIRM,
+        given=bool(worker.settings.ADMIN_PASSWORD),
     )
 
 

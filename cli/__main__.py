@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cli import bundle, demo, doctor, look, models, operate, setup, testing, up
+from cli import bundle, demo, doctor, look, models, operate, setup, testing, token, up
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -17,8 +17,8 @@ def main() -> None:
 
 for command in (
     *(setup.setup, up.up, demo.demo, testing.test, look.status, look.jobs, operate.pause, operate.resume, operate.drain),
-    *(operate.retry, operate.cancel, operate.delete_files, operate.submit, operate.restart, operate.login_url, look.audit),
-    *(look.logs, models.models, doctor.doctor, bundle.bundle),
+    *(operate.retry, operate.cancel, operate.delete_files, operate.submit, operate.restart, operate.login_url, token.token),
+    *(look.audit, look.logs, models.models, doctor.doctor, bundle.bundle),
 ):
     main.add_command(command)
 

@@ -93,6 +93,42 @@ def test_a_new_link_is_shown_once_and_logs_in_once(data_dir: Path) -> None:
         assert again.status_code == 403
 
 
+def test_the_token_is_replaced_from_the_page_once_that_was_typed(data_dir: Path) -> None:
+    with running(data_dir, ADMIN_PASSWORD="") as own:
+        old = (data_dir / "admin_token").read_text().strip()
+        browser, other = own.log_in(old), own.log_in(old)
+        assert "Type replace to go on" in words(own, browser, "/settings")
+        assert own.post(browser, "/settings/token", confirm="yes") == 400
+        assert (data_dir / "admin_token").read_text().strip() == old
+        data = {"csrf": own.form_token(browser), "confirm": "replace"}
+        page = browser.post(f"{own.url}/settings/token", data=data, timeout=PATIENCE_S)
+        new = (data_dir / "admin_token").read_text().strip()
+        assert f'<code id="token">{new}</code>' in page.text
+        assert page.headers["Cache-Control"] == "no-store"
+        assert new != old
+        for ended in (browser, other):
+            assert ended.get(f"{own.url}/", allow_redirects=False, timeout=PATIENCE_S).status_code == 303
+        refused = requests.post(f"{own.url}/login", {"password": old}, headers={"Origin": own.url}, timeout=PATIENCE_S)
+        assert refused.status_code == 403
+        own.control.put_up("paused", f"the token is {new}", "test")
+        after = own.log_in(new)
+        assert new not in after.get(f"{own.url}/", timeout=PATIENCE_S).text
+        assert re.search(r"UTC web:[0-9a-f]{8}@127\.0\.0\.1 replace the token done", words(own, after, "/audit"))
+        assert new not in (data_dir / "said").read_text()
+
+
+def test_a_password_of_the_environment_is_not_replaced_from_the_page(data_dir: Path) -> None:
+    with running(data_dir, ADMIN_VIEW_PASSWORD="only for looking") as own:
+        browser = own.log_in()
+        said = words(own, browser, "/settings")
+        assert "The password is ADMIN_PASSWORD , from the worker's environment. To replace it, change it there" in said
+        assert "Replace the token" not in said
+        assert own.post(browser, "/settings/token", confirm="replace") == 409
+        assert browser.get(f"{own.url}/", allow_redirects=False, timeout=PATIENCE_S).status_code == 200
+        assert not (data_dir / "admin_token").exists()
+        assert own.post(own.log_in("only for looking"), "/settings/token", confirm="replace") == 403
+
+
 # ---- audit ------------------------------------------------------------------------------------------------------------------
 
 
