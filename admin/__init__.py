@@ -62,6 +62,11 @@ class Worker:
     seen: Seen = field(default_factory=Seen)
     doctor: Doctor = field(default_factory=Doctor)
 
+    @functools.cached_property
+    def id(self) -> str:
+        """Who the worker is, read once: it may stand in a file."""
+        return self.settings.worker_id
+
 
 def create_app(worker: Worker) -> flask.Flask:
     """The application; make it after the fork."""

@@ -25,7 +25,7 @@ def marks(job: Job) -> tuple[Any, ...]:
     """What may change beside a move: how far it is, what was told of it, which files are there, the newest frame."""
     worker = flask.current_app.extensions["worker"]
     data_dir, told = worker.settings.data_dir, glance.told(worker.queue.database, job.id)
-    return (job.updated_at, told, files.frame(data_dir, job), files.present(data_dir, job))
+    return (job.updated_at, told, files.frame(data_dir, job), files.mark(data_dir, job))
 
 
 def seen(job: Job) -> dict[str, Any]:

@@ -45,6 +45,13 @@ def present(data_dir: Path, job: Job) -> list[str]:
     return found
 
 
+def mark(data_dir: Path, job: Job) -> list[int]:
+    """Another one as soon as a file of the job has come or gone: when the folders were changed that may hold some."""
+    stored = spool.stored_file(data_dir, job)
+    folders = [spool.folder(data_dir, job.id), *([stored.parent] if stored is not None else [])]
+    return [folder.stat().st_mtime_ns for folder in folders if folder.is_dir()]
+
+
 def frame(data_dir: Path, job: Job | Line) -> str | None:
     """A mark of the job's newest frame, another one for each; None if there is none."""
     try:

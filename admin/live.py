@@ -25,7 +25,7 @@ T = TypeVar("T")
 GOOD_S = 1.8
 #: How old a program's last word may be before it is taken for silent, in seconds.
 STALE_S = 30.0
-#: Renderings kept, for tabs that show the same page.
+#: Renderings, and things read, that are kept for tabs that show the same page.
 KEPT = 16
 
 
@@ -46,7 +46,7 @@ class Seen:
         self._look: Look | None = None
         self._looked = 0.0
         self._pages: OrderedDict[str, str] = OrderedDict()
-        self._settled: dict[str, tuple[Any, Any]] = {}
+        self._settled: OrderedDict[str, tuple[Any, Any]] = OrderedDict()
 
     def look(self, read: Callable[[], Look], fresh: bool) -> Look:
         """What `read` gives, read anew if it must be `fresh` or is older than GOOD_S."""
@@ -66,6 +66,9 @@ class Seen:
             known = (mark, read())
             with self._lock:
                 self._settled[name] = known
+                self._settled.move_to_end(name)
+                while len(self._settled) > KEPT:
+                    self._settled.popitem(last=False)
         return cast(T, known[1])
 
     def page(self, etag: str, render: Callable[[], str]) -> str:
@@ -114,8 +117,7 @@ def look() -> Look:
 def head() -> dict[str, Any]:
     """What every page's head shows."""
     now = mode(look().flags, look().said)
-    worker_id = flask.current_app.extensions["worker"].settings.worker_id
-    return {"worker": worker_id, "mode": now, "summary": now, "flags": look().flags}
+    return {"worker": flask.current_app.extensions["worker"].id, "mode": now, "summary": now, "flags": look().flags}
 
 
 def said() -> dict[str, dict[str, Any]]:

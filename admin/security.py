@@ -121,7 +121,7 @@ def _check_role() -> flask.typing.ResponseReturnValue | None:
 
 def cookie_name(worker: Worker) -> str:
     """Of this worker alone: several may run on one host, and cookies ignore ports."""
-    return "wadm_" + hashlib.sha256(worker.settings.worker_id.encode()).hexdigest()[:8]
+    return "wadm_" + hashlib.sha256(worker.id.encode()).hexdigest()[:8]
 
 
 def csrf(session: str) -> str:
