@@ -92,6 +92,8 @@ def _queue(data_dir: Path, jobs: Jobs) -> list[str]:
             found.append(f"{job['musetalk_job_id']}: {here} here, {job['state']} at the orchestrator")
     unsent = "select job from event where sent_at is null and state in ('succeeded', 'failed', 'cancelled')"
     found += [f"{row['job']}: its end is still to be reported" for row in database.read(unsent)]
+    orphans = "select job from report where not exists (select 1 from job where job.id = report.job)"
+    found += [f"{row['job']}: is gone, but not what was reported of it" for row in database.read(orphans)]
     illegal = """select a.job, a.state as old, b.state as new from event a join event b
         on b.id = (select min(id) from event where job = a.job and id > a.id)
         where not exists (select 1 from transition t where t.old = a.state and t.new = b.state)"""
