@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -69,6 +70,20 @@ def test_each_try_to_tell_an_end_is_in_the_table(told: Admin, browser: requests.
     said = text(told, browser, "/jobs/over")
     assert ": progress: 200, after 2 tries" in said
     assert said.index("failed 10 % 200 after 12 ms: answer 200") < said.index("failed 10 % 500 after 12 ms: answer 500")
+
+
+def test_an_end_that_nobody_wanted_or_that_was_never_told_says_so(told: Admin, browser: requests.Session) -> None:
+    add(told, "unwanted")
+    told.queue.cancel("unwanted", "not needed")
+    told.queue.retry("unwanted")
+    told.queue.cancel("unwanted", "again not needed")
+    event, _ = next(due for due in told.outbox.due() if due[0].job == "unwanted")
+    told.outbox.sent(event, "progress: HTTP 409: no longer yours")
+    said = text(told, browser, "/jobs/unwanted")
+    assert "Round 1, cancelled: Never reported: a new round began first." in said
+    assert re.search(
+        "Round 2, cancelled: Told [^,]+, but it was not wanted any more: progress: HTTP 409: no longer yours", said
+    )
 
 
 @pytest.mark.parametrize("source", ["local", "queue"])
