@@ -21,6 +21,8 @@ from jobqueue.queue import Queue
 from jobqueue.worker import work
 from service import Service, run, start
 from settings import Settings
+from telemetry import gpu
+from weights import manifest
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +75,8 @@ class Inference:
     def _load(self) -> Engine:
         settings = self.service.settings
         name, note = choose(settings)
-        device = _device()
+        device, warning = find_device(name, settings)
+        note = note or warning
         engine = _made(name, settings)
         self._say(engine=engine.name, device=device, reason=f"{engine.name} is loading")
         began = time.monotonic()
@@ -147,12 +150,29 @@ def _module(name: str) -> str:
     return name if "." in name else f"inference.engines.{name}.engine"
 
 
-def _device() -> str:
-    """cuda:0 where torch is installed and sees a card, else cpu."""
+def find_device(name: str, settings: Settings) -> tuple[str, str | None]:
+    """cuda:0 where torch is installed and sees a card, else cpu; and what to tell the operator about it.
+
+    A card that is there and that torch cannot use (an old driver, a torch for processors) is said. A machine that stands alone
+    goes on without it; a worker of a fleet would keep jobs for hours that others do in seconds. Raises EngineFailed then.
+    """
     if importlib.util.find_spec("torch") is None:
-        return "cpu"
+        return "cpu", None
     torch = importlib.import_module("torch")
-    return "cuda:0" if torch.cuda.is_available() else "cpu"
+    if torch.cuda.is_available():
+        return "cuda:0", None
+    cards = gpu.gauges(settings.GPUS) if name in manifest.ENGINES else []
+    if not cards:
+        return "cpu", None
+    try:
+        torch.cuda.init()
+        reason = "it does not say why"
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    said = f"torch {torch.__version__} cannot use the {cards[0]['name'] or 'GPU'}: {reason}; worker doctor says what to do"
+    if settings.orchestrator_url is not None:
+        raise EngineFailed(said)
+    return "cpu", f"{said}; until then {name} computes on the processor, which is very slow"
 
 
 def main() -> int:

@@ -11,14 +11,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from jobqueue import migrations, spool
 from jobqueue.control import Control
 from jobqueue.database import Database
 from jobqueue.job import FETCH, Job, NewJob
 from jobqueue.outbox import Outbox
 from jobqueue.queue import Queue
+from settings import child_environment
 from tests.api.program import ROOT
-from tests.fakes import clips
+from tests.fakes import clips, nvml
 from tests.fakes.engines.copies import made_from
 from tests.patience import until
 
@@ -191,6 +194,25 @@ def test_a_worker_of_a_fleet_without_weights_never_runs_the_preview_engine(tmp_p
     ) as program:
         flag = until(lambda: program.control.flag("unfit"))
         assert flag["by"] == "inference"
+
+
+def test_a_card_that_torch_cannot_use_is_said_and_keeps_no_fleet_waiting(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("torch can use the card of this machine")
+    if nvml.compiler() is None:
+        pytest.skip("the made-up driver library needs a C compiler")
+    nvml.write_state(tmp_path / "gpu", {"count": 1, "0.name": "NVIDIA Old"})
+    environment = child_environment(**nvml.environment(nvml.build(tmp_path), tmp_path / "gpu"))
+    command = [sys.executable, "-m", "tests.inference.which_device"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    alone, preview, fleet = done.stdout.splitlines()
+    assert alone.startswith("cpu, torch ")
+    assert "cannot use the NVIDIA Old: " in alone
+    assert "until then musetalk computes on the processor" in alone
+    assert preview == "cpu, None"
+    assert fleet.startswith("refused: torch ")
+    assert fleet.endswith("; worker doctor says what to do")
 
 
 def test_a_second_inference_on_the_same_folder_ends_at_once(tmp_path: Path) -> None:
