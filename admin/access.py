@@ -17,14 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from jobqueue.control import Control
+from jobqueue.control import IDLE_S, LONGEST_S, Control
 from operations import kept_token, login_hash, make_token
 
 #: What somebody may do here.
 Role = Literal["act", "look"]
-#: A log-in ends after this long without a look, and after this long in any case, in seconds.
-IDLE_S = 12 * 3600.0
-LONGEST_S = 7 * 24 * 3600.0
+#: How often a look is noted, in seconds.
 TOUCH_EVERY_S = 300.0
 #: Log-ins a minute: of one address, and of all.
 LOGINS_EACH, LOGINS_ALL = 10, 60
@@ -49,7 +47,7 @@ class Access:
         role = self.role(given) or ("act" if self._control.use_login(login_hash(given[:40]), now) else None)
         if role is None:
             return None
-        self._control.forget_sessions(now - LONGEST_S, now - IDLE_S)
+        self._control.forget_sessions(now)
         session = secrets.token_urlsafe(32)
         self._control.begin_session(self.hashed(session, role), address, agent, now)
         return session

@@ -1,6 +1,7 @@
 """What doctor says: everything that jobs need, each with a verdict and what to do. The page asks; it examines nothing itself.
 
-Whoever opens the page has the worker examined; a page that is left open only looks whether somebody else had.
+Whoever opens the page has the worker examined; a page that is left open only looks whether somebody else had. What
+`worker doctor --fix` puts right can be put right from here.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from typing import Any
 
 import flask
 
+from admin.actions import operator
 from admin.live import live
+from doctor import mend
 
 pages = flask.Blueprint("doctor", __name__)
 
@@ -28,6 +31,14 @@ def page() -> flask.Response:
     return live(lambda: _page(now), now and now["at"])
 
 
+@pages.post("/doctor/fix")
+def fix() -> str:
+    """What came of each repair; there may be none left to do."""
+    worker, who = flask.current_app.extensions["worker"], operator()
+    done = [mend.carry_out(repair, worker.control, who.actor) for repair in mend.repairs(worker.settings)]
+    return flask.render_template("fixed.html", done=done)
+
+
 def found(good_s: float, wait_s: float) -> dict[str, Any] | None:
     """What the newest examination found, as `worker doctor --json` says it; None if it is not done in time."""
     answer: dict[str, Any] | None = flask.current_app.extensions["worker"].doctor.found(good_s, wait_s)
@@ -37,4 +48,5 @@ def found(good_s: float, wait_s: float) -> dict[str, Any] | None:
 def _page(now: dict[str, Any] | None) -> str:
     checks = now["checks"] if now else []
     counts = {level: sum(check["level"] == level for check in checks) for level in LEVELS}
-    return flask.render_template("doctor.html", now=now, counts=counts)
+    can_fix = any(check["do"].startswith(mend.COMMAND) for check in checks)
+    return flask.render_template("doctor.html", now=now, counts=counts, can_fix=can_fix)

@@ -6,7 +6,8 @@ import logging
 
 import flask
 
-from admin import access, security
+from admin import security
+from jobqueue.control import LONGEST_S
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ def enter() -> flask.typing.ResponseReturnValue:
         failed = "That is not the password, or the code is used or older than 15 minutes."
         return flask.render_template("login.html", failed=failed, target=target), 403
     response = flask.redirect(target, 303)
-    name, age_s = security.cookie_name(worker), int(access.LONGEST_S)
+    name, age_s = security.cookie_name(worker), int(LONGEST_S)
     response.set_cookie(name, session, max_age=age_s, httponly=True, samesite="Lax", secure=request.is_secure)
     return response
 

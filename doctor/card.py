@@ -1,4 +1,4 @@
-"""The GPU as `worker doctor` sees it: is it there, does its driver fit, has it room, and what runs on it with how much.
+"""The GPU as `worker doctor` sees it: is it there and well, does its driver fit, has it room, what runs on it with how much.
 
 Looks through NVML only: it starts nothing on the card, and never imports torch.
 """
@@ -12,6 +12,7 @@ from typing import Any
 
 from doctor.finding import Finding, Level, Situation
 from telemetry import host
+from telemetry.health import traits
 from weights import plans
 from weights.plans import Plan
 
@@ -31,7 +32,14 @@ def card(now: Situation) -> list[Finding]:
         if now.needs_card:
             return [Finding(name="GPU", level="fail", said="no NVIDIA GPU is visible", do=NO_CARD)]
         return [Finding(name="GPU", level="ok", said=f"none is visible; ENGINE={now.settings.ENGINE} may do without")]
-    return [_card(now, found) for found in now.cards]
+    return [finding for found in now.cards for finding in (_card(now, found), *_traits(now, found))]
+
+
+def _traits(now: Situation, found: dict[str, Any]) -> list[Finding]:
+    """What is wrong with a card that else does its work. (Of its uncorrected errors its own finding tells.)"""
+    health = next((one for one in now.health if one["index"] == found["index"]), {})
+    bad = [trait for trait in traits(found, health) if trait.bad and trait.name != "ECC"]
+    return [Finding(name=f"GPU {found['index']}", level="warn", said=trait.said, do=trait.do) for trait in bad]
 
 
 def _card(now: Situation, found: dict[str, Any]) -> Finding:

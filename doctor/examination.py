@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 import supervision
-from doctor import card, house, machine, outside
+from doctor import card, house, jobs, listeners, machine, mend, outside, vast
 from doctor.finding import Finding, Situation
 from jobqueue import clock
 from settings import Settings
@@ -31,16 +31,21 @@ CHECKS: dict[str, Check] = {
     "disk": machine.disk,
     "queue": house.queue,
     "programs": house.programs,
+    "jobs": jobs.jobs,
     "ports": house.ports,
+    "listeners": listeners.listeners,
+    "page": listeners.page,
+    "Vast": vast.vast,
     "orchestrator": outside.orchestrator,
     "store": outside.store,
+    "to mend": mend.check,
 }
 #: A driver that was asleep takes longer than one that is asked all the time.
 DRIVER_TIMEOUT_S = 10.0
 #: How long a check may take. The queue's file is read as a whole, and an orchestrator may take its time.
 LIMIT_S = 20.0
-#: How long all of it takes at the most: the driver, supervisord, then the checks at once; and some for a machine at work.
-WHOLE_S = 45.0
+#: How long all of it takes at the most: the driver twice, supervisord, then the checks at once.
+WHOLE_S = 48.0
 
 
 def examine(settings: Settings) -> dict[str, Any]:
@@ -49,7 +54,10 @@ def examine(settings: Settings) -> dict[str, Any]:
         programs = supervision.programs(settings.run_dir)
     except supervision.NotRunning:
         programs = None
-    now = Situation(settings=settings, cards=gpu.readings(settings.GPUS, DRIVER_TIMEOUT_S), programs=programs)
+    cards = gpu.readings(settings.GPUS, DRIVER_TIMEOUT_S)
+    asked = any(one["memory_total_mib"] for one in cards)  # a driver that hangs, or has lost its cards, is not asked again
+    health = gpu.health(settings.GPUS, DRIVER_TIMEOUT_S) if asked else []
+    now = Situation(settings=settings, cards=cards, programs=programs, health=health)
     return as_answer(within(LIMIT_S, CHECKS, now))
 
 

@@ -25,11 +25,12 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Situation:
-    """What several checks look at. cards: as `telemetry.gpu.readings` gives them. programs: None: the worker does not run."""
+    """What several checks look at. cards, health: as `telemetry.gpu` gives them. programs: None: the worker does not run."""
 
     settings: Settings
     cards: list[dict[str, Any]]
     programs: list[Program] | None
+    health: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def needs_card(self) -> bool:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import answers
 from doctor import start
-from doctor.finding import Finding, Situation
+from doctor.finding import Finding, Level, Situation
 from jobqueue import soundness
 from jobqueue.control import Control
 from jobqueue.database import Database, DatabaseError
 from jobqueue.migrations import WrongDatabase, check_version
+from telemetry import xid
 from weights import manifest, verify
 
 #: A write-ahead log larger than this is not being folded in: somebody reads for too long.
@@ -22,6 +24,8 @@ LARGE_LOG_BYTES = 256 * 2**20
 MOST_LINES = 5
 #: What a program said longer ago than this is not taken for the present.
 STALE_S = 30.0
+#: How long an error that the driver reported is told of, in seconds.
+REPORTED_S = 86400.0
 #: How long a program may take until it answers.
 STARTS_S = 30.0
 #: States of a program in which it will not come by itself.
@@ -59,7 +63,8 @@ def queue(now: Situation) -> list[Finding]:
     if faults:
         do = "stop the worker, keep a copy of the folder, then start: a damaged file is put aside"
         return [Finding(name="queue", level="fail", said=f"{path} is damaged", do=do, lines=tuple(faults))]
-    return [_log(path), *(_flag(name, flag) for name, flag in flags.items()), *(_links(said) if now.programs else [])]
+    heard = [*_reports(said), *(_links(said) if now.programs else [])]
+    return [_log(path), *(_flag(name, flag) for name, flag in flags.items()), *heard]
 
 
 def _log(path: Path) -> Finding:
@@ -77,6 +82,23 @@ def _flag(name: str, flag: dict[str, Any]) -> Finding:
     return Finding(
         name=name, level="warn", said=said, do="worker resume" if name in ("paused", "draining") else "worker status"
     )
+
+
+def _reports(said: dict[str, Any]) -> list[Finding]:
+    """Errors that the driver reported in the last day: the poller has heard them, and nobody can ask for them later."""
+    heard = [card for card in said.get("poller", {}).get("gpu_health") or [] if card.get("xid")]
+    return [_report(card) for card in heard if _ago_s(card["xid"]["at"]) < REPORTED_S]
+
+
+def _report(card: dict[str, Any]) -> Finding:
+    code, at = card["xid"]["code"], card["xid"]["at"]
+    told = xid.meaning(code)
+    level: Level = "ok" if told.harmless else "warn"
+    return Finding(name=f"GPU {card['index']}", level=level, said=f"XID {code} at {at}: {told.said}", do=told.do)
+
+
+def _ago_s(at: str) -> float:
+    return (datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds()
 
 
 def _links(said: dict[str, Any]) -> list[Finding]:

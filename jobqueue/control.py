@@ -28,6 +28,11 @@ log = logging.getLogger(__name__)
 
 Flag = Literal["paused", "draining", "unfit", "hold"]
 
+#: A log-in ends after this long without a look, and after this long in any case, in seconds.
+IDLE_S = 12 * 3600.0
+LONGEST_S = 7 * 24 * 3600.0
+
+_OVER = "(created_at < ? or seen_at < ?)"
 _NOTE = "insert into audit (at, actor, action, target, reason, result) values (?, ?, ?, ?, ?, ?)"
 
 
@@ -176,9 +181,14 @@ class Control:
         sql = "update session set seen_at = ? where hash = ?"
         self.database.write(lambda connection: connection.execute(sql, (now_s, hashed)).fetchall(), durable=False)
 
-    def forget_sessions(self, created_before_s: float, seen_before_s: float) -> None:
-        """Remove log-ins that began, or were last seen, before these wall seconds."""
-        self._write("delete from session where created_at < ? or seen_at < ?", created_before_s, seen_before_s)
+    def sessions_over(self, now_s: float) -> int:
+        """How many log-ins have ended by themselves and are still kept."""
+        rows = self.database.read(f"select count(*) as n from session where {_OVER}", now_s - LONGEST_S, now_s - IDLE_S)  # noqa: S608
+        return int(rows[0]["n"])
+
+    def forget_sessions(self, now_s: float) -> int:
+        """Remove them; how many there were."""
+        return len(self._write(f"delete from session where {_OVER} returning 1 as one", now_s - LONGEST_S, now_s - IDLE_S))  # noqa: S608
 
     def offer_login(self, hashed: str, until_s: float) -> None:
         """Keep the hash of a code that logs in once, until these wall seconds. An older code stops working."""

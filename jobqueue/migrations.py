@@ -47,7 +47,7 @@ def prepare(path: Path) -> Path | None:
         _begin_boot(connection)
     finally:
         connection.close()
-    _make_reserve(path)
+    make_reserve(path)
     return aside
 
 
@@ -116,7 +116,8 @@ def _begin_boot(connection: apsw.Connection) -> None:
     connection.execute("commit")
 
 
-def _make_reserve(path: Path) -> None:
+def make_reserve(path: Path) -> None:
+    """The file beside the queue that is given up when the disk is full, unless it is there or there is no room for it."""
     reserve = path.with_suffix(".reserve")
     if reserve.exists():
         return

@@ -114,3 +114,27 @@ def test_while_one_examination_goes_on_nobody_begins_another_or_waits_in_a_long_
 def test_settings_and_processes_lead_to_it(paused: Admin, browser: requests.Session) -> None:
     for path in ("/settings", "/processes"):
         assert '<a href="/doctor">What doctor says</a>' in browser.get(paused.url + path, timeout=PATIENCE_S).text
+
+
+def test_what_is_safe_is_put_right_from_the_page(data_dir: Path) -> None:
+    with running(data_dir, ADMIN_VIEW_PASSWORD="only for looking", ENGINE="preview") as own:
+        browser, other = own.log_in(), own.log_in("only for looking")
+        assert "Put right what is safe" not in browser.get(f"{own.url}/doctor", timeout=PATIENCE_S).text
+        (data_dir / "jobs.reserve").unlink()
+        assert own.post(other, "/doctor/fix") == 403
+        assert not (data_dir / "jobs.reserve").exists()
+        data = {"csrf": own.form_token(browser)}
+        page = words(browser.post(f"{own.url}/doctor/fix", data=data, timeout=PATIENCE_S).text)
+        assert "done reserve : the reserve for a full disk has been used up, and there is room again. it is there again" in page
+        assert (data_dir / "jobs.reserve").exists()
+        note = own.control.notes(1)[0]
+        assert (note["action"], note["target"], note["actor"][:4]) == ("doctor --fix", "reserve", "web:")
+        again = words(browser.post(f"{own.url}/doctor/fix", data=data, timeout=PATIENCE_S).text)
+        assert "Nothing was to be put right" in again
+
+
+def test_the_page_offers_to_put_right_only_what_can_be_and_only_to_who_may(data_dir: Path) -> None:
+    with running(data_dir, ADMIN_VIEW_PASSWORD="only for looking", ENGINE="preview") as own:
+        (data_dir / "jobs.reserve").unlink()
+        assert "Put right what is safe" in own.log_in().get(f"{own.url}/doctor", timeout=PATIENCE_S).text
+        assert "Put right" not in own.log_in("only for looking").get(f"{own.url}/doctor", timeout=PATIENCE_S).text

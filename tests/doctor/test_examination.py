@@ -90,6 +90,28 @@ def test_a_card_that_is_lost_or_wrong_is_said(worker: Run, library: Path, tmp_pa
     assert findings(worker, 1, ENGINE="preview", **card)["GPU 0"]["do"] == "reset the card, or reboot the machine"
 
 
+def test_a_card_that_works_but_is_not_well_is_warned_about(worker: Run, library: Path, tmp_path: Path) -> None:
+    card = with_card(library, tmp_path, pcie_width=4, remapped="0,2,1,0")
+    done = worker("doctor", "--json", ENGINE="preview", **SMALL, **card)
+    found = [check for check in json.loads(done.stdout)["checks"] if check["name"] == "GPU 0"]
+    assert [(one["level"], one["said"]) for one in found[1:]] == [
+        ("warn", "PCIe runs with 4 of 16 lanes"),
+        ("warn", "remapped rows 2, 2 of them for errors that could not be corrected, and more wait for a new start"),
+    ]
+    assert all(one["do"] for one in found[1:])
+    well = with_card(library, tmp_path, pcie_generation=1)
+    assert worker("doctor", ENGINE="preview", **SMALL, **well).stdout.count(" GPU 0 ") == 1
+
+
+@pytest.mark.parametrize(("code", "level"), [(79, "warn"), (13, "ok")])
+def test_what_the_driver_reported_is_said_for_a_day(worker: Run, operator: Operator, code: int, level: str) -> None:
+    for days, said in ((0, [level]), (2, [])):
+        at = (datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        operator.control.publish("poller", {"gpu_health": [{"index": 0, "xid": {"code": code, "at": at}}, {"index": 1}]})
+        checks = json.loads(worker("doctor", "--json", ENGINE="preview", **SMALL).stdout)["checks"]
+        assert [check["level"] for check in checks if check["said"].startswith(f"XID {code} at {at}: ")] == said
+
+
 def test_weights_that_are_there_by_size_are_not_read(worker: Run, folder: Path) -> None:
     for file in manifest.FASTWAN:
         path = folder / "models" / file.path
