@@ -125,7 +125,7 @@ def stop_and_go_on(bench: Bench) -> None:
         with bench.container(mount) as first:
             first.until_ready()
             jobs = [first.submit()["job"] for _ in range(4)]
-            first.until(lambda: first.job(jobs[0]) == "generating", "the first job is being made")
+            first.until(lambda: "generating" in map(first.job, jobs), "a job is being made")
             code, took_s = first.stop()
             bench.say(code == 0, "SIGTERM in the middle of a job ends it with 0", f"code {code}, {took_s:.1f} s")
             bench.say("the worker ends: stopped" in _last_line(first.logs()[0]), "the last line says why")
