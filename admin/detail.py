@@ -57,8 +57,11 @@ def seen(job: Job) -> dict[str, Any]:
     }
 
 
-def _as_curl(job: Job, port: int) -> dict[str, Any]:
-    """The command that hands in the same job, its links as they may be shown; whether that took anything away from them."""
+def _as_curl(job: Job, port: int) -> dict[str, Any] | None:
+    """The command that hands in the same job, its links as they may be shown; whether that took anything away from them. None
+    of a job from files of this machine, which /generate takes from nobody."""
+    if not job.inputs or any(str(value).startswith("file:") for value in job.inputs.values()):
+        return None
     fields = {name: words.masked(value) if name.endswith("_url") else value for name, value in job.inputs.items()}
     sent = {"musetalk_job_id": f"{job.id}-again", **fields, **({"params": job.params} if job.params else {})}
     text = f"curl http://127.0.0.1:{port}/generate -H 'Content-Type: application/json' \\\n  -d {shlex.quote(json.dumps(sent))}"

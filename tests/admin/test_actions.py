@@ -173,6 +173,7 @@ def test_a_job_is_run_as_a_test_from_the_files_that_are_here(admin: Admin, brows
     job = admin.queue.get(name)
     assert job
     assert (job.source, job.id[:5]) == ("local", "test-")
+    assert 'id="command"' not in browser.get(f"{admin.url}/jobs/{name}", timeout=PATIENCE_S).text
     for field in ("video_url", "audio_url"):
         copied = Path(job.inputs[field].removeprefix("file://"))
         assert copied.read_bytes() == spool.input_file(admin.data_dir, "model-1", field).read_bytes()
