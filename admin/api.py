@@ -115,7 +115,9 @@ def job(job_id: str) -> dict[str, Any]:
 
 @get("/gpu")
 def cards() -> dict[str, Any]:
-    return {"gpus": operator().control.published().get("poller", {}).get("gpus") or []}
+    """What the cards do, and how they are, as the poller said it last."""
+    said = operator().control.published().get("poller", {})
+    return {"gpus": said.get("gpus") or [], "health": said.get("gpu_health") or []}
 
 
 @get("/gpu/history")

@@ -150,6 +150,12 @@ def test_the_health_of_a_card_is_told_in_words_with_what_to_do(data_dir: Path) -
         assert "( 2026-01-02 03:04:05 UTC ). To do: start the machine anew" in xid
 
 
+def test_programs_get_the_health_beside_the_readings(filled: Admin, browser: requests.Session) -> None:
+    answer = browser.get(f"{filled.url}/api/v1/gpu", timeout=PATIENCE_S).json()
+    assert [card["name"] for card in answer["gpus"]] == [past.CARD["name"], SECOND["name"]]
+    assert answer["health"] == [past.HEALTH]
+
+
 def test_health_that_is_not_known_is_said_to_be_so(data_dir: Path) -> None:
     with running(data_dir) as own:
         browser = own.log_in()
