@@ -1,17 +1,15 @@
-"""What can be measured of how the pages look: nothing cut off, everything readable, everything reachable and named."""
+"""How the pages look, and that a keyboard does for them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.sync_api import Page
 
 from tests.admin.program import Admin
 from tests.browser import scene
 from tests.browser.conftest import Watched
+from tests.browser.look import SIZES, TOO_FAINT, check, unnamed, unreached
 
 Window = Callable[..., Watched]
 
@@ -24,36 +22,6 @@ PAGES = [
     "/jobs/running-1",
     f"/jobs/{scene.LONG_ID}",
 ]
-SIZES = {"phone": {"width": 390, "height": 844}, "desk": {"width": 1280, "height": 800}}
-
-#: Gives the texts that can hardly be read.
-TOO_FAINT = (Path(__file__).parent / "contrast.js").read_text()
-
-#: What a keyboard must reach, and where it is now: each control has a number.
-CONTROLS = "a[href], button, input:not([type=hidden]), summary, video, audio, [tabindex='0']"
-NUMBERED = """(which) => [...document.querySelectorAll(which)].filter((one) => one.checkVisibility()).map((element, at) => {
-  element.dataset.at = at;
-  return element.outerHTML.slice(0, 80);
-})"""
-HERE = "() => document.activeElement?.dataset.at ?? null"
-
-
-def unnamed(page: Page) -> list[str]:
-    """Controls and pictures for which a screen reader has no words."""
-    tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
-    return [describe(node) for node in tree if is_control(node) and not node.get("name", {}).get("value", "").strip()]
-
-
-def is_control(node: dict[str, Any]) -> bool:
-    role = node.get("role", {}).get("value")
-    focusable = any(one["name"] == "focusable" and one["value"]["value"] for one in node.get("properties", []))
-    named_elsewhere = ("RootWebArea", "generic", "main")
-    pictures = ("image", "progressbar", "meter", "Video", "Audio")
-    return not node.get("ignored") and ((focusable and role not in named_elsewhere) or role in pictures)
-
-
-def describe(node: dict[str, Any]) -> str:
-    return f"{node['role']['value']} {node.get('description', {}).get('value', '')}"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -78,13 +46,6 @@ def test_in_light_and_dark_nothing_is_cut_off_faint_or_nameless(admin: Admin, wi
     check(window(stranger=True, color_scheme=scheme, viewport=SIZES[size]).tab("/login"), "/login")
 
 
-def check(page: Page, path: str) -> None:
-    width = page.viewport_size["width"] if page.viewport_size else 0
-    assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{path} scrolls sideways"
-    assert page.evaluate(TOO_FAINT) == [], path
-    assert unnamed(page) == [], path
-
-
 def test_the_checks_of_the_look_bite(window: Window) -> None:
     page = window().tab("/jobs/failed-1")
     page.evaluate("""() => {
@@ -99,13 +60,4 @@ def test_the_checks_of_the_look_bite(window: Window) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/jobs", "/jobs/done-1", "/jobs/failed-1", "/jobs/running-1"])
 def test_the_keyboard_reaches_every_control(window: Window, path: str) -> None:
-    page = window().tab(path)
-    page.evaluate("document.getElementById('live').id = 'still'")  # numbers are not morphed away
-    controls, reached = page.evaluate(NUMBERED, CONTROLS), set()
-    for _ in range(3 * len(controls) + 20):  # a player has controls of its own
-        page.keyboard.press("Tab")
-        if (at := page.evaluate(HERE)) is not None:
-            reached.add(int(at))
-        if len(reached) == len(controls):
-            break
-    assert [control for at, control in enumerate(controls) if at not in reached] == []
+    assert unreached(window().tab(path)) == []

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 from tests.admin import world
 from tests.admin.program import Admin, arrival, running
 from tests.browser.conftest import Watched
-from tests.browser.test_look import CONTROLS, HERE, NUMBERED, SIZES, check
+from tests.browser.look import SIZES, check, unreached
 from tests.guard.supervised import Supervised
 from tests.patience import until
 
@@ -267,16 +267,7 @@ def test_in_light_and_dark_nothing_is_cut_off_faint_or_nameless(admin: Admin, wi
 @pytest.mark.usefixtures("supervisord")
 @pytest.mark.parametrize("path", PATHS)
 def test_the_keyboard_reaches_every_control(window: Window, path: str) -> None:
-    page = window().tab(path)
-    page.evaluate("document.getElementById('live')?.setAttribute('id', 'still')")
-    controls, reached = page.evaluate(NUMBERED, CONTROLS + ", select, textarea"), set()
-    for _ in range(3 * len(controls) + 20):
-        page.keyboard.press("Tab")
-        if (at := page.evaluate(HERE)) is not None:
-            reached.add(int(at))
-        if len(reached) == len(controls):
-            break
-    assert [control for at, control in enumerate(controls) if at not in reached] == []
+    assert unreached(window().tab(path)) == []
 
 
 def test_everything_can_be_done_without_scripts(window: Window, tmp_path: Path) -> None:
