@@ -11,8 +11,12 @@ import torch
 
 from errors import EngineFailed
 
-#: How the driver, its compiler, cuBLAS, cuDNN and torch for the host's own memory say that there is none.
-FULL = ("out of memory", "alloc_failed", "allocation_failed", "allocate memory")
+#: How the driver, its compiler, cuBLAS, cuDNN and torch for the host's own memory say that there is none. torch tries cuDNN's
+#: kernels in turn and drops each one's own error; and a library whose handle found no room was "not initialized".
+FULL = (
+    *("out of memory", "alloc_failed", "allocation_failed", "allocate memory"),
+    *("unable to find an engine", "status_not_initialized"),
+)
 
 
 def refuse_older(name: str, capability: tuple[int, int], least: tuple[int, int], lacks: str) -> None:
