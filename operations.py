@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import secrets
 import shutil
 import time
@@ -11,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import entrance
 import supervision
 from jobqueue import intake, spool
 from jobqueue.control import Control, Flag
@@ -34,8 +33,6 @@ SAMPLE_WORDS: dict[str, dict[str, str]] = {
 }
 #: How long a log-in link of the page works, in seconds.
 LOGIN_LINK_S = 15 * 60
-#: Letters and digits that nobody mistakes for one another; 8 of them are 40 bits.
-_ALPHABET = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,14 +172,14 @@ class Operator:
 
     def token(self, data_dir: Path) -> str | None:
         """The password that the worker made for its page; None if it has made none. That it was asked for is noted."""
-        kept = kept_token(data_dir)
+        kept = entrance.kept_token(data_dir)
         self._note("show the token", None, None, _said(kept is not None))
         return kept
 
     def replace_token(self, data_dir: Path) -> None:
         """A new password of the page in place of the one that the worker made itself. Whoever is logged in is so no more, and a
         log-in link that is still open works no more."""
-        make_token(data_dir)
+        entrance.make_token(data_dir)
         self.control.end_sessions()
         self.control.offer_login("", 0.0)  # takes the place of a link
         self._note("replace the token", None, None, "done")
@@ -192,10 +189,10 @@ class Operator:
 
         The code stands behind the #, so that no server, log or Referer ever sees it.
         """
-        code = "".join(secrets.choice(_ALPHABET) for _ in range(8))
-        self.control.offer_login(login_hash(code), time.time() + LOGIN_LINK_S)
+        code = entrance.new_code()
+        self.control.offer_login(entrance.login_hash(code), time.time() + LOGIN_LINK_S)
         self._note("login link", None, None, "done")
-        return f"{base_url.rstrip('/')}/login#code={code[:4]}-{code[4:]}"
+        return f"{base_url.rstrip('/')}/login#code={code}"
 
     def _put_up(self, flag: Flag, action: str, reason: str, end: str, seconds: float | None) -> bool:
         if seconds is not None and not SHORTEST_S <= seconds <= LONGEST_S:
@@ -230,34 +227,6 @@ def _not_too_many(job_ids: list[str]) -> list[str]:
     if len(job_ids) > MOST_AT_ONCE:
         raise ValueError(f"{len(job_ids)} jobs; at most {MOST_AT_ONCE} at once")
     return job_ids
-
-
-def login_hash(code: str) -> str:
-    """What is kept of a log-in code, however it was typed."""
-    plain = "".join(letter for letter in code.upper() if letter.isalnum())
-    return hashlib.sha256(plain.encode()).hexdigest()
-
-
-def kept_token(data_dir: Path) -> str | None:
-    """The page's password where none was set: a token of the worker's own. None: it has not been made."""
-    try:
-        return _token_file(data_dir).read_text().strip() or None
-    except FileNotFoundError:
-        return None
-
-
-def make_token(data_dir: Path) -> str:
-    """A new token, for its owner's eyes only. The file appears whole or not at all: an empty one would let anybody in."""
-    file = _token_file(data_dir)
-    token, aside = secrets.token_urlsafe(24), file.with_name(f".admin_token-{secrets.token_hex(4)}")
-    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
-        new.write(token + "\n")
-    spool.keep(aside, file)
-    return token
-
-
-def _token_file(data_dir: Path) -> Path:
-    return data_dir / "admin_token"
 
 
 def incoming(data_dir: Path) -> Path:

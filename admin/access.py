@@ -17,8 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from entrance import kept_token, login_hash, make_token
 from jobqueue.control import IDLE_S, LONGEST_S, Control
-from operations import kept_token, login_hash, make_token
 
 #: What somebody may do here.
 Role = Literal["act", "look"]

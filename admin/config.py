@@ -13,7 +13,7 @@ from admin import shown
 from admin.actions import operator
 from admin.live import live, said, words_of
 from answers import page_url
-from operations import kept_token
+from entrance import kept_token
 from support import setting
 from support.versions import versions
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS: dict[str, int] = {
     "errors": 0,
     **dict.fromkeys(("settings", "jobqueue", "telemetry", "media", "weights"), 1),
-    **dict.fromkeys(("service", "serving", "operations", "supervision", "answers", "doctor", "support"), 2),
+    **dict.fromkeys(("service", "serving", "operations", "entrance", "supervision", "answers", "doctor", "support"), 2),
     **dict.fromkeys(("poller", "inference", "uploader", "api", "admin", "guard", "orchestrator", "cli"), 3),
 }
 
@@ -23,6 +23,7 @@ NEIGHBOURS = {
     ("answers", "supervision"),
     ("doctor", "answers"),  # it reads what the running worker was started with
     ("doctor", "supervision"),
+    ("operations", "entrance"),  # an operator makes a new token or code
     ("operations", "supervision"),  # a restart is an operator's action
     ("support", "answers"),  # a bundle holds what the API answers
     ("support", "operations"),

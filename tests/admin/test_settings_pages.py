@@ -14,9 +14,9 @@ import requests
 
 import settings
 from admin import audit, shown
+from entrance import login_hash
 from jobqueue.database import Database
 from jobqueue.migrations import prepare
-from operations import login_hash
 from tests.admin import world
 from tests.admin.program import Admin, add_failed, arrival, running
 from tests.patience import PATIENCE_S

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from entrance import login_hash
 from errors import EngineFailed
 from jobqueue import clock
 from jobqueue.job import FETCH, NewJob
-from operations import Operator, login_hash
+from operations import Operator
 from tests.cli.conftest import Run
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import requests
 
 from answers import started_file
-from operations import Operator, kept_token, make_token
+from entrance import kept_token, make_token
+from operations import Operator
 from settings import load
 from tests.admin import world
 from tests.admin.program import running

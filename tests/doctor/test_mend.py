@@ -10,8 +10,9 @@ from pathlib import Path
 
 import supervision
 from doctor import mend
+from entrance import make_token
 from jobqueue import soundness
-from operations import Operator, make_token
+from operations import Operator
 from settings import load
 from tests.admin import world
 from tests.cli.conftest import Run
