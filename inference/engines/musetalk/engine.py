@@ -93,7 +93,6 @@ class Engine:
         if on_card:
             card.refuse_older(*card.found(device), LEAST_CAPABILITY, "is too old for this torch")
         dtype = torch.float16 if on_card else torch.float32
-        torch.backends.cudnn.benchmark = True  # the shapes are the same from batch to batch
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))  # threads that wait for one another spin; others need cores
         versions = [version for version in ("1.5", "1.0") if not models.missing(models_dir, version)] or ["1.5"]
         first = models.load(models_dir, versions[0], device, dtype)
@@ -110,7 +109,18 @@ class Engine:
         self._cache = Cache(self._options.cache_dir, self._options.cache_bytes)
 
     def warm_up(self) -> None:
-        """Find the batch size, record the networks, and put a made-up job through everything."""
+        """Find the batch size, record the networks, and put a made-up job through everything, each with the fastest kernels.
+
+        Later, new shapes take what cuDNN thinks good: it would search for each of them, and anew in each thread, for seconds
+        in which it empties torch's store of memory again and again, while another job is on the card.
+        """
+        torch.backends.cudnn.benchmark = True
+        try:
+            self._warm_up()
+        finally:
+            torch.backends.cudnn.benchmark = False
+
+    def _warm_up(self) -> None:
         loaded = next(iter(self._models.values()))
         size = self._options.batch_size or mouths.measured(loaded)
         self._speaking, self._looking = Room(size), Room(max(1, size // 2))

@@ -239,6 +239,11 @@ def test_the_made_up_job_of_the_warm_up_goes_through_everything(engine: Engine) 
     assert looking.size == 2
 
 
+def test_no_kernels_are_searched_for_in_a_job(engine: Engine) -> None:
+    engine.warm_up()
+    assert not torch.backends.cudnn.benchmark
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a card")
 def test_on_a_card_a_recording_makes_the_same_faces(weights: Path) -> None:
     found = models.load(weights, "1.5", "cuda:0", torch.float16)
