@@ -190,7 +190,7 @@ class Settings(BaseModel):
 
     #: What becomes of a job's aspect_ratio and resolution: source keeps the input's own size, pad and crop honour them.
     OUTPUT_FIT: Literal["source", "pad", "crop"] = "source"
-    #: Jobs claimed ahead of the running one; 0 turns it off.
+    #: Jobs claimed ahead of the running one; more are where it would be done before their inputs are here; 0 turns it off.
     PREFETCH_JOBS: Annotated[int, Field(ge=0, le=8)] = 1
     #: Seconds before the running job's expected end at which the next one is claimed.
     PREFETCH_LEAD_SEC: Annotated[float, Field(ge=0, le=3600)] = 15

@@ -1,4 +1,4 @@
-"""What the page asks at every look, in a few statements whose cost does not grow with history."""
+"""What the page asks at every look, and the claim loop, in a few statements whose cost does not grow with history."""
 
 from __future__ import annotations
 

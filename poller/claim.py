@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from jobqueue import clock, faults, intake
+from jobqueue import clock, faults, glance, intake
 from jobqueue.control import Control
 from jobqueue.database import ERRORS
 from jobqueue.job import NewJob
@@ -24,6 +24,10 @@ from poller.orchestrator import Orchestrator
 from poller.room import no_room
 
 log = logging.getLogger(__name__)
+
+
+#: How old what is known of the last jobs may be, in seconds.
+USUAL_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +51,7 @@ class Claiming:
         self._failures = 0
         self._said = ""
         self._had_room = False
+        self._usual_s, self._usual_due = dict[str, float](), 0.0
 
     def loop(self, stop: threading.Event) -> None:
         """Claim until `stop` is set."""
@@ -79,12 +84,19 @@ class Claiming:
         return no_room(
             unfinished=self._queue.unfinished(),
             flags=self._control.flags(),
+            usual=self._usual(),
             inference=self._control.published().get("inference"),
             capacity=self._identity.capacity if self._identity.mode == "buffer" else 1,
             prefetch_jobs=self._rhythm.prefetch_jobs,
             prefetch_lead_s=self._rhythm.prefetch_lead_s,
             now=datetime.now(UTC),
         )
+
+    def _usual(self) -> dict[str, float]:
+        """What jobs took lately, by state; looked up every few seconds."""
+        if clock.now() >= self._usual_due:
+            self._usual_s, self._usual_due = glance.usual(self._queue.database, self._identity.shape), clock.now() + USUAL_S
+        return self._usual_s
 
     def _claim(self) -> float:
         key = self._control.begin_claim()

@@ -6,6 +6,7 @@ The decoder meets strangers' bytes in a process of its own: if it dies of them, 
 
 from __future__ import annotations
 
+import contextvars
 import json
 import logging
 import os
@@ -15,12 +16,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from errors import InvalidInput, Unavailable
+from errors import Cancelled, InvalidInput, Unavailable
 from jobqueue import faults, intake, spool
 from jobqueue.job import FETCH, Job
 from jobqueue.queue import Queue
@@ -38,6 +40,8 @@ PROBE_TIMEOUT_S = 120.0
 #: Downloads smaller than this say nothing about the speed of the line.
 _LEAST_MEASURED_BYTES = 256 * 1024
 _PROGRESS = 0.05
+#: How often the job is looked at while its inputs come, in seconds; a cancel is obeyed well within one.
+TICK_S = 0.2
 #: Where `python -m media.probe` is found.
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -70,21 +74,52 @@ def fetch(job: Job, progress: Progress, inputs: Inputs, news: News) -> dict[str,
     except OSError as error:
         raise Unavailable(f"the job's folder could not be made: {(error.strerror or str(error)).lower()}") from error
     began = time.monotonic()
-    fields = [field for field in intake.LINKS[job.engine] if job.inputs.get(field)]
-    for field in fields:
-        _bring(job, field, progress, inputs, news)
-    faults.point("fetch.after_rename")
-    brought = time.monotonic()
-    probed = {field: _probed(job, field, progress, inputs) for field in fields}
+    brought, probed = _at_once(job, progress, inputs, news)
     times = {"download": round(brought - began, 3), "validation": round(time.monotonic() - brought, 3)}
     faults.point("fetch.before_commit")
     return {"stage_times": times, "inputs_probed": probed}
 
 
+def _at_once(job: Job, progress: Progress, inputs: Inputs, news: News) -> tuple[float, dict[str, Any]]:
+    """Bring and check the inputs beside one another: on a far link they take as long as the longest. Returns when the last one
+    was here, and what each of them is. What is wrong with one ends the others."""
+    over = threading.Event()
+
+    def go_on() -> None:
+        if over.is_set():
+            raise Cancelled("another input of the job is at fault")
+
+    def one(field: str) -> tuple[float, dict[str, Any]]:
+        _bring(job, field, go_on, inputs, news)
+        faults.point("fetch.after_rename")
+        return time.monotonic(), _probed(job, field, go_on, inputs)
+
+    fields = [field for field in intake.LINKS[job.engine] if job.inputs.get(field)]
+    with ThreadPoolExecutor(max(1, len(fields)), thread_name_prefix="input") as pool:
+        # each with a context of its own, so that what it logs is said of this job
+        found = {field: pool.submit(contextvars.copy_context().run, one, field) for field in fields}
+        try:
+            while (left := wait(found.values(), TICK_S, FIRST_EXCEPTION)).not_done and not any(map(_failed, left.done)):
+                progress("downloading", _PROGRESS)
+        finally:
+            over.set()
+    errors = [error for each in found.values() if (error := each.exception()) is not None]
+    if errors:
+        raise next((error for error in errors if not isinstance(error, Cancelled)), errors[0])
+    results = {field: each.result() for field, each in found.items()}
+    return max((at for at, _ in results.values()), default=time.monotonic()), {
+        field: probed for field, (_, probed) in results.items()
+    }
+
+
+def _failed(one: Future[Any]) -> bool:
+    return one.exception() is not None
+
+
 # ---- bringing ---------------------------------------------------------------------------------------------------------------
 
 
-def _bring(job: Job, field: str, progress: Progress, inputs: Inputs, news: News) -> None:
+def _bring(job: Job, field: str, go_on: Callable[[], None], inputs: Inputs, news: News) -> None:
     url, target = job.inputs[field], spool.input_file(inputs.data_dir, job.id, field)
     if target.exists():
         return  # brought by an earlier life or attempt
@@ -96,8 +131,8 @@ def _bring(job: Job, field: str, progress: Progress, inputs: Inputs, news: News)
         target,
         inputs.limits,
         field=field,
-        on_bytes=lambda done, total: progress("downloading", _PROGRESS),
-        cancelled=lambda: False,  # what `progress` raises ends the download
+        on_bytes=lambda done, total: go_on(),
+        cancelled=lambda: False,  # what `go_on` raises ends the download
     )
     _measure(got, news)
     log.info("fetched %s, %d bytes in %.1f s", field, got.size_bytes, got.seconds)
@@ -134,11 +169,11 @@ def _measure(got: Downloaded, news: News) -> None:
 # ---- checking ---------------------------------------------------------------------------------------------------------------
 
 
-def _probed(job: Job, field: str, progress: Progress, inputs: Inputs) -> dict[str, Any]:
+def _probed(job: Job, field: str, go_on: Callable[[], None], inputs: Inputs) -> dict[str, Any]:
     """What the file is. Raises InvalidInput if it is not what the field asks for, or its decoder dies of it."""
     target = spool.input_file(inputs.data_dir, job.id, field)
     command = [sys.executable, "-m", "media.probe", "--as", _KINDS[field], "--max-duration", f"{inputs.max_duration_s:g}"]
-    found = run_probe([*command, str(target)], lambda: progress("downloading", _PROGRESS))
+    found = run_probe([*command, str(target)], go_on)
     if found is None:
         target.unlink(missing_ok=True)
         raise InvalidInput(f"{field}: the file could not be read: the decoder died of it", stage="validation")

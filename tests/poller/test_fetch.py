@@ -18,8 +18,9 @@ from poller import fetch
 from poller.download import Limits
 from poller.identity import News
 from tests.fakes import clips
-from tests.fakes.file_server import FileServer, Handler, status, whole
+from tests.fakes.file_server import Answer, FileServer, Handler, silence, status, whole
 from tests.media import pictures
+from tests.patience import PATIENCE_S
 from tests.poller.house import House, eventually, running
 
 VIDEO, SPEECH = clips.video(), clips.speech()
@@ -58,6 +59,30 @@ def test_what_an_earlier_life_brought_is_not_brought_again(house: House) -> None
     spool.input_file(house.data_dir, job.id, "video_url").write_bytes(VIDEO)
     spool.input_file(house.data_dir, job.id, "audio_url").write_bytes(SPEECH)
     assert "inputs_probed" in fetch.fetch(job, progress(house, job), inputs(house), News())
+
+
+def test_inputs_are_on_their_way_at_the_same_time(house: House) -> None:
+    both = threading.Barrier(2)
+
+    def together(body: bytes) -> Answer:
+        def answer(handler: Handler) -> None:
+            both.wait(PATIENCE_S)
+            whole(body)(handler)
+
+        return answer
+
+    with FileServer([together(VIDEO)]) as faces, FileServer([together(SPEECH)]) as voices:
+        job = arrived(house, faces.url(), voices.url())
+        assert "inputs_probed" in fetch.fetch(job, progress(house, job), inputs(house), News())
+
+
+def test_what_is_wrong_with_one_input_ends_the_others(house: House) -> None:
+    with FileServer([status(404)]) as faces, FileServer([silence]) as voices:
+        job = arrived(house, faces.url(), voices.url())
+        with pytest.raises(InvalidInput) as raised:
+            fetch.fetch(job, progress(house, job), inputs(house, total_s=600), News())
+    assert raised.value.message.startswith("video_url: ")
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("input")]
 
 
 @pytest.mark.parametrize(

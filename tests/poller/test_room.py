@@ -60,8 +60,45 @@ def jobs(house: House, *wanted: str | tuple[int, int, int]) -> list[Job]:
 def test_a_job_is_claimed_just_in_time(
     house: House, unfinished: tuple[Any, ...], changes: dict[str, Any], reason: str | None
 ) -> None:
-    rule = {"flags": {}, "inference": LOADED, "capacity": 1, "prefetch_jobs": 1, "prefetch_lead_s": 15.0, "now": NOW}
+    rule = {
+        "flags": {},
+        "usual": {},
+        "inference": LOADED,
+        "capacity": 1,
+        "prefetch_jobs": 1,
+        "prefetch_lead_s": 15.0,
+        "now": NOW,
+    }
     assert no_room(**{**rule, "unfinished": jobs(house, *unfinished), **changes}) == reason
+
+
+#: Jobs take 2 s of GPU, and 2.5 s until their inputs are here.
+SHORT = {"claimed": 0.1, "fetching": 2.4, "ready": 0.5, "generating": 2.0, "generated": 0.0, "uploading": 1.0, "all": 6.0}
+
+
+@pytest.mark.parametrize(
+    ("unfinished", "changes", "reason"),
+    [
+        (((1, 5, 10),), {}, None),  # the GPU is free in 1 s
+        (((0.5, 0, 0),), {}, None),  # in 1.5 s, as far as is known
+        (((1, 5, 10), "ready"), {}, None),  # in 3 s; one more is here in 2.5 s if all goes well
+        (((1, 5, 10), "ready", "fetching"), {}, None),
+        (((1, 5, 10), "ready", "ready", "ready", "fetching"), {}, "enough jobs wait"),  # in 9 s
+        (((9, 5, 10), "ready"), {}, "enough jobs wait"),  # the running one is no short one
+        (((9, 0, 0), "ready"), {}, "enough jobs wait"),  # nor this one, and nobody knows how long it takes
+        (((1, 5, 10), "ready"), {"usual": {**SHORT, "fetching": 0.4}}, "enough jobs wait"),  # one is here soon enough
+        (((1, 5, 10), "ready"), {"usual": {**SHORT, "generating": 60.0}}, "enough jobs wait"),
+        (((1, 5, 10), "ready"), {"prefetch_jobs": 0}, "enough jobs wait"),
+        (((1, 5, 10), "ready"), {"prefetch_lead_s": 2.0}, "the running job is not about to end"),
+        (("fetching",), {}, None),  # the GPU idles
+        (((1, 5, 10), *["ready"] * 8), {"usual": {**SHORT, "generating": 0.01}}, "enough jobs wait"),
+    ],
+)
+def test_more_are_claimed_where_jobs_are_short_and_the_link_is_slow(
+    house: House, unfinished: tuple[Any, ...], changes: dict[str, Any], reason: str | None
+) -> None:
+    rule = {"flags": {}, "usual": SHORT, "inference": LOADED, "capacity": 1, "prefetch_jobs": 1, "prefetch_lead_s": 15.0}
+    assert no_room(**{**rule, "now": NOW, "unfinished": jobs(house, *unfinished), **changes}) == reason
 
 
 def test_the_end_is_expected_from_progress_when_frames_are_not_counted(house: House) -> None:
