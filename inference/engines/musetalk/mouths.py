@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 
@@ -84,12 +85,12 @@ def measured(models: Models) -> int:
 def _tried(models: Models, size: int) -> tuple[float, bool]:
     """Faces a second, and whether the memory that it took is within the share."""
     free, _ = torch.cuda.mem_get_info(models.device)
-    torch.cuda.reset_peak_memory_stats(models.device)
     before = torch.cuda.memory_allocated(models.device)
     latents, heard = _anything(models, size)
-    for _ in range(2):  # kernels are chosen in the first passes
+    for _ in range(2):  # kernels are chosen in the first passes, which takes more memory than they need
         speak(models, latents, heard)
     torch.cuda.synchronize(models.device)
+    torch.cuda.reset_peak_memory_stats(models.device)
     began = time.monotonic()
     for _ in range(3):
         speak(models, latents, heard)
@@ -104,49 +105,67 @@ def _anything(models: Models, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     return latents, torch.randn(size, 50, 384, device=models.device, dtype=models.dtype)
 
 
-def recorded(models: Models, size: int) -> Speak:
-    """`speak`, which on a card plays a recording for batches of `size`: one launch instead of a thousand, so that the threads
-    that decode and encode do not wait for the interpreter. A recording that fails or differs is not used."""
+def recorded(models: Models, size: int, memory: Any = None) -> Speak:
+    """`speak`, which on a card plays recordings: one launch instead of a thousand, so that the threads that decode and encode
+    do not wait for the interpreter. There is one for `size` pictures and one for each half of it, so that small batches (of
+    large pictures, at the end of a job) cost little more than they are; places that are left over are made too.
+
+    memory: a `torch.cuda.graph_pool_handle()` for this and other recordings, of which never two are played at a time. A
+    recording that fails or differs is not used.
+    """
 
     def live(latents: torch.Tensor, heard: torch.Tensor) -> torch.Tensor:
         return speak(models, latents, heard)
 
     if models.device.type != "cuda":
         return live
-    try:
-        play: Speak = _recording(models, size, live)
-        return play
-    except RuntimeError as error:
-        log.warning("the networks could not be recorded, they run live: %s", str(error).splitlines()[0])
-        return live
+    with torch.inference_mode():
+        latents, heard = _anything(models, size)
+        latents, placed = latents.contiguous(memory_format=torch.channels_last), _placed(models, heard)
+    side = torch.cuda.Stream(models.device)
+    recordings: dict[int, tuple[torch.cuda.CUDAGraph, torch.Tensor]] = {}
+    for count in _halves(size):  # the largest first: the others find room in what it needs between two replays
+        try:
+            recordings[count] = _recording(models, latents[:count], placed[:count], side, memory)
+        except RuntimeError as error:
+            log.warning("batches of %d could not be recorded, they run live: %s", count, str(error).splitlines()[0])
+
+    def play(new_latents: torch.Tensor, new_heard: torch.Tensor) -> torch.Tensor:
+        count = len(new_latents)
+        fitting = min((each for each in recordings if each >= count), default=None)
+        if fitting is None:
+            return live(new_latents, new_heard)
+        graph, faces = recordings[fitting]
+        latents[:count].copy_(new_latents, non_blocking=True)
+        placed[:count].copy_(_placed(models, new_heard))
+        graph.replay()
+        return torch.clone(faces[:count])  # the next replay writes into the same place
+
+    return play
+
+
+def _halves(size: int) -> Iterator[int]:
+    while size:
+        yield size
+        size //= 2
 
 
 @torch.inference_mode()
-def _recording(models: Models, size: int, live: Speak) -> Speak:
-    latents, heard = _anything(models, size)
-    latents = latents.contiguous(memory_format=torch.channels_last)
-    side = torch.cuda.Stream(models.device)
+def _recording(
+    models: Models, latents: torch.Tensor, placed: torch.Tensor, side: torch.cuda.Stream, memory: Any
+) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
+    """A graph that reads these two and writes the faces, (n, 256, 256, 3). Raises RuntimeError if it is not what runs live."""
     side.wait_stream(torch.cuda.current_stream(models.device))
     with torch.cuda.stream(side):
         for _ in range(3):
-            expected = live(latents, heard)
+            expected = _made(models, latents, placed)
     side.synchronize()
     graph = torch.cuda.CUDAGraph()
-    placed = _placed(models, heard)
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, pool=memory, stream=side):
         faces = _made(models, latents, placed)
     graph.replay()
     torch.cuda.synchronize(models.device)
     apart = int((faces.int() - expected.int()).abs().max())
     if apart > SAME:
         raise RuntimeError(f"the recording differs by {apart} of 255")
-
-    def play(new_latents: torch.Tensor, new_heard: torch.Tensor) -> torch.Tensor:
-        if len(new_latents) != size:
-            return live(new_latents, new_heard)
-        latents.copy_(new_latents, non_blocking=True)
-        placed.copy_(_placed(models, new_heard))
-        graph.replay()
-        return torch.clone(faces)  # the next replay writes into the same place
-
-    return play
+    return graph, faces

@@ -95,7 +95,7 @@ def frames(
 ) -> Generator[Picture, None, None]:
     """The output's frames in order. waiting is called while there is none yet; what it raises ends everything."""
     stop = threading.Event()
-    size = max(1, min(room.size, job.frames, GROUP_BYTES // (job.clip.width * job.clip.height * 3)))
+    size = _group_size(room, job.clip)
     with (
         Ahead(_decoded(job, size, models.device, busy, stop), AHEAD, "decode") as decoded,
         Ahead(_spoken(job, size, decoded, models, speak, room, busy), AHEAD, "networks", waiting) as spoken,
@@ -110,6 +110,14 @@ def frames(
                 yield from group.pictures
         finally:
             stop.set()
+
+
+def _group_size(room: Room, clip: video.Clip) -> int:
+    """What fits through the networks at once, halved until the pictures are not too large: halves are recorded, see mouths."""
+    size = room.size
+    while size > 1 and size * clip.width * clip.height * 3 > GROUP_BYTES:
+        size //= 2
+    return size
 
 
 def _decoded(job: Job, size: int, device: torch.device, busy: Busy, stop: threading.Event) -> Iterator[Group]:
@@ -175,19 +183,9 @@ def _spoken(job: Job, size: int, groups: Ahead[Group], models: Models, speak: Sp
 
 
 def _mouths(job: Job, numbers: list[int], windows: torch.Tensor, models: Models, speak: Speak, room: Room) -> torch.Tensor:
-    """(n, 256, 256, 3) uint8 on the device; the networks are always given the same number at once."""
-    latents = torch.from_numpy(job.avatar.latents[numbers])
-
-    def spoken(part: slice) -> torch.Tensor:
-        count = part.stop - part.start
-        padding = room.size - count
-        filled = torch.nn.functional.pad(latents[part], (0, 0, 0, 0, 0, 0, 0, padding))
-        heard = torch.nn.functional.pad(windows[part], (0, 0, 0, 0, 0, padding))
-        if models.device.type == "cuda":
-            filled = filled.pin_memory()
-        return speak(filled, heard)[:count]
-
-    parts = room.parts(len(numbers), spoken)
+    """(n, 256, 256, 3) uint8 on the device."""
+    latents = blend.sent(job.avatar.latents[numbers], models.device)
+    parts = room.parts(len(numbers), lambda part: speak(latents[part], windows[part]))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
