@@ -43,6 +43,7 @@ def test_the_charts_are_drawn_and_go_on(admin: Admin, window: Window) -> None:
     read_now(admin, temperature_c=87, power_w=301)
     expect(page.locator(".charts")).to_contain_text("core87")
     expect(page.locator(".charts")).to_contain_text("draw301")
+    expect(page.locator(".charts")).to_contain_text("slow-down limit93")
     looks_again(page)
     assert canvas.is_visible()  # the same one, not drawn anew
     expect(page.get_by_role("row", name=re.compile("^temperature"))).to_contain_text("87")
