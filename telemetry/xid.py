@@ -102,6 +102,9 @@ class Events:
         if self._watched.get(address) == uuid or uuid in self._refused:
             return
         try:
+            if not pynvml.nvmlDeviceGetSupportedEventTypes(handle) & pynvml.nvmlEventTypeXidCriticalError:
+                self._refused.add(uuid)
+                return
             self._set = self._set or pynvml.nvmlEventSetCreate()
             pynvml.nvmlDeviceRegisterEvents(handle, pynvml.nvmlEventTypeXidCriticalError, self._set)
         except pynvml.NVMLError as error:

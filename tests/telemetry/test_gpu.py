@@ -236,6 +236,16 @@ def test_only_the_newest_report_is_kept_and_none_from_before_the_first_look(mach
     assert machine.read(function="health")[0]["xid"] == report
 
 
+@pytest.mark.parametrize("state", [{"events": 0}, {"unsupported": "nvmlDeviceGetSupportedEventTypes"}])
+def test_a_driver_without_events_is_not_said_to_have_reported_nothing(machine: Machine, state: dict[str, object]) -> None:
+    machine.set(state)
+    machine.read()
+    machine.set({**state, "xids": "79"})
+    machine.read()
+    (card,) = machine.read(function="health")
+    assert (card["xid"], card["xid_watched"]) == (None, False)
+
+
 def test_a_card_that_was_reset_is_watched_again(machine: Machine) -> None:
     machine.read()
     machine.set({"error": nvml.GPU_IS_LOST})

@@ -7,6 +7,7 @@
  *   processes P:M,…  process ids, and the MiB that each uses (-: not known)
  *   remapped C,U,P,F rows remapped for errors that could be corrected or not, whether some wait, whether some could not be
  *   retired S,D,P    pages retired, by kind of error, and whether some wait; a card has either these or remapped rows
+ *   events N         the kinds of events that the card tells of (8: XIDs)
  *   xids X,Y,…       what the driver reports; each is given once, as soon as it stands there: a list only grows
  */
 #include <stdio.h>
@@ -290,6 +291,7 @@ static int reports(int card, int n, u64 *code) {
         if (found++ == n) *code = strtoull(one, NULL, 10);
     return found;
 }
+NUMBER(nvmlDeviceGetSupportedEventTypes, u64, "events", XID_EVENT)
 int nvmlEventSetCreate(struct set **set) {
     if (!started) return UNINITIALIZED;
     *set = calloc(1, sizeof **set);
