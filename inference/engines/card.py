@@ -6,8 +6,10 @@ Knows of no engine, and must never choose for one.
 from __future__ import annotations
 
 import gc
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from errors import EngineFailed
 
@@ -29,6 +31,12 @@ def refuse_older(name: str, capability: tuple[int, int], least: tuple[int, int],
 def found(device: str) -> tuple[str, tuple[int, int]]:
     """The card's name and compute capability."""
     return torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
+
+
+def sent(table: NDArray[Any], device: Any) -> torch.Tensor:
+    """An array on the device; to a card it goes without anybody waiting for it, or for what the card does before."""
+    tensor = torch.from_numpy(table)
+    return tensor.pin_memory().to(device, non_blocking=True) if torch.device(device).type == "cuda" else tensor.to(device)
 
 
 def let_go() -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from inference.engines import card
 from inference.engines.musetalk.boxes import Box
 from inference.engines.musetalk.masks import Mask
 
@@ -74,13 +75,7 @@ def layout(
     down = [_between(face_side, box.height, mask.y - box.y1, height, at_ends=False) for box, mask in pairs]
     across = [_between(face_side, box.width, mask.x - box.x1, width, at_ends=True) for box, mask in pairs]
     tables = [np.stack(table) for way in (down, across) for table in zip(*way, strict=True)]
-    return Layout(tuple(masks), *(sent(table, device) for table in (alpha, *tables)))
-
-
-def sent(table: NDArray[Any], device: Any) -> torch.Tensor:
-    """An array on the device; to a card it goes without anybody waiting for it."""
-    tensor = torch.from_numpy(table)
-    return tensor.pin_memory().to(device, non_blocking=True) if torch.device(device).type == "cuda" else tensor.to(device)
+    return Layout(tuple(masks), *(card.sent(table, device) for table in (alpha, *tables)))
 
 
 def patches(pictures: torch.Tensor, faces: torch.Tensor, layout: Layout) -> torch.Tensor:

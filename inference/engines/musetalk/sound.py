@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from inference.engines import card
 from inference.engines.musetalk import silence, speech
 from inference.engines.musetalk.models import Models
 from inference.engines.musetalk.params import Params
@@ -40,13 +41,13 @@ def windows(
     """(size, 50, 384) on the device for the frames 0 … frames - 1 in turn, the last batch shorter."""
     as_trained = params.version == "1.0" and not params.parity
     heard = speech.listen(audio.mono(path, speech.SAMPLE_RATE_HZ), models.whisper, as_trained=as_trained)
-    quiet = torch.from_numpy(silence.quiet(loudness, frames, rate) & (not params.parity))
+    quiet = silence.quiet(loudness, frames, rate) & (not params.parity)
     nothing = _nothing(models, as_trained) if quiet.any() else None
     first = 0
     for batch in speech.batches(heard, frames, rate, size, "repeat" if as_trained else "zeros"):
         still = quiet[first : first + len(batch)]
         if nothing is not None and still.any():
-            batch[still.to(batch.device)] = nothing.to(batch.dtype)
+            batch = torch.where(card.sent(still, batch.device)[:, None, None], nothing, batch)
         first += len(batch)
         yield batch
 

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from errors import InvalidInput
+from inference.engines import card
 
 SAMPLE_RATE_HZ = 16_000
 #: What Whisper hears at once.
@@ -103,13 +104,13 @@ def windows(states: torch.Tensor, frames: range, rate: Fraction, ends: Ends = "z
     first: the number of the first of these states in the speech. Frame i hears states floor(50 i / rate) - 4 to + 5.
     """
     starts = [frame * STATES_HZ * rate.denominator // rate.numerator - BEFORE - first for frame in frames]
-    at = torch.tensor(starts).view(-1, 1) + torch.arange(WINDOW)
+    at = np.array(starts, np.int64).reshape(-1, 1) + np.arange(WINDOW)
     if len(states) == 0:
         return states.new_zeros((len(at), TOKENS, states.shape[2]))
-    heard = states[at.clamp(0, len(states) - 1).to(states.device)]
-    if ends == "zeros":
-        outside = ((at < 0) | (at >= len(states))).to(states.device)
-        heard = heard.masked_fill(outside[..., None, None], 0)
+    heard = states[card.sent(at.clip(0, len(states) - 1), states.device)]
+    outside = (at < 0) | (at >= len(states))
+    if ends == "zeros" and outside.any():
+        heard = heard.masked_fill(card.sent(outside, states.device)[..., None, None], 0)
     return heard.flatten(1, 2)
 
 

@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from errors import Cancelled
+from inference.engines import card
 from inference.engines.musetalk import blend, sound
 from inference.engines.musetalk.ahead import Ahead
 from inference.engines.musetalk.avatar import Avatar
@@ -134,7 +136,7 @@ def _decoded(job: Job, size: int, device: torch.device, busy: Busy, stop: thread
                 chosen = [numbers[at] for at in group.with_face]
                 places = [job.avatar.box(number) for number in chosen], [job.avatar.mask(number) for number in chosen]
                 group.layout = blend.layout(*places, device, least=job.avatar.largest_mask)
-                group.parts = blend.sent(blend.cut_out([pictures[at] for at in group.with_face], group.layout), device)
+                group.parts = card.sent(blend.cut_out([pictures[at] for at in group.with_face], group.layout), device)
             busy.decode_s += time.monotonic() - began
             yield group
 
@@ -174,18 +176,18 @@ def _spoken(job: Job, size: int, groups: Ahead[Group], models: Models, speak: Sp
             began = time.monotonic()
             windows = next(heard)
             if group.layout is not None and group.parts is not None:
-                made = _mouths(
-                    job, [group.numbers[at] for at in group.with_face], windows[group.with_face], models, speak, room
-                )
+                made = _mouths(job, group, windows, models, speak, room)
                 _fetch(group, blend.patches(group.parts, made, group.layout))
             busy.networks_s += time.monotonic() - began
             yield group
 
 
-def _mouths(job: Job, numbers: list[int], windows: torch.Tensor, models: Models, speak: Speak, room: Room) -> torch.Tensor:
-    """(n, 256, 256, 3) uint8 on the device."""
-    latents = blend.sent(job.avatar.latents[numbers], models.device)
-    parts = room.parts(len(numbers), lambda part: speak(latents[part], windows[part]))
+def _mouths(job: Job, group: Group, windows: torch.Tensor, models: Models, speak: Speak, room: Room) -> torch.Tensor:
+    """(n, 256, 256, 3) uint8 on the device, for the pictures that get a new mouth."""
+    if len(group.with_face) < len(group.numbers):
+        windows = windows[card.sent(np.array(group.with_face), windows.device)]
+    latents = card.sent(job.avatar.latents[[group.numbers[at] for at in group.with_face]], models.device)
+    parts = room.parts(len(latents), lambda part: speak(latents[part], windows[part]))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
