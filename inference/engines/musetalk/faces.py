@@ -7,6 +7,7 @@ making one. In parity the picture is not made smaller. Whose faces they are over
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -46,7 +47,7 @@ def detect(
         seen = resize.quick(pictures, max(1, round(height * scale)), max(1, round(width * scale)))
     else:
         seen = pictures.permute(0, 3, 1, 2).float()
-    seen.sub_(torch.tensor(MEAN, device=seen.device).view(1, 3, 1, 1))
+    seen.sub_(resize.by_channel(MEAN, seen.shape[3], seen.device))
     with torch.no_grad():
         answers = network(seen.to(dtype))
     stretch = np.array([width / seen.shape[3], height / seen.shape[2]] * 2 + [1.0])
@@ -100,6 +101,7 @@ def surroundings(faces: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([middle - 1.5 * side, above, middle + 1.5 * side, above + 4 * side], axis=-1)
 
 
+@functools.lru_cache(maxsize=32)
 def _anchors(rows: int, columns: int, cell: int) -> torch.Tensor:
     """(3, rows * columns): x and y of each cell's middle, and the anchor's side, in pixels."""
     y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")

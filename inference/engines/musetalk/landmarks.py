@@ -79,13 +79,16 @@ def warp(pictures: torch.Tensor, regions: Regions) -> torch.Tensor:
     tables = (columns - first, left_right, rows, up_down)
     across, across_weight, down, down_weight = (torch.from_numpy(table).to(pictures.device) for table in tables)
     lines = pictures[:, :, first:stop].flatten(0, 1)
-    between = torch.zeros(count, HEIGHT, stop - first, 3, device=pictures.device)
-    for row, weight in zip(down.unbind(1), down_weight.unbind(1), strict=True):
-        between += lines.index_select(0, row.flatten()).view_as(between).float().mul_(weight[:, :, None, None])
-    between = between.permute(0, 3, 1, 2).contiguous()
-    seen = torch.zeros(count, 3, HEIGHT, WIDTH, device=pictures.device)
-    for column, weight in zip(across.unbind(1), across_weight.unbind(1), strict=True):
-        seen += between.gather(3, column[:, None, None].expand_as(seen)).mul_(weight[:, None, None])
+    upper, lower = (
+        lines.index_select(0, row.flatten()).view(count, HEIGHT, -1, 3).float().mul_(weight[:, :, None, None])
+        for row, weight in zip(down.unbind(1), down_weight.unbind(1), strict=True)
+    )
+    between = upper.add_(lower).permute(0, 3, 1, 2).contiguous()
+    left, right = (
+        between.gather(3, column[:, None, None].expand(-1, 3, HEIGHT, -1)).mul_(weight[:, None, None])
+        for column, weight in zip(across.unbind(1), across_weight.unbind(1), strict=True)
+    )
+    seen = left.add_(right)
     mean, deviation = (torch.tensor(three, device=seen.device).view(3, 1, 1) for three in (MEAN, DEVIATION))
     return seen.round_().sub_(mean).div_(deviation)
 

@@ -36,13 +36,11 @@ class Taps:
     def sums(self, picture: torch.Tensor, axis: int, part: slice = slice(None)) -> torch.Tensor:
         """int32: the weighed pixels along one axis of (h, w, c), or only this part of them."""
         at, weight = (torch.from_numpy(table[part].T.copy()).to(picture.device) for table in (self.at, self.weight))
-        along = (1, -1, 1) if axis else (-1, 1, 1)
-        shape = list(picture.shape)
-        shape[axis] = at.shape[1]
-        total = torch.zeros(shape, dtype=torch.int32, device=picture.device)
+        lines = picture.transpose(0, axis).contiguous()  # whole lines are picked and weighed, whichever way they go
+        total = torch.zeros((at.shape[1], *lines.shape[1:]), dtype=torch.int32, device=picture.device)
         for pixel, share in zip(at, weight, strict=True):
-            total += picture.index_select(axis, pixel) * share.view(along)
-        return total
+            total += lines.index_select(0, pixel) * share.view(-1, 1, 1)
+        return total.transpose(0, axis)
 
 
 def lanczos(picture: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -74,7 +72,14 @@ def quick(pictures: torch.Tensor, height: int, width: int) -> torch.Tensor:
     channels = pictures.permute(0, 3, 1, 2)
     seen = channels if pictures.device.type == "cpu" else channels.float()
     small = torch.nn.functional.interpolate(seen, size=(height, width), mode="bilinear", antialias=True)
-    return small.float().round_()
+    return small.float() if small.dtype == torch.uint8 else small.round_()
+
+
+@functools.lru_cache(maxsize=16)
+def by_channel(numbers: tuple[float, ...], width: int, device: torch.device) -> torch.Tensor:
+    """(1, c, 1, width): a number for each channel, for arithmetic with pictures of that width whose channels lie together. One
+    of (1, c, 1, 1) would do, in steps of c numbers instead of a row."""
+    return torch.tensor(numbers, device=device).repeat(width).view(1, 1, width, len(numbers)).permute(0, 3, 1, 2)
 
 
 def _rounded(sums: torch.Tensor, bits: int) -> torch.Tensor:
