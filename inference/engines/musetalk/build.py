@@ -13,7 +13,7 @@ from inference.engines.musetalk.avatar import Avatar, Maker
 from inference.engines.musetalk.boxes import Box
 from inference.engines.musetalk.models import Models
 from inference.engines.musetalk.params import Params
-from inference.engines.musetalk.pictures import Pictures
+from inference.engines.musetalk.pictures import Pictures, View
 from inference.engines.musetalk.room import Room
 from media import video
 
@@ -41,27 +41,28 @@ def build(
     with torch.inference_mode():
         boxes = looking.look(pictures, models, params, clip.rate, room, seen)
         maker, generator = Maker(), torch.Generator(models.device).manual_seed(SEED) if params.parity else None
-        for batch in pictures.batches(room.size):
-            add(maker, batch.seen, boxes[batch.first : batch.first + len(batch)], models, params, room, generator)
+        for views in pictures.views([box and masks.square(box) for box in boxes], room.size):
+            first = len(maker)
+            add(maker, views, boxes[first : first + len(views)], pictures.size, models, params, room, generator)
             seen(len(boxes) + len(maker))
     return maker.made(whole=pictures.whole)
 
 
 def add(
     maker: Maker,
-    pictures: torch.Tensor,
+    views: Sequence[View | None],
     boxes: Sequence[Box | None],
+    size: tuple[int, int],
     models: Models,
     params: Params,
     room: Room,
     generator: torch.Generator | None,
 ) -> None:
-    """Put these pictures (n, h, w, 3) into the avatar, those without a box as they are."""
-    with_face = [at for at, box in enumerate(boxes) if box is not None]
-    faces = [box for box in boxes if box is not None]
-    chosen = pictures if len(faces) == len(boxes) else pictures[with_face]
-    latents = room.parts(len(faces), lambda part: _latents(models, chosen[part], faces[part], generator))
-    masks_ = room.parts(len(faces), lambda part: _masks(models, chosen[part], faces[part], params))
+    """Put these pictures of this width and height into the avatar, those without a box as they are. A view must show all of
+    the box's square that is in the picture."""
+    faces = [(view, box) for view, box in zip(views, boxes, strict=True) if view is not None and box is not None]
+    latents = room.parts(len(faces), lambda part: _latents(models, faces[part], generator))
+    masks_ = room.parts(len(faces), lambda part: _masks(models, faces[part], size, params))
     made = zip((one for part in latents for one in part), (one for part in masks_ for one in part), strict=True)
     for box in boxes:
         latent, mask = next(made) if box is not None else (None, None)
@@ -71,21 +72,23 @@ def add(
             maker.add(box, latent, mask)
 
 
-def _latents(
-    models: Models, pictures: torch.Tensor, faces: list[Box], generator: torch.Generator | None
-) -> NDArray[np.float16]:
+def _shown(faces: Sequence[tuple[View, Box]]) -> tuple[list[torch.Tensor], list[Box]]:
+    """The views' pixels and where the boxes are in them."""
+    return [view.pixels for view, _ in faces], [box.moved(-view.x, -view.y) for view, box in faces]
+
+
+def _latents(models: Models, faces: Sequence[tuple[View, Box]], generator: torch.Generator | None) -> NDArray[np.float16]:
     """(n, 8, 32, 32) float16; both halves of all pictures in one batch."""
-    both = torch.cat(crops.halves(crops.squares(pictures, faces)))
+    both = torch.cat(crops.halves(crops.squares(*_shown(faces))))
     masked, whole = mouths.encode(models, both, generator).chunk(2)
     latents: NDArray[np.float16] = crops.together(masked, whole).to(torch.float16).cpu().numpy()
     return latents
 
 
-def _masks(models: Models, pictures: torch.Tensor, faces: list[Box], params: Params) -> list[masks.Mask | None]:
-    height, width = pictures.shape[1:3]
-    seen = masks.seen(pictures, faces, exact=params.parity).to(models.looking_dtype)
-    first = masks.first_row(faces)
-    classes = masks.classes(models.parser(seen)[:, :, first:])
-    parts = masks.parts(classes, params.parsing_mode, params.left_cheek_width, params.right_cheek_width)
-    parts = torch.nn.functional.pad(parts, (0, 0, first, 0))
-    return [masks.build(part, box, width, height) for part, box in zip(parts, faces, strict=True)]
+def _masks(models: Models, faces: Sequence[tuple[View, Box]], size: tuple[int, int], params: Params) -> list[masks.Mask | None]:
+    seen = masks.seen(*_shown(faces), exact=params.parity).to(models.looking_dtype)
+    boxes = [box for _, box in faces]
+    at = masks.region(boxes)
+    classes = masks.classes(models.parser(seen)[:, :, at.y1 : at.y2, at.x1 : at.x2])
+    parts = masks.parts(classes, params.parsing_mode, params.left_cheek_width, params.right_cheek_width, at)
+    return [masks.build(part, box, *size) for part, box in zip(parts, boxes, strict=True)]

@@ -5,6 +5,8 @@ As the published pipeline's `vae.preprocess_img` and `get_latents_for_unet`: Lan
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import torch
 
@@ -15,10 +17,9 @@ from inference.engines.musetalk.boxes import Box
 SIDE = 256
 
 
-def squares(pictures: torch.Tensor, boxes: list[Box]) -> torch.Tensor:
-    """(n, 256, 256, 3) uint8 from pictures (n, h, w, 3) uint8 and the box of each; of a box only what is in the picture."""
-    height, width = pictures.shape[1:3]
-    inside = [box.cut(width, height) for box in boxes]
+def squares(pictures: Sequence[torch.Tensor], boxes: Sequence[Box]) -> torch.Tensor:
+    """(n, 256, 256, 3) uint8 from pictures (h, w, 3) uint8 and the box of each; of a box only what is in the picture."""
+    inside = [box.cut(picture.shape[1], picture.shape[0]) for picture, box in zip(pictures, boxes, strict=True)]
     return torch.stack(
         [_square(picture[box.y1 : box.y2, box.x1 : box.x2]) for picture, box in zip(pictures, inside, strict=True)]
     )
@@ -27,7 +28,7 @@ def squares(pictures: torch.Tensor, boxes: list[Box]) -> torch.Tensor:
 def halves(faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The encoder's two inputs, (n, 3, 256, 256) float32 from -1 to 1 each, from RGB (n, 256, 256, 3) uint8: the one with
     the lower half black, and the whole one."""
-    shares = (faces.permute(0, 3, 1, 2).double() / 255).float()
+    shares = faces.permute(0, 3, 1, 2).float() / 255  # of every byte what 64 bits would give
     masked = shares.clone()
     masked[:, :, SIDE // 2 :] = 0
     return (masked - 0.5) / 0.5, (shares - 0.5) / 0.5

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from errors import InvalidInput
-from inference.engines.musetalk import boxes, faces, landmarks, tracks
+from inference.engines.musetalk import boxes, faces, landmarks, masks, tracks
 from inference.engines.musetalk.boxes import Box, Edges
 from inference.engines.musetalk.faces import Found
 from inference.engines.musetalk.models import Models
@@ -20,6 +20,8 @@ from inference.engines.musetalk.room import Room
 
 #: A box made of points must overlap the face that was found (intersection over union) by this, else the face's own is taken.
 BELIEVABLE = 0.15
+#: What is kept of a picture is so many times what its points' box asks for.
+ROOM_TO_MOVE = 1.25
 
 #: (68, 2) float64 in the picture's pixels.
 Points = NDArray[np.float64]
@@ -45,6 +47,7 @@ def look(
     for batch in pictures.batches(room.size):
         height, width = batch.seen.shape[1:3]
         (_look_as_published if params.parity else _look)(batch, models, seen, room)
+        _keep(pictures, batch, seen, params)
         report(len(seen.found))
     if not any(len(found) for found in seen.found):
         raise _no_face(len(seen.found), rate, params.parity)
@@ -78,6 +81,16 @@ def _measure(batch: Batch, wanted: list[int], around: list[Found], models: Model
         seen.points[batch.first + at] = _believed(points[None])[0]
 
 
+def _keep(pictures: Pictures, batch: Batch, seen: Seen, params: Params) -> None:
+    """Keep what encoder and parser will look at, as far as the points tell already; steadying moves a box a little."""
+    for number, picture in enumerate(batch.pictures, batch.first):
+        points = seen.points.get(number)
+        box = None if points is None or np.isnan(points).any() else boxes.of_points(points, params.bbox_shift)
+        if box is not None:
+            lower = boxes.with_margin(box, params.extra_margin, picture.shape[0])
+            pictures.keep(number, picture, masks.square(lower, masks.EXPAND * ROOM_TO_MOVE))
+
+
 def _believed(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """(n, 68, 2) of (n, 133, 3), NaN where one of them was not seen."""
     face = landmarks.face68(points).copy()
@@ -96,6 +109,7 @@ def _steadied(
             numbers = range(batch.first, batch.first + len(batch))
             wanted = [at for at, number in enumerate(numbers) if there[number] and number not in seen.points]
             _measure(batch, wanted, [chosen[batch.first + at] for at in wanted], models, seen, room)
+            _keep(pictures, batch, seen, params)
     points = np.full((len(chosen), 68, 2), np.nan)
     for number in np.flatnonzero(there):
         points[number] = seen.points[int(number)]

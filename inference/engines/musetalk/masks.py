@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from inference.engines.musetalk.params import ParsingMode
 
 #: The side of the picture that the parser looks at, and of its map.
 SIDE = 512
+MAP = Box(0, 0, SIDE, SIDE)
 #: What the parser's pictures are normalised with (ImageNet's).
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -67,8 +69,8 @@ def square(box: Box, expand: float = EXPAND) -> Box:
     return Box(x - half, y - half, x + half, y + half)
 
 
-def seen(pictures: torch.Tensor, boxes: list[Box], expand: float = EXPAND, *, exact: bool = True) -> torch.Tensor:
-    """The parser's input: (n, 3, 512, 512) float32, from (n, h, w, 3) uint8 RGB and the box of each. Black beyond the edges.
+def seen(pictures: Sequence[torch.Tensor], boxes: Sequence[Box], expand: float = EXPAND, *, exact: bool = True) -> torch.Tensor:
+    """The parser's input: (n, 3, 512, 512) float32, from (h, w, 3) uint8 RGB and the box of each. Black beyond the edges.
 
     Not exact: with `resize.quick`.
     """
@@ -77,7 +79,7 @@ def seen(pictures: torch.Tensor, boxes: list[Box], expand: float = EXPAND, *, ex
         small = torch.stack([resize.pillow(part, SIDE, "bilinear") for part in squares]).permute(0, 3, 1, 2)
     else:
         small = torch.cat([resize.quick(part[None], SIDE, SIDE) for part in squares])
-    mean, deviation = (torch.tensor(three, device=small.device).view(1, 3, 1, 1) for three in (MEAN, DEVIATION))
+    mean, deviation = (resize.by_channel(three, SIDE, small.device) for three in (MEAN, DEVIATION))
     return small.float().div_(255).sub_(mean).div_(deviation)
 
 
@@ -86,30 +88,45 @@ def classes(scores: torch.Tensor) -> torch.Tensor:
     return scores.argmax(dim=1).to(torch.uint8)
 
 
-def first_row(boxes: list[Box], expand: float = EXPAND) -> int:
-    """The first row of the map that any of these boxes' masks depends on; half of it need not be looked at.
+def region(boxes: Sequence[Box], expand: float = EXPAND) -> Box:
+    """The part of the map that any of these boxes' masks depends on; two thirds of it need not be looked at.
 
-    A mask begins at KEPT_ABOVE; the cubic reaches two rows further, or two of the square's when that is smaller than the map,
-    and growing and shrinking look at what is above a pixel.
+    A mask is the box's own part of the square, from KEPT_ABOVE on; the cubic reaches two pixels further, or two of the square's
+    when that is smaller than the map, and growing and shrinking look at what is around a pixel.
     """
-    side = max(1, min(square(box, expand).width for box in boxes))
-    reach = math.ceil(2 * max(1.0, SIDE / side)) + DOWN + CHEEK_Y * CHEEK_TIMES + 1
-    return max(0, int(SIDE * KEPT_ABOVE) - reach)
+    x1, y1, x2, y2 = zip(*(_own(box, expand) for box in boxes), strict=True)
+    across, rows = CONE + CHEEK_X * CHEEK_TIMES, CHEEK_Y * CHEEK_TIMES
+    wanted = Box(min(x1) - across, min(y1) - DOWN - rows, max(x2) + across, max(y2) + UP + rows)
+    return wanted.cut(SIDE, SIDE)
 
 
-def parts(found: torch.Tensor, mode: ParsingMode, left_cheek: int = 90, right_cheek: int = 90) -> torch.Tensor:
-    """(n, h, 512) bool, what may be changed at all, from the classes (n, h, 512) uint8.
+def _own(box: Box, expand: float) -> tuple[int, int, int, int]:
+    """The pixels of the map that the box's own part of the square is resized from."""
+    around = square(box, expand)
+    scale = SIDE / max(1, around.width)
+    reach = 2 * max(1.0, scale) + 1
+    first = max(box.y1 - around.y1, int(around.width * KEPT_ABOVE))
+    edges = (box.x1 - around.x1, first, box.x2 - around.x1, box.y2 - around.y1)
+    left, top, right, bottom = (edge * scale for edge in edges)
+    return math.floor(left - reach), math.floor(top - reach), math.ceil(right + reach), math.ceil(bottom + reach)
+
+
+def parts(found: torch.Tensor, mode: ParsingMode, left_cheek: int = 90, right_cheek: int = 90, at: Box = MAP) -> torch.Tensor:
+    """(n, 512, 512) bool, what may be changed at all, from the classes (n, h, w) uint8 of the map's part `at`; False elsewhere,
+    and not to be relied on next to it.
 
     raw: skin, lips and mouth. neck: the neck too. jaw: the skin is grown, mostly upwards and little downwards so that the
     chin keeps its edge, and shrunk again at the cheeks, further from the middle than left_cheek and right_cheek.
     """
-    lips = _any_of(found, LIPS)
-    if mode != "jaw":
-        return lips | _any_of(found, (SKIN, NECK) if mode == "neck" else (SKIN,))
-    grown = _grown(found == SKIN)
-    columns = torch.arange(SIDE, device=found.device)
-    cheek = (columns <= SIDE // 2 - left_cheek) | (columns >= SIDE // 2 + right_cheek)
-    return (torch.where(cheek, _shrunk(grown), grown) & (found != NOSE)) | lips
+    wanted = _any_of(found, LIPS)
+    if mode == "jaw":
+        grown = _grown(found == SKIN)
+        columns = torch.arange(at.x1, at.x2, device=found.device)
+        cheek = (columns <= SIDE // 2 - left_cheek) | (columns >= SIDE // 2 + right_cheek)
+        wanted |= torch.where(cheek, _shrunk(grown), grown) & (found != NOSE)
+    else:
+        wanted |= _any_of(found, (SKIN, NECK) if mode == "neck" else (SKIN,))
+    return torch.nn.functional.pad(wanted, (at.x1, SIDE - at.x2, at.y1, SIDE - at.y2))
 
 
 def build(part: torch.Tensor, box: Box, width: int, height: int, expand: float = EXPAND, blur: float = BLUR) -> Mask | None:
@@ -129,7 +146,7 @@ def build(part: torch.Tensor, box: Box, width: int, height: int, expand: float =
     hard = resize.pillow(bytes_, side, "bicubic", slice(kept.y1, kept.y2), slice(kept.x1, kept.x2))[..., 0]
     down = _blurring(side, blur, (pasted.y1, pasted.y2), (kept.y1, kept.y2), hard.device)
     across = _blurring(side, blur, (pasted.x1, pasted.x2), (kept.x1, kept.x2), hard.device)
-    alpha = torch.floor((down @ hard.double() @ across.T + 2**15) / 2**16).to(torch.uint8)
+    alpha = ((down @ hard.float() @ across.T + 2**15) / 2**16).to(torch.uint8)
     return _trimmed(around.x1 + pasted.x1, around.y1 + pasted.y1, alpha.cpu().numpy())
 
 
@@ -157,16 +174,17 @@ def blur_weights(width: int) -> tuple[int, ...]:
 
 
 def _blurring(side: int, share: float, to: tuple[int, int], of: tuple[int, int], device: Any) -> torch.Tensor:
-    """(pixels of `to`, pixels of `of`) float64: the blur along one side of the square as a matrix; what lies outside of `of`
-    is 0, what lies outside of the square is mirrored at the middle of its last pixel."""
+    """(pixels of `to`, pixels of `of`) float32: the blur along one side of the square as a matrix; what lies outside of `of`
+    is 0, what lies outside of the square is mirrored at the middle of its last pixel. Two of them make of bytes whole numbers
+    below 2^24, which 32 bits hold exactly."""
     weights = np.array(blur_weights(blur_width(side, share)))
     at = np.arange(*to)[:, None] + np.arange(len(weights)) - len(weights) // 2
     at = np.abs(at)
     at = np.where(at >= side, 2 * (side - 1) - at, at) - of[0]
     within = (at >= 0) & (at < of[1] - of[0])
-    matrix = torch.zeros(to[1] - to[0], of[1] - of[0], dtype=torch.float64, device=device)
+    matrix = torch.zeros(to[1] - to[0], of[1] - of[0], device=device)
     where = torch.from_numpy(np.where(within, at, 0)).to(device)
-    return matrix.scatter_add_(1, where, torch.from_numpy(np.where(within, weights, 0)).double().to(device))
+    return matrix.scatter_add_(1, where, torch.from_numpy(np.where(within, weights, 0)).float().to(device))
 
 
 def _grown(skin: torch.Tensor) -> torch.Tensor:

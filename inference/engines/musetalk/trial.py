@@ -11,6 +11,7 @@ from inference.engines.musetalk.boxes import Box
 from inference.engines.musetalk.masks import Mask
 from inference.engines.musetalk.models import Models
 from inference.engines.musetalk.params import Params
+from inference.engines.musetalk.pictures import View
 from inference.engines.musetalk.room import Room
 
 #: The made-up picture, 16:9 as most are, and a face in it.
@@ -25,7 +26,8 @@ def run(models: Models, speak: mouths.Speak, looking: Room, speaking: Room) -> N
     regions = np.tile(np.array([300.0, 0.0, 960.0, 720.0]), (looking.size, 1))
     looking.parts(looking.size, lambda part: faces.detect(models.detector, pictures[part], dtype=models.looking_dtype))
     looking.parts(looking.size, lambda part: landmarks.locate(models.pose, pictures[part], regions[part], models.looking_dtype))
-    build.add(maker, pictures[: looking.size], [FACE] * looking.size, models, params, looking, None)
+    views = [View(0, 0, picture) for picture in pictures[: looking.size]]
+    build.add(maker, views, [FACE] * len(views), (WIDTH, HEIGHT), models, params, looking, None)
     window = speech.silence(models.whisper)
 
     def once(part: slice) -> torch.Tensor:

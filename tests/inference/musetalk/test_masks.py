@@ -187,15 +187,25 @@ def test_where_bytes_need_not_be_the_published_ones_they_are_off_by_one_at_most(
 
 
 @pytest.mark.parametrize("mode", ["jaw", "raw"])
-@pytest.mark.parametrize("side", [4, 14, 60, 201, 340, 341, 700])
-def test_what_is_above_the_first_row_changes_no_mask(side: int, mode: ParsingMode) -> None:
-    box = Box(300, 200, 300 + side, 200 + side)
-    found = torch.from_numpy(np.random.default_rng(side).choice([0, 1, 10, 12], (1, 512, 512)).astype(np.uint8))
-    first = masks.first_row([box, Box(0, 0, 600, 600)])
-    assert 0 <= first < 256
-    below = torch.nn.functional.pad(masks.parts(found[:, first:], mode, 60, 60), (0, 0, first, 0))
-    whole, made = (masks.build(part[0], box, 1200, 1000) for part in (masks.parts(found, mode, 60, 60), below))
-    assert whole is not None
-    assert made is not None
-    assert (made.x, made.y) == (whole.x, whole.y)
-    assert np.array_equal(made.alpha, whole.alpha)
+@pytest.mark.parametrize("side", [4, 60, 201, 341, 700])
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 0.4), (0.4, 1)])
+@pytest.mark.parametrize("others", [[], [Box(0, 0, 600, 600)]], ids=["alone", "with a larger one"])
+def test_what_is_outside_of_the_region_changes_no_mask(
+    side: int, mode: ParsingMode, width: float, height: float, others: list[Box]
+) -> None:
+    box = Box(300, 200, 300 + math.ceil(side * width), 200 + math.ceil(side * height))
+    at = masks.region([box, *others])
+    assert 0 <= at.y1 < 256
+    for skin in (0.002, 0.01, 0.998):
+        likely = [0.995 - skin / 2, 0.003, 0.002] if skin < 0.9 else [1 - skin, 0, 0]
+        found = torch.from_numpy(
+            np.random.default_rng(side).choice([0, 10, 12, 1], (1, 512, 512), p=[*likely, 1 - sum(likely)])
+        )
+        seen = masks.parts(found[:, at.y1 : at.y2, at.x1 : at.x2], mode, 60, 60, at)
+        whole, made = (masks.build(part[0], box, 1200, 1000) for part in (masks.parts(found, mode, 60, 60), seen))
+        if whole is None:
+            assert made is None
+        else:
+            assert made is not None
+            assert (made.x, made.y) == (whole.x, whole.y)
+            assert np.array_equal(made.alpha, whole.alpha)
