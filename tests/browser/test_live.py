@@ -143,7 +143,7 @@ def test_a_file_that_goes_while_it_plays_leaves_the_page_well(admin: Admin, wind
         with page.expect_response(lambda answer: answer.status == 404):
             page.evaluate("() => { document.getElementById('output').currentTime = 20; }")
         page.reload()
-        expect(page.get_by_text("The file was removed from this machine; it is in the store.")).to_be_visible()
+        expect(page.get_by_text("The file was removed from this machine.")).to_be_visible()
     finally:
         aside.rename(file)
     watched.complaints = [complaint for complaint in watched.complaints if "404" not in complaint]
