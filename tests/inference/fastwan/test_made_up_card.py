@@ -1,0 +1,60 @@
+"""The engine on a card that is not there: every line that only a card runs is run, and gives what the processor gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+if torch.cuda.is_available():
+    pytest.skip("there is a real card: tests/gpu", allow_module_level=True)
+
+from inference.engine import Inputs, Options  # noqa: E402
+from inference.engines.fastwan.engine import Engine  # noqa: E402
+from inference.engines.fastwan.job import Times  # noqa: E402
+from tests.fakes import made_up_card  # noqa: E402
+from tests.inference.fastwan.runs import ignore, painting, run  # noqa: E402
+from weights.plans import PLANS, Plan  # noqa: E402
+
+
+@pytest.mark.parametrize("plan", [PLANS[0], PLANS[2], PLANS[5]], ids=lambda plan: plan.name)
+def test_latents_and_pictures_are_what_the_processor_makes(
+    plan: Plan, engine: Engine, repository: Path, tmp_path: Path
+) -> None:
+    image = painting(tmp_path / "i.png")
+    expected = latents(engine, image)
+    shown = np.stack(list(engine._pictures(expected, lambda _: None)))
+    with made_up_card.inserted() as card:
+        on_card = loaded(repository, plan)
+        made = latents(on_card, image)
+        pictures = np.stack(list(on_card._pictures(expected, lambda _: None)))
+        del on_card
+    assert float((made - expected).norm() / expected.norm()) < 0.02
+    assert np.abs(pictures.astype(int) - shown).mean() < 2
+    assert card.time.complaints == []
+
+
+def test_a_job_becomes_a_video(repository: Path, tmp_path: Path) -> None:
+    with made_up_card.inserted() as card:
+        metrics = run(loaded(repository, PLANS[4]), tmp_path / "o.mp4", painting(tmp_path / "i.png"), num_frames=5)
+    assert (metrics.extra["plan"], metrics.frames) == (PLANS[4].name, 5)
+    assert metrics.peak_vram_mib == round(card.peak_bytes / 2**20, 1)
+
+
+def loaded(repository: Path, plan: Plan) -> Engine:
+    """An engine on the card, by this plan; what torch compiles for a card cannot run here."""
+    engine = Engine()
+    engine.configure(Options(compile="off"))
+    engine.load(repository, "cuda:0")
+    engine._use(plan)
+    return engine
+
+
+def latents(engine: Engine, image: Path) -> Any:
+    fields = {"prompt": "a person", "width": 64, "height": 64, "num_frames": 5}
+    return engine._denoised(engine.prepare(Inputs(image=image, fields=fields), {}, ignore), lambda _: None, Times(0.0))
