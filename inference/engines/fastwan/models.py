@@ -157,6 +157,7 @@ def _text(models: Path, device: torch.device, dtype: torch.dtype, plan: Plan, mo
     if tied is not None:
         state |= {"shared.weight": tied, "encoder.embed_tokens.weight": tied}
     network = _filled(part, lambda: UMT5EncoderModel(UMT5Config(**part.config)), state)
+    network.set_input_embeddings(network.shared)  # as one layer: as two, they would be brought to the card twice, 2.1 GB each
     if plan.text == "card8":
         return eight.smaller(network, device, dtype)
     if device.type != "cpu":

@@ -46,6 +46,13 @@ def test_a_job_becomes_a_video(repository: Path, tmp_path: Path) -> None:
     assert metrics.peak_vram_mib == round(card.peak_bytes / 2**20, 1)
 
 
+def test_the_words_that_the_text_encoder_knows_are_on_the_card_once(repository: Path) -> None:
+    with made_up_card.inserted():
+        text = loaded(repository, PLANS[2])._loaded.text
+        words = {id(each.home) for each in text.parameters() if each.shape[0] == text.config.vocab_size}
+    assert len(words) == 1
+
+
 def loaded(repository: Path, plan: Plan) -> Engine:
     """An engine on the card, by this plan; what torch compiles for a card cannot run here."""
     engine = Engine()
