@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from errors import EngineFailed
 
 #: How the driver, its compiler, cuBLAS, cuDNN and torch for the host's own memory say that there is none. torch tries cuDNN's
-#: kernels in turn and drops each one's own error; and a library whose handle found no room was "not initialized".
+#: kernels in turn and drops each one's own error; and a library whose handle found no room was "not initialized". About to say
+#: that memory is short, torch asserts that NVML answers, which on a part of a card or in a container it may not (issue 112377).
 FULL = (
     *("out of memory", "alloc_failed", "allocation_failed", "allocate memory"),
-    *("unable to find an engine", "status_not_initialized"),
+    *("unable to find an engine", "status_not_initialized", "nvml_success"),
 )
 
 

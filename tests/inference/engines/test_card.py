@@ -30,6 +30,7 @@ def test_a_card_that_is_too_old_is_refused_with_what_it_lacks() -> None:
         ("GET was unable to find an engine to execute this computation", True),
         ("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED", True),
         ("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`", True),
+        ('NVML_SUCCESS == r INTERNAL ASSERT FAILED at "/pytorch/c10/cuda/CUDACachingAllocator.cpp":1407', True),
         ("CUDA error: an illegal memory access was encountered", False),
         ("The size of tensor a (3) must match the size of tensor b (4)", False),
     ],
