@@ -91,4 +91,5 @@ def _masks(models: Models, faces: Sequence[tuple[View, Box]], size: tuple[int, i
     at = masks.region(boxes)
     classes = masks.classes(models.parser(seen)[:, :, at.y1 : at.y2, at.x1 : at.x2])
     parts = masks.parts(classes, params.parsing_mode, params.left_cheek_width, params.right_cheek_width, at)
-    return [masks.build(part, box, *size) for part, box in zip(parts, boxes, strict=True)]
+    begun = [masks.begun(part, box, *size) for part, box in zip(parts, boxes, strict=True)]
+    return [masks.finished(mask) for mask in begun]

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from inference.engines import card
 from inference.engines.musetalk import resize
 
 #: Pictures are looked at with their longer side at most this, in pixels.
@@ -64,7 +65,7 @@ def candidates(answers: Answers, likely: float = LIKELY) -> list[Found]:
         scores.append(logits.float().softmax(dim=1)[:, 1].flatten(1))
         places.append(place.float().flatten(2))
         anchors.append(_anchors(logits.shape[2], logits.shape[3], FIRST_CELL << scale))
-    score, place, anchor = torch.cat(scores, 1), torch.cat(places, 2), torch.cat(anchors, 1).to(scores[0].device)
+    score, place, anchor = torch.cat(scores, 1), torch.cat(places, 2), card.sent(np.concatenate(anchors, 1), scores[0].device)
     picture, cell = torch.nonzero(score > likely, as_tuple=True)
     rows = torch.cat([place[picture, :, cell].T, anchor[:, cell], score[picture, cell][None], picture[None]])
     numbers = rows.double().cpu().numpy()
@@ -102,8 +103,7 @@ def surroundings(faces: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @functools.lru_cache(maxsize=32)
-def _anchors(rows: int, columns: int, cell: int) -> torch.Tensor:
+def _anchors(rows: int, columns: int, cell: int) -> NDArray[np.float32]:
     """(3, rows * columns): x and y of each cell's middle, and the anchor's side, in pixels."""
-    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    side = torch.full((rows * columns,), float(cell * ANCHOR_CELLS))
-    return torch.stack([x.flatten() * cell + cell / 2, y.flatten() * cell + cell / 2, side])
+    y, x = np.mgrid[:rows, :columns].reshape(2, -1)
+    return np.stack([x * cell + cell / 2, y * cell + cell / 2, np.full(rows * columns, cell * ANCHOR_CELLS)]).astype(np.float32)

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from inference.engines import card
+
 #: What the network sees, in pixels, and how much more than the region that is.
 WIDTH, HEIGHT = 288, 384
 PADDING = 1.25
@@ -77,7 +79,7 @@ def warp(pictures: torch.Tensor, regions: Regions) -> torch.Tensor:
     first, stop = int(columns.min()), int(columns.max()) + 1  # nothing beside these is touched
     rows += np.arange(count)[:, None, None] * height  # of all pictures one below the other
     tables = (columns - first, left_right, rows, up_down)
-    across, across_weight, down, down_weight = (torch.from_numpy(table).to(pictures.device) for table in tables)
+    across, across_weight, down, down_weight = (card.sent(table, pictures.device) for table in tables)
     lines = pictures[:, :, first:stop].flatten(0, 1)
     upper, lower = (
         lines.index_select(0, row.flatten()).view(count, HEIGHT, -1, 3).float().mul_(weight[:, :, None, None])
@@ -89,13 +91,13 @@ def warp(pictures: torch.Tensor, regions: Regions) -> torch.Tensor:
         for column, weight in zip(across.unbind(1), across_weight.unbind(1), strict=True)
     )
     seen = left.add_(right)
-    mean, deviation = (torch.tensor(three, device=seen.device).view(3, 1, 1) for three in (MEAN, DEVIATION))
+    mean, deviation = (card.sent(np.array(three, np.float32).reshape(3, 1, 1), seen.device) for three in (MEAN, DEVIATION))
     return seen.round_().sub_(mean).div_(deviation)
 
 
 def with_mirrored(across: torch.Tensor, down: torch.Tensor) -> Scores:
     """The mean of pictures and their mirror images, (2 n, 133, bins) to (n, 133, bins); the images are the second half."""
-    order = torch.tensor(MIRRORED, device=across.device)
+    order = card.sent(np.array(MIRRORED), across.device)
     across, across_mirrored = across.chunk(2)
     down, down_mirrored = down.chunk(2)
     return (across + across_mirrored[:, order].flip(2)) * 0.5, (down + down_mirrored[:, order]) * 0.5

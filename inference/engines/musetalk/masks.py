@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from inference.engines import card
 from inference.engines.musetalk import resize
 from inference.engines.musetalk.boxes import Box
 from inference.engines.musetalk.params import ParsingMode
@@ -129,8 +130,11 @@ def parts(found: torch.Tensor, mode: ParsingMode, left_cheek: int = 90, right_ch
     return torch.nn.functional.pad(wanted, (at.x1, SIDE - at.x2, at.y1, SIDE - at.y2))
 
 
-def build(part: torch.Tensor, box: Box, width: int, height: int, expand: float = EXPAND, blur: float = BLUR) -> Mask | None:
-    """The mask of one picture of this size, from its (512, 512) bool parts; None if nothing would change.
+def begun(
+    part: torch.Tensor, box: Box, width: int, height: int, expand: float = EXPAND, blur: float = BLUR
+) -> tuple[int, int, torch.Tensor] | None:
+    """The mask of one picture of this size, from its (512, 512) bool parts: its left top pixel and its alpha, with empty edges
+    yet, which a card may be working at. None if nothing would change.
 
     Only the box's own part of the square counts, and of that the lower half; then it is blurred, which carries it over these
     lines; then it is cut to where something new is pasted: the box.
@@ -147,7 +151,12 @@ def build(part: torch.Tensor, box: Box, width: int, height: int, expand: float =
     down = _blurring(side, blur, (pasted.y1, pasted.y2), (kept.y1, kept.y2), hard.device)
     across = _blurring(side, blur, (pasted.x1, pasted.x2), (kept.x1, kept.x2), hard.device)
     alpha = ((down @ hard.float() @ across.T + 2**15) / 2**16).to(torch.uint8)
-    return _trimmed(around.x1 + pasted.x1, around.y1 + pasted.y1, alpha.cpu().numpy())
+    return around.x1 + pasted.x1, around.y1 + pasted.y1, alpha
+
+
+def finished(mask: tuple[int, int, torch.Tensor] | None) -> Mask | None:
+    """What was begun, as soon as it is done; None if nothing would change."""
+    return mask and _trimmed(*mask[:2], mask[2].cpu().numpy())
 
 
 def blur_width(side: int, share: float = BLUR) -> int:
@@ -183,8 +192,8 @@ def _blurring(side: int, share: float, to: tuple[int, int], of: tuple[int, int],
     at = np.where(at >= side, 2 * (side - 1) - at, at) - of[0]
     within = (at >= 0) & (at < of[1] - of[0])
     matrix = torch.zeros(to[1] - to[0], of[1] - of[0], device=device)
-    where = torch.from_numpy(np.where(within, at, 0)).to(device)
-    return matrix.scatter_add_(1, where, torch.from_numpy(np.where(within, weights, 0)).float().to(device))
+    where = card.sent(np.where(within, at, 0), device)
+    return matrix.scatter_add_(1, where, card.sent(np.where(within, weights, 0).astype(np.float32), device))
 
 
 def _grown(skin: torch.Tensor) -> torch.Tensor:

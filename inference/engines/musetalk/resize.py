@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from inference.engines import card
+
 #: Bits behind the point of a weight.
 OPENCV_BITS, PILLOW_BITS = 11, 22
 LANCZOS_TAPS = 8
@@ -35,7 +37,7 @@ class Taps:
 
     def sums(self, picture: torch.Tensor, axis: int, part: slice = slice(None)) -> torch.Tensor:
         """int32: the weighed pixels along one axis of (h, w, c), or only this part of them."""
-        at, weight = (torch.from_numpy(table[part].T.copy()).to(picture.device) for table in (self.at, self.weight))
+        at, weight = (card.sent(table[part].T.copy(), picture.device) for table in (self.at, self.weight))
         lines = picture.transpose(0, axis).contiguous()  # whole lines are picked and weighed, whichever way they go
         total = torch.zeros((at.shape[1], *lines.shape[1:]), dtype=torch.int32, device=picture.device)
         for pixel, share in zip(at, weight, strict=True):

@@ -16,6 +16,10 @@ from inference.engines.musetalk.boxes import Box  # noqa: E402
 from inference.engines.musetalk.params import ParsingMode  # noqa: E402
 
 
+def built(part: torch.Tensor, box: Box, width: int, height: int, **how: float) -> masks.Mask | None:
+    return masks.finished(masks.begun(part, box, width, height, **how))
+
+
 def a_map(seed: int) -> NDArray[np.uint8]:
     """A parsing map with blobs of every class, each up to some ten pixels wide, and single pixels."""
     random = np.random.default_rng(seed)
@@ -127,7 +131,7 @@ def test_the_mask_is_the_lower_half_blurred_and_cut_to_the_box_and_the_picture(
 ) -> None:
     box, part = Box(x, y, x + width, y + height), jaw(a_face(), 90, 90)
     around = masks.square(box)
-    mask = masks.build(torch.from_numpy(part), box, 1000, 900, blur=blur)
+    mask = built(torch.from_numpy(part), box, 1000, 900, blur=blur)
     assert mask is not None
     wanted = np.zeros((2000, 2000), np.uint8)  # a picture with room on all sides, its 0 at 500
     wanted[around.y1 + 500 : around.y2 + 500, around.x1 + 500 : around.x2 + 500] = whole_mask(part, box, blur)
@@ -144,8 +148,8 @@ def test_the_mask_is_the_lower_half_blurred_and_cut_to_the_box_and_the_picture(
 
 def test_a_smaller_face_has_a_smaller_mask_of_the_same_shape() -> None:
     part = torch.from_numpy(a_face() > 0)
-    small = masks.build(part, Box(200, 200, 300, 340), 640, 480)
-    large = masks.build(part, Box(400, 400, 600, 680), 1280, 960)
+    small = built(part, Box(200, 200, 300, 340), 640, 480)
+    large = built(part, Box(400, 400, 600, 680), 1280, 960)
     assert small is not None
     assert large is not None
     rows, columns = small.alpha.shape
@@ -156,8 +160,8 @@ def test_a_smaller_face_has_a_smaller_mask_of_the_same_shape() -> None:
 
 @pytest.mark.parametrize("box", [Box(700, 10, 800, 100), Box(10, -300, 100, -200), Box(3, 3, 4, 4), Box(50, 50, 50, 90)])
 def test_where_nothing_would_change_there_is_no_mask(box: Box) -> None:
-    assert masks.build(torch.ones(512, 512, dtype=torch.bool), box, 640, 480) is None
-    assert masks.build(torch.zeros(512, 512, dtype=torch.bool), Box(100, 100, 200, 240), 640, 480) is None
+    assert built(torch.ones(512, 512, dtype=torch.bool), box, 640, 480) is None
+    assert built(torch.zeros(512, 512, dtype=torch.bool), Box(100, 100, 200, 240), 640, 480) is None
 
 
 def test_the_parser_sees_the_square_normalised_and_black_beyond_the_picture() -> None:
@@ -202,7 +206,7 @@ def test_what_is_outside_of_the_region_changes_no_mask(
             np.random.default_rng(side).choice([0, 10, 12, 1], (1, 512, 512), p=[*likely, 1 - sum(likely)])
         )
         seen = masks.parts(found[:, at.y1 : at.y2, at.x1 : at.x2], mode, 60, 60, at)
-        whole, made = (masks.build(part[0], box, 1200, 1000) for part in (masks.parts(found, mode, 60, 60), seen))
+        whole, made = (built(part[0], box, 1200, 1000) for part in (masks.parts(found, mode, 60, 60), seen))
         if whole is None:
             assert made is None
         else:
