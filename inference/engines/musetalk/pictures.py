@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from inference.engines import card
 from inference.engines.musetalk.ahead import Ahead
 from inference.engines.musetalk.boxes import Box
 from media import video
@@ -72,7 +73,7 @@ class Pictures:
         first = 0
         with Ahead(self._decoded(size), AHEAD, "decode", self._waiting) as coming:
             for pictures in coming:
-                yield Batch(first, self._sent(np.stack(pictures)), pictures)
+                yield Batch(first, card.sent(np.stack(pictures), self._device), pictures)
                 first += len(pictures)
 
     def keep(self, number: int, picture: Picture, part: Box) -> None:
@@ -103,7 +104,7 @@ class Pictures:
 
     def _view(self, number: int) -> View:
         part, pixels = self._kept[number]
-        return View(part.x1, part.y1, self._sent(pixels))
+        return View(part.x1, part.y1, card.sent(pixels, self._device))
 
     def _decoded(self, size: int) -> Iterator[list[Picture]]:
         """Reads one picture more than is wanted, to know whether there are more."""
@@ -113,9 +114,3 @@ class Pictures:
                 left -= len(pictures)
                 yield pictures
             self.whole = left > 0 or next(coming, None) is None
-
-    def _sent(self, pixels: Picture) -> torch.Tensor:
-        tensor = torch.from_numpy(pixels)
-        if self._device.type == "cuda":
-            tensor = tensor.pin_memory()
-        return tensor.to(self._device, non_blocking=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from inference.engines.musetalk.boxes import Box  # noqa: E402
 from inference.engines.musetalk.params import ParsingMode  # noqa: E402
 
 
-def built(part: torch.Tensor, box: Box, width: int, height: int, **how: float) -> masks.Mask | None:
+def built(part: Any, box: Box, width: int, height: int, **how: float) -> masks.Mask | None:
     return masks.finished(masks.begun(part, box, width, height, **how))
 
 
