@@ -27,16 +27,20 @@ WHOLE = 2048
 def paste(picture: NDArray[np.uint8], face: NDArray[np.uint8], box: Box, mask: Mask) -> None:
     """Changes the picture (h, w, 3) in place. face: (256, 256, 3) uint8 of any size, in the picture's order of colours.
 
-    The mask must lie in the picture and in the box, as `masks.build` makes it; the box may leave the picture.
+    The mask must lie in the picture and in the box, as `masks.begun` makes it; the box may leave the picture.
     """
-    stretched = cv2.resize(face, (box.width, box.height), interpolation=cv2.INTER_LINEAR)
-    rows, columns = place(mask)
+    picture[place(mask)] = _laid_on(picture[place(mask)], face, box, mask)
+
+
+def _laid_on(part: NDArray[np.uint8], face: NDArray[np.uint8], box: Box, mask: Mask) -> NDArray[np.uint16]:
+    """What then stands in the mask's place, from what stood there."""
+    stretched = cv2.resize(np.ascontiguousarray(face), (box.width, box.height), interpolation=cv2.INTER_LINEAR)
     top, left = mask.y - box.y1, mask.x - box.x1
     height, width = mask.alpha.shape
-    part = picture[rows, columns].astype(np.int32)
-    alpha = mask.alpha[..., None].astype(np.int32)
+    alpha = mask.alpha[..., None].astype(np.uint16)
     twice = part * (255 - alpha) + stretched[top : top + height, left : left + width] * alpha + 128
-    picture[rows, columns] = ((twice >> 8) + twice) >> 8
+    laid: NDArray[np.uint16] = ((twice >> 8) + twice) >> 8
+    return laid
 
 
 def place(mask: Mask) -> tuple[slice, slice]:
@@ -53,6 +57,7 @@ class Layout:
     row_weights (n, 2, h) int32; columns and column_weights the same.
     """
 
+    boxes: tuple[Box, ...]
     masks: tuple[Mask, ...]
     alpha: torch.Tensor
     rows: torch.Tensor
@@ -75,14 +80,25 @@ def layout(
     down = [_between(face_side, box.height, mask.y - box.y1, height, at_ends=False) for box, mask in pairs]
     across = [_between(face_side, box.width, mask.x - box.x1, width, at_ends=True) for box, mask in pairs]
     tables = [np.stack(table) for way in (down, across) for table in zip(*way, strict=True)]
-    return Layout(tuple(masks), *(card.sent(table, device) for table in (alpha, *tables)))
+    return Layout(tuple(boxes), tuple(masks), *(card.sent(table, device) for table in (alpha, *tables)))
 
 
 def patches(pictures: torch.Tensor, faces: torch.Tensor, layout: Layout) -> torch.Tensor:
     """(n, h, w, 3) uint8: what then stands in each mask's place. pictures: what stood there, the same, padded with anything.
 
-    faces: (n, 256, 256, 3) uint8.
+    faces: (n, 256, 256, 3) uint8. By OpenCV itself where they are in the host's memory.
     """
+    if faces.device.type != "cpu":
+        return counted(pictures, faces, layout)
+    made = pictures.numpy().copy()
+    for patch, face, box, mask in zip(made, faces.numpy(), layout.boxes, layout.masks, strict=True):
+        part = patch[: mask.alpha.shape[0], : mask.alpha.shape[1]]
+        part[:] = _laid_on(part, face, box, mask)
+    return torch.from_numpy(made)
+
+
+def counted(pictures: torch.Tensor, faces: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """The same bytes as `patches`, on any device."""
     one = torch.arange(len(faces), device=faces.device).view(-1, 1, 1)
     left, right = layout.columns.unbind(1)  # (n, w) each
     left_weight, right_weight = (weight[:, None, :, None] for weight in layout.column_weights.unbind(1))

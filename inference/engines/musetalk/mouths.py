@@ -55,8 +55,8 @@ def _positions(device: torch.device, dtype: torch.dtype) -> torch.Tensor:
 
 def _made(models: Models, latents: torch.Tensor, placed: torch.Tensor) -> torch.Tensor:
     made = models.unet(latents, placed) / models.vae.config.scaling_factor
-    shares = models.vae.decode(made).sample.float() / 2 + 0.5
-    return (shares.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+    shares = (models.vae.decode(made).sample.float() / 2).add_(0.5)
+    return shares.clamp_(0, 1).mul_(255).round_().to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def measured(models: Models) -> int:

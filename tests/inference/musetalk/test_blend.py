@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -69,14 +72,15 @@ def test_a_face_is_pasted_to_the_last_bit(box: Box) -> None:
     assert np.array_equal(picture, wanted)
 
 
-def test_a_batch_on_the_device_gives_the_same_bytes() -> None:
+@pytest.mark.parametrize("patches", [blend.patches, blend.counted])
+def test_a_batch_on_the_device_gives_the_same_bytes(patches: Callable[..., Any]) -> None:
     random = np.random.default_rng(8)
     pictures = [random.integers(0, 256, (90, 120, 3), dtype=np.uint8) for _ in BOXES]
     faces = random.integers(0, 256, (len(BOXES), 256, 256, 3), dtype=np.uint8)
     batch = [random_mask(random, box) for box in BOXES]
     layout = blend.layout(BOXES, batch, "cpu", least=(100, 50))
     assert layout.alpha.shape[1] >= 100
-    made = blend.patches(torch.from_numpy(blend.cut_out(pictures, layout)), torch.from_numpy(faces), layout)
+    made = patches(torch.from_numpy(blend.cut_out(pictures, layout)), torch.from_numpy(faces), layout)
     for picture, face, box, mask, patch in zip(pictures, faces, BOXES, batch, made.numpy(), strict=True):
         wanted = picture.copy()
         blend.paste(wanted, face, box, mask)
@@ -84,14 +88,15 @@ def test_a_batch_on_the_device_gives_the_same_bytes() -> None:
         assert np.array_equal(picture, wanted)
 
 
+@pytest.mark.parametrize("patches", [blend.patches, blend.counted])
 @pytest.mark.parametrize("side", [1, 2, 37, 127, 128, 129, 200, 255, 256, 257, 511, 512, 700])
-def test_stretching_is_opencvs_at_every_size(side: int) -> None:
+def test_stretching_is_opencvs_at_every_size(patches: Callable[..., Any], side: int) -> None:
     face = np.random.default_rng(side).integers(0, 256, (256, 256, 3), dtype=np.uint8)
     box = Box(0, 0, side, side + 3)
     mask = Mask(0, 0, np.full((side + 3, side), 255, np.uint8))
     layout = blend.layout([box], [mask], "cpu")
     below = torch.zeros(1, side + 3, side, 3, dtype=torch.uint8)
-    made = blend.patches(below, torch.from_numpy(face)[None], layout)[0].numpy()
+    made = patches(below, torch.from_numpy(face)[None], layout)[0].numpy()
     assert np.array_equal(made, cv2.resize(face, (side, side + 3)))
 
 
