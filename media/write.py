@@ -7,6 +7,8 @@ one gets its last row or column twice.
 from __future__ import annotations
 
 import itertools
+import logging
+import os
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -26,11 +28,16 @@ from errors import EngineFailed
 from media import audio, glimpse
 from media.still import Picture
 
+log = logging.getLogger(__name__)
+
 #: The encoders to try, best first, with their options. NVENC needs a card that has it (data centre cards may not).
 ENCODERS: dict[str, dict[str, str]] = {
     "h264_nvenc": {"preset": "p5", "tune": "hq", "rc": "vbr", "cq": "19", "b": "0", "profile": "high"},
     "libx264": {"preset": "veryfast", "crf": "18", "profile": "high"},
 }
+
+#: Those that failed in the middle of a video, for the life of this process: the job is done again, with another one.
+_FAILED: set[str] = set()
 
 #: A key frame at least this often, so that players can seek.
 KEY_FRAME_S = 2
@@ -69,10 +76,10 @@ def write(
     if first is None:
         raise EngineFailed("there is no frame to encode", stage="postprocessing")
     height, width = (side + side % 2 for side in first.shape[:2])
-    encoder = choose_encoder(width, height, rate)
+    container, video = _open(path, width, height, rate, pixel_aspect)
+    encoder = video.codec_context.name
     try:
-        with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-            video = _add_video(container, encoder, width, height, rate, pixel_aspect)
+        with container:
             sound = _Sound(container, speech) if speech is not None else None
             frames = _write_frames(container, video, itertools.chain([first], coming), sound, path)
             if sound is not None:
@@ -86,16 +93,28 @@ def write(
 
 def choose_encoder(width: int, height: int, rate: Fraction) -> str:
     """The best encoder that opens for this size on this machine."""
-    for name, options in ENCODERS.items():
+    container, stream = _open(Path(os.devnull), width, height, rate, Fraction(1))
+    with container:
+        return str(stream.codec_context.name)
+
+
+def usable() -> list[str]:
+    """The encoders to try: without those that failed at their work. The last one needs nothing but the processor, and stays."""
+    *others, last = ENCODERS
+    return [name for name in others if name not in _FAILED] + [last]
+
+
+def _open(path: Path, width: int, height: int, rate: Fraction, pixel_aspect: Fraction) -> tuple[Any, Any]:
+    """A file to write, of which nothing is there yet, and its stream of pictures, with the first encoder that opens."""
+    for name in usable():
+        container = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
         try:
-            context = av.CodecContext.create(name, "w")
-            context.width, context.height, context.pix_fmt = width, height, "yuv420p"
-            context.time_base, context.framerate = 1 / rate, rate
-            context.options = options
-            context.open()
-        except (FFmpegError, ValueError):  # not in this build, no such card, or not for this size
+            stream = _add_video(container, name, width, height, rate, pixel_aspect)
+            stream.codec_context.open()
+        except (FFmpegError, ValueError):  # not in this build, no such card or no room on it, or not for this size
+            container.close()
             continue
-        return name
+        return container, stream
     raise EngineFailed(f"no H.264 encoder opens for {width}x{height}", stage="postprocessing")
 
 
@@ -111,16 +130,28 @@ def _add_video(container: Any, encoder: str, width: int, height: int, rate: Frac
     return stream
 
 
+def encoded(stream: Any, frame: Any) -> Any:
+    """The packets that are ready after this frame; None ends the stream. Raises EngineFailed; the next video is then given to
+    another encoder."""
+    try:
+        return stream.encode(frame)
+    except FFmpegError as error:  # of any kind: a card's encoder says "no such file" for "no such device"
+        encoder = stream.codec_context.name
+        _FAILED.add(encoder)
+        log.warning("%s failed in the middle of a video, the next one is written with %s: %s", encoder, usable()[0], error)
+        raise EngineFailed(f"the video cannot be encoded: {error.strerror}", stage="postprocessing", encoder=encoder) from error
+
+
 def _write_frames(container: Any, stream: Any, pictures: Iterator[Picture], sound: _Sound | None, path: Path) -> int:
     time_base, frames = stream.codec_context.time_base, 0
     with closing(_in_colour(pictures, path)) as coming:
         for frame in coming:
             frame.pts, frame.time_base = frames, time_base
-            container.mux(stream.encode(frame))
+            container.mux(encoded(stream, frame))
             frames += 1
             if sound is not None:
                 sound.write_until(frames * time_base)
-    container.mux(stream.encode(None))
+    container.mux(encoded(stream, None))
     return frames
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -87,6 +89,39 @@ def test_what_the_pictures_raise_passes_through(tmp_path: Path) -> None:
 def test_no_picture_is_no_video(tmp_path: Path) -> None:
     with pytest.raises(EngineFailed, match="no frame"):
         write.write(tmp_path / "a.mp4", [], rate=Fraction(25), speech=None)
+
+
+class Broken:
+    """A stream of pictures whose encoder breaks in the middle, as one on a card can: by words that sound like the disk's."""
+
+    def __init__(self, encoder: str) -> None:
+        self.codec_context = SimpleNamespace(name=encoder)
+
+    def encode(self, frame: Any) -> Any:
+        raise av.error.FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+
+@pytest.mark.parametrize(("broken", "left"), [("h264_nvenc", ["libx264"]), ("libx264", ["h264_nvenc", "libx264"])])
+def test_a_cards_encoder_that_breaks_is_left_alone_so_that_the_next_attempt_succeeds(broken: str, left: list[str]) -> None:
+    try:
+        with pytest.raises(EngineFailed, match="the video cannot be encoded: No such file") as caught:
+            write.encoded(Broken(broken), None)
+        assert caught.value.details == {"encoder": broken}
+        assert write.usable() == left
+    finally:
+        write._FAILED.clear()
+    assert write.usable() == ["h264_nvenc", "libx264"]
+
+
+def test_the_encoder_that_is_chosen_opens_and_is_the_one_that_writes(tmp_path: Path) -> None:
+    chosen = write.choose_encoder(64, 48, Fraction(25))
+    made = write.write(tmp_path / "a.mp4", [files.numbered(0, 64, 48)], rate=Fraction(25), speech=None)
+    assert chosen == made.encoder
+
+
+def test_a_size_that_no_encoder_takes_is_said() -> None:
+    with pytest.raises(EngineFailed, match=r"no H.264 encoder opens for 20000x20000"):
+        write.choose_encoder(20000, 20000, Fraction(25))
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full disk")
