@@ -68,8 +68,7 @@ class Decoder:
             return x
         if up.upsampler.mode == "upsample3d" and not past.first:
             x = _interleaved(self._over_time(up.upsampler.time_conv, x, past))
-        x = _doubled(x, *self._doubling[id(up)])
-        return x.add_(_repeated(up.avg_shortcut, shortcut, past.first))
+        return _repeated(_doubled(x, *self._doubling[id(up)]), shortcut, up.avg_shortcut, past.first)
 
     def _residual(self, block: Any, x: Tensor, past: Past) -> Tensor:
         shortcut = x if isinstance(block.conv_shortcut, torch.nn.Identity) else self._over_time(block.conv_shortcut, x, past)
@@ -114,8 +113,8 @@ def _unfolded(x: Tensor) -> Tensor:
 def _interleaved(x: Tensor) -> Tensor:
     """(1, 2 c, t, h, w) -> (1, c, 2 t, h, w): each frame becomes two, one from each half of the channels."""
     _, channels, frames, height, width = x.shape
-    halves = x.view(1, 2, channels // 2, frames, height, width).permute(0, 2, 3, 1, 4, 5)
-    return halves.reshape(1, channels // 2, 2 * frames, height, width)
+    rows = x.permute(0, 2, 3, 4, 1).view(1, frames, height, width, 2, channels // 2).permute(0, 1, 4, 2, 3, 5)
+    return rows.reshape(1, 2 * frames, height, width, channels // 2).permute(0, 4, 1, 2, 3)
 
 
 def _doubling(conv: Any) -> tuple[Tensor, Tensor]:
@@ -152,12 +151,15 @@ def _doubled(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return made
 
 
-def _repeated(shortcut: Any, x: Tensor, first: bool) -> Tensor:
-    """The parameter-free shortcut of Wan 2.2: channels spread over the new places in time, height and width."""
-    _, _, frames, height, width = x.shape
-    times, sides, repeats = shortcut.factor_t, shortcut.factor_s, shortcut.repeats
-    out, groups = shortcut.out_channels, times * sides * sides // repeats
-    spread = x.view(1, out, groups, 1, frames, height, width).expand(-1, -1, -1, repeats, -1, -1, -1)
-    spread = spread.reshape(1, out, times, sides, sides, frames, height, width).permute(0, 1, 5, 2, 6, 3, 7, 4)
-    spread = spread.reshape(1, out, frames * times, height * sides, width * sides)
-    return spread[:, :, times - 1 :] if first else spread
+def _repeated(made: Tensor, x: Tensor, shortcut: Any, first: bool) -> Tensor:
+    """The parameter-free shortcut of Wan 2.2, added to what was made: the channels of x (1, c, t, h, w) are spread over the
+    new places in time, height and width. Place by place, so that the spread tensor is never there."""
+    times, sides = shortcut.factor_t, shortcut.factor_s
+    every = times * sides * sides // shortcut.repeats  # channels of x that become one
+    for place in range(times - 1 if first else 0, times):
+        frames = slice(None) if first else slice(place, None, times)
+        for number in range(sides * sides):
+            down, right = divmod(number, sides)
+            channel = (place * sides * sides + number) // shortcut.repeats
+            made[:, :, frames, down::sides, right::sides] += x[:, channel::every]
+    return made
