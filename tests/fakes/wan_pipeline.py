@@ -33,8 +33,8 @@ class Fixed(FlowMatchEulerDiscreteScheduler):
 
 def pipeline(transformer: Any, vae: Any, *, fast: bool = False) -> Any:
     """Both modes in one. fast: cuDNN's attention, the transformer's blocks compiled."""
+    transformer.set_attention_backend("_native_cudnn" if fast else "native")  # said by none, it is what was last said to any
     if fast:
-        transformer.set_attention_backend("_native_cudnn")
         transformer.compile_repeated_blocks(fullgraph=True)
     parts = {"transformer": transformer, "vae": vae, "tokenizer": None, "text_encoder": None, "expand_timesteps": True}
     parts["scheduler"] = Fixed(shift=1.0, stochastic_sampling=True)
