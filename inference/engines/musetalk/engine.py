@@ -159,7 +159,8 @@ class Engine:
         return Prepared(job=job, shape=output, took_s=time.monotonic() - began, cached=cached)
 
     def _built(self, clip: video.Clip, frames: int, loaded: models.Models, wanted: params.Params, progress: Progress) -> Avatar:
-        with torch.cuda.stream(self._beside) if self._beside is not None else contextlib.nullcontext():
+        beside = torch.cuda.stream(self._beside) if self._beside is not None else contextlib.nullcontext()
+        with self._looking.attempt(), beside:
             return build.build(
                 clip,
                 _reach(frames, clip),
@@ -180,13 +181,14 @@ class Engine:
         made = stream.frames(
             job, loaded, self._speak[loaded.version], self._speaking, busy, _waiting(progress, busy, job.frames)
         )
-        written = write.write(
-            output,
-            _shaped(made, prepared.shape, progress, busy, job.frames),
-            rate=job.rate,
-            speech=job.speech,
-            pixel_aspect=prepared.shape.pixel_aspect,
-        )
+        with self._speaking.attempt():
+            written = write.write(
+                output,
+                _shaped(made, prepared.shape, progress, busy, job.frames),
+                rate=job.rate,
+                speech=job.speech,
+                pixel_aspect=prepared.shape.pixel_aspect,
+            )
         made_s = busy.ended - began
         peak = torch.cuda.max_memory_reserved(loaded.device) / MIB if on_card else None
         log.info("wrote %d frames of %dx%d in %.1f s", written.frames, written.width, written.height, time.monotonic() - began)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from errors import InvalidInput
+from inference.engines import card
 from inference.engines.musetalk import boxes, faces, landmarks, masks, tracks
 from inference.engines.musetalk.boxes import Box, Edges
 from inference.engines.musetalk.faces import Found
@@ -71,7 +72,7 @@ def _measure(batch: Batch, wanted: list[int], around: list[Found], models: Model
     """The points of one face in each of these pictures of a batch."""
     if not wanted:
         return
-    chosen = batch.seen if len(wanted) == len(batch) else batch.seen[wanted]
+    chosen = batch.seen if len(wanted) == len(batch) else batch.seen[card.sent(np.array(wanted), batch.seen.device)]
     regions = faces.surroundings(np.stack(around)[:, :4])
     parts = room.parts(
         len(wanted),

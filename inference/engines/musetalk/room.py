@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -40,6 +41,18 @@ class Room:
             else:
                 first = part.stop
         return made
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """For what is around the parts: where that does not fit it cannot be done again at once, but the job's next attempt has
+        half as many pictures at once. Raises OutOfMemory."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not card.is_full(error):
+                raise
+            self._halve(error)
+            raise OutOfMemory("the card ran out of memory") from error
 
     def _halve(self, error: RuntimeError) -> None:
         if self.size == 1:
