@@ -64,6 +64,15 @@ def clip(path: Path, levels: list[int], size: tuple[int, int] = (SIDE, SIDE), ra
     return path
 
 
+def waves(path: Path, levels: list[float]) -> Path:
+    """A video of pictures with some texture, each that bright (0 to 1). Of a plain one the networks would see only its
+    rounding errors, made large by their norms."""
+    y, x = np.mgrid[:SIDE, :SIDE]
+    picture = np.stack([190 + 50 * np.sin(x / 5 + phase) * np.cos(y / 7 - phase) for phase in range(3)], 2)
+    write.write(path, ((picture * level).astype(np.uint8) for level in levels), rate=Fraction(25), speech=None)
+    return path
+
+
 def tone(path: Path, seconds: float, **how: Any) -> Path:
     return files.sound(path, seconds=seconds, **how)
 
