@@ -8,6 +8,8 @@ and blocks may come from the host's memory one after the other, the next being c
 from __future__ import annotations
 
 import copy
+import functools
+import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -19,11 +21,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from inference.engines import card
 from inference.engines.fastwan.fused import Fused
 from inference.engines.fastwan.models import Models
 
+log = logging.getLogger(__name__)
+
 #: Attention kernels, fastest first where several can do it.
 KERNELS = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+#: Tokens that the first of them is tried with.
+TRIED_TOKENS = 512
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ class Transformer:
         times = torch.tensor([0.0, time] if self._image else [float(time)], device=models.device)
         told, modulation = _modulation(network.condition_embedder, times, models.dtype)
         tokens = network.patch_embedding(x.to(models.dtype)).flatten(2).transpose(1, 2).contiguous()  # (1, s, width)
-        with _kernels(models.device):
+        with _kernels(models):
             for block in _blocks(models):
                 tokens = self._block(block, tokens, modulation)
         shift, scale = (network.scale_shift_table.float() + told[:, None].float()).unbind(1)  # (rows, width)
@@ -104,8 +111,28 @@ def _attended(layer: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return made
 
 
-def _kernels(device: torch.device) -> AbstractContextManager[Any]:
-    return sdpa_kernel(KERNELS, set_priority=True) if device.type == "cuda" else nullcontext()
+def _kernels(models: Models) -> AbstractContextManager[Any]:
+    if models.device.type != "cuda":
+        return nullcontext()
+    working = _working(models.device, models.dtype, models.transformer.config.attention_head_dim)
+    chosen: AbstractContextManager[Any] = sdpa_kernel(working, set_priority=True)
+    return chosen
+
+
+@functools.cache
+def _working(device: torch.device, dtype: torch.dtype, width: int) -> list[SDPBackend]:
+    """KERNELS, without cuDNN's if it cannot do these heads (width numbers each) on this card: it has to find a plan for each
+    card anew, may have none for a new kind, and torch does not go on to the next kernel then (pytorch issue 140930)."""
+    tried = torch.zeros(1, 1, TRIED_TOKENS, width, dtype=dtype, device=device)
+    try:
+        with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
+            functional.scaled_dot_product_attention(tried, tried, tried)
+    except RuntimeError as error:
+        if card.is_full(error):
+            raise
+        log.warning("cuDNN's attention is left out: %s", str(error).splitlines()[0][:200])
+        return KERNELS[1:]
+    return KERNELS
 
 
 def _modulation(embedder: Any, times: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ if torch.cuda.is_available():
     pytest.skip("there is a real card: tests/gpu", allow_module_level=True)
 
 from inference.engine import Inputs, Options  # noqa: E402
+from inference.engines.fastwan import transformer  # noqa: E402
 from inference.engines.fastwan.engine import Engine  # noqa: E402
 from inference.engines.fastwan.job import Times  # noqa: E402
 from tests.fakes import made_up_card  # noqa: E402
@@ -51,6 +53,12 @@ def test_the_words_that_the_text_encoder_knows_are_on_the_card_once(repository: 
         text = loaded(repository, PLANS[2])._loaded.text
         words = {id(each.home) for each in text.parameters() if each.shape[0] == text.config.vocab_size}
     assert len(words) == 1
+
+
+def test_a_device_on_which_cudnn_has_no_attention_takes_the_next_kernel(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert transformer._working(torch.device("cpu"), torch.bfloat16, 8) == transformer.KERNELS[1:]
+    assert "cuDNN's attention is left out" in caplog.text
 
 
 def loaded(repository: Path, plan: Plan) -> Engine:
