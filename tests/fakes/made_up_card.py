@@ -20,6 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+import torch._dynamo  # looks through torch.cuda when it is imported, and must find what is always there
 
 from tests.fakes.made_up_streams import stand_ins
 from tests.fakes.made_up_tensors import Card, Slot

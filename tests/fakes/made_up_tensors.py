@@ -55,6 +55,16 @@ class OnCard(torch.Tensor):  # type: ignore[misc]
     def record_stream(self, stream: Any) -> None:
         self.home.recorded.add(stream.number)
 
+    @property
+    def data(self) -> OnCard:
+        found: OnCard = self.detach()
+        return found
+
+    @data.setter
+    def data(self, value: OnCard) -> None:
+        torch._C.TensorBase.data.__set__(self, value)
+        self.held, self.home = value.held, value.home
+
     def data_ptr(self) -> int:
         return int(self.held.data_ptr())
 
@@ -126,18 +136,19 @@ class Card:
     def _placed(self, work: Callable[[], Any], ours: list[OnCard], written: list[OnCard], what: str) -> Any:
         """What the work gives, as tensors of the card; views stay in the memory that they look at, and are no work."""
         found = work()
-        homes = {each.held.untyped_storage().data_ptr(): each.home for each in ours}
+        bases = {each.held.untyped_storage().data_ptr(): each for each in ours}
         same = {id(each.held): each for each in ours}
         fresh: list[OnCard] = []
 
         def place(each: Any) -> Any:
             if not isinstance(each, torch.Tensor) or id(each) in same:
                 return same.get(id(each), each)
-            home = homes.get(each.untyped_storage().data_ptr()) if each.numel() else None
-            placed = self.put(each, home)
-            if home is None:
-                fresh.append(placed)
-            return placed
+            base = bases.get(each.untyped_storage().data_ptr()) if each.numel() else None
+            if base is None:
+                fresh.append(self.put(each))
+                return fresh[-1]
+            with torch.inference_mode(base.is_inference()):  # torch wants a view to be of its base's kind
+                return self.put(each, base.home)
 
         placed = _each(place, found)
         changed = [each.home for each in (*written, *fresh)]
@@ -230,8 +241,13 @@ class Slot(TorchDispatchMode):  # type: ignore[misc]
         if torch.is_inference_mode_enabled() and function._can_decompose():  # `to`, say, whose device is no keyword
             with self:
                 return function.decompose(*args, **kwargs)
-        names_it = _is_card(kwargs.get("device")) or kwargs.get("pin_memory") or name in ("_pin_memory", "is_pinned", "copy_")
-        if names_it or any(isinstance(each, OnCard) for each in _tensors((args, kwargs))):
+        named = any(_is_card(each) for each in (*args, kwargs.get("device")) if isinstance(each, torch.device))
+        if (
+            named
+            or kwargs.get("pin_memory")
+            or name in ("_pin_memory", "is_pinned", "copy_")
+            or any(isinstance(each, OnCard) for each in _tensors((args, kwargs)))
+        ):
             return self._card.answer(function, args, kwargs)
         return function(*args, **kwargs)
 
