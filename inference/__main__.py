@@ -80,8 +80,14 @@ class Inference:
         engine = _made(name, settings)
         self._say(engine=engine.name, device=device, reason=f"{engine.name} is loading")
         began = time.monotonic()
-        engine.load(settings.models_dir, device)
-        engine.warm_up()
+        try:
+            engine.load(settings.models_dir, device)
+            engine.warm_up()
+        except RuntimeError as error:  # which is how CUDA fails
+            if getattr(engine, "is_lost", bool)():
+                raise  # only a new process has the card again
+            said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+            raise EngineFailed(f"{engine.name} cannot run on {device}: {said}; worker doctor looks into it") from error
         if note:
             log.warning("%s", note)
         log.info("engine %s is loaded on %s after %.1f s", engine.name, device, time.monotonic() - began)

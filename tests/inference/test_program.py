@@ -175,6 +175,14 @@ def test_an_engine_without_weights_makes_the_worker_unfit_and_says_what_to_do(tm
         assert program.job().state == "ready"
 
 
+def test_a_card_that_refuses_the_engines_kernels_makes_the_worker_unfit_and_says_why(tmp_path: Path) -> None:
+    with running(tmp_path, fake("fails_on_its_card")) as program:
+        flag = until(lambda: program.control.flag("unfit"))
+        assert "cannot run on" in flag["reason"]
+        assert "no kernel image is available for execution on the device;" in flag["reason"]
+        assert program.process.poll() is None
+
+
 def test_an_engine_without_its_libraries_makes_the_worker_unfit_and_says_what_to_do(tmp_path: Path) -> None:
     with running(tmp_path, fake("lacks_a_library")) as program:
         flag = until(lambda: program.control.flag("unfit"))
