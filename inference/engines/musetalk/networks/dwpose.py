@@ -35,7 +35,7 @@ class Convolution(nn.Module):
         self.bn = nn.BatchNorm2d(outward)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.silu(self.bn(self.conv(x)))
+        return F.silu(self.bn(self.conv(x)), inplace=True)
 
 
 class Separable(nn.Module):

@@ -66,13 +66,13 @@ class S3FD(nn.Module):
         x, sources = pictures, []
         for group, (layers, _) in enumerate(_GROUPS, 1):
             for layer in range(1, layers + 1):
-                x = F.relu(self.get_submodule(f"conv{group}_{layer}")(x))
+                x = F.relu(self.get_submodule(f"conv{group}_{layer}")(x), inplace=True)
             if f"conv{group}_{layers}" in _NORMED:
                 sources.append(self.get_submodule(f"conv{group}_{layers}_norm")(x))
             x = F.max_pool2d(x, 2, 2)
-        x = F.relu(self.fc7(F.relu(self.fc6(x))))
+        x = F.relu(self.fc7(F.relu(self.fc6(x), inplace=True)), inplace=True)
         sources.append(x)
-        x = F.relu(self.conv6_2(F.relu(self.conv6_1(x))))
+        x = F.relu(self.conv6_2(F.relu(self.conv6_1(x), inplace=True)), inplace=True)
         sources.append(x)
         sources.append(F.relu(self.conv7_2(F.relu(self.conv7_1(x)))))
         return [self._answer(name, source) for (name, _), source in zip(_ANSWERS, sources, strict=True)]
