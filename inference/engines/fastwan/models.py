@@ -32,6 +32,9 @@ Moved = Callable[[], None]
 
 #: Parts of the transformer whose numbers stay in 32 bits, as diffusers keeps them: they set the scale of all others.
 IN_32_BITS = ("time_embedder", "scale_shift_table", "norm1", "norm2", "norm3")
+#: cuDNN, from and up to, whose convolutions over time are wrong in 16 bits where pictures are large, and which torch 2.9 goes
+#: around, at many times the time and memory (pytorch issues 163539, 166643).
+POOR_CUDNN = (90800, 91500)
 #: Where a tensor in a slab may begin.
 ALIGNED_BYTES = 256
 #: Weights of a sparse attention that one of the two published repositories may carry.
@@ -77,6 +80,8 @@ def load(models: Path, device: str | torch.device, dtype: torch.dtype, plan: Pla
     if lines:
         raise EngineFailed(lines[0] + (f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""))
     text_device = torch.device("cpu") if plan.text == "cpu" else device
+    if device.type == "cuda":
+        warn_of_cudnn(torch.backends.cudnn.version())
     try:
         loaded = Models(
             transformer=_transformer(models, device, dtype, plan, moved),
@@ -96,6 +101,17 @@ def load(models: Path, device: str | torch.device, dtype: torch.dtype, plan: Pla
         "loaded FastWan from %s to %s in %.1f s, plan %s", layout.home(models), device, time.monotonic() - began, plan.name
     )
     return loaded
+
+
+def warn_of_cudnn(version: int | None) -> None:
+    """A word in the log if this cuDNN (90800 is 9.8) is one of the poor ones."""
+    if version is not None and POOR_CUDNN[0] <= version < POOR_CUDNN[1]:
+        said, least = (f"{number // 10_000}.{number % 10_000 // 100}" for number in (version, POOR_CUDNN[1]))
+        log.warning(
+            "cuDNN %s decodes wrongly, or slowly and in far more memory; take %s or later (requirements/engine.txt)",
+            said,
+            least,
+        )
 
 
 def _transformer(models: Path, device: torch.device, dtype: torch.dtype, plan: Plan, moved: Moved) -> WanTransformer3DModel:

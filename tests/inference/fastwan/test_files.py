@@ -167,3 +167,10 @@ def test_eight_bits_change_the_embeddings_a_little(repository: Path) -> None:
     assert sum(isinstance(module, Linear8) for module in less.text.modules()) == 2 * 7
     expected, got = (text.embed(each, "a person smiles") for each in (whole, less))
     assert 0 < float((got - expected).norm() / expected.norm()) < 0.03
+
+
+@pytest.mark.parametrize(("version", "warned"), [(None, False), (90701, False), (91002, True), (91501, False), (92000, False)])
+def test_a_cudnn_that_cannot_decode_is_warned_of(version: int | None, warned: bool, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING"):
+        models.warn_of_cudnn(version)
+    assert ("cuDNN 9.10 decodes wrongly" in caplog.text) is warned
