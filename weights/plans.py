@@ -80,8 +80,9 @@ CACHE_FRAMES = 2
 TILE_PX = 512
 #: Copies of a part's pictures in fp32 on their way out: decoded, faded together, and brought to whole numbers.
 PICTURE_COPIES = 4
-#: One image through the encoder in fp32: 160 channels at half size, six tensors of them.
-ENCODER_CHANNELS, ENCODER_TENSORS = 160, 6
+#: One image through the encoder in fp32: 160 channels at half size. So many such tensors live at once, with the frames of zeros
+#: before the image in every convolution; counted on a made-up card.
+ENCODER_CHANNELS, ENCODER_TENSORS = 160, 13
 #: The text encoder with 512 tokens: ffn 10240, and 64 heads of 512 x 512 scores in fp32, a few of each.
 TEXT_PEAK_BYTES = 400 * 10**6
 #: The CUDA context and its libraries (about 0.5 GB), convolution workspaces and what the allocator cannot use for holes.
@@ -101,7 +102,7 @@ def needed_bytes(plan: Plan, *, frames: int = 121, height: int = 704, width: int
     peak = max(
         denoise_bytes(frames, height, width),
         decode_bytes(plan, frames, height, width),
-        _encode_bytes(height, width),
+        encode_bytes(height, width),
         TEXT_PEAK_BYTES if plan.text != "cpu" else 0,
     )
     return weights_bytes(plan) + peak + RESERVE_BYTES
@@ -128,6 +129,11 @@ def decode_bytes(plan: Plan, frames: int, height: int, width: int) -> int:
     widest = DECODER_CHANNELS * LATENT_FRAMES * at_once * (height // 2) * (width // 2) * BF16
     kept = int(CACHE_CHANNELS_PER_PX * CACHE_FRAMES * height * width * BF16)
     return DECODER_TENSORS * widest + kept + pictures
+
+
+def encode_bytes(height: int, width: int) -> int:
+    """What the encoding of an image needs beside the weights."""
+    return ENCODER_TENSORS * ENCODER_CHANNELS * (height // 2) * (width // 2) * FP32
 
 
 def chunk(plan: Plan, height: int, width: int) -> int:
@@ -179,7 +185,3 @@ def _text_bytes(plan: Plan) -> int:
 
 def _latent_frames(frames: int) -> int:
     return (frames - 1) // LATENT_FRAMES + 1
-
-
-def _encode_bytes(height: int, width: int) -> int:
-    return ENCODER_TENSORS * ENCODER_CHANNELS * (height // 2) * (width // 2) * FP32

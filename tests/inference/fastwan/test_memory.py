@@ -6,6 +6,7 @@ import weakref
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from weights import plans
@@ -16,7 +17,7 @@ diffusers = pytest.importorskip("diffusers")
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_iter  # noqa: E402
 
-from inference.engines.fastwan import transformer  # noqa: E402
+from inference.engines.fastwan import transformer, vae  # noqa: E402
 from inference.engines.fastwan.decoder import Decoder, Past, parts  # noqa: E402
 
 SHAPES = [(121, 704, 1280), (121, 480, 832), (49, 512, 512)]
@@ -49,18 +50,32 @@ class Counted(TorchDispatchMode):
         self._now_bytes -= self._alive.pop(key, 0)
 
 
-@pytest.mark.parametrize(("frames", "height", "width"), SHAPES)
-@pytest.mark.parametrize("chunk", [1, 2, 4])
-def test_a_decode_needs_what_the_plan_says_and_not_much_less(frames: int, height: int, width: int, chunk: int) -> None:
+def autoencoder() -> Any:
+    """The published one, without numbers."""
     with torch.device("meta"):
-        vae = diffusers.AutoencoderKLWan(
+        return diffusers.AutoencoderKLWan(
             **{"base_dim": 160, "decoder_base_dim": 256, "z_dim": 48, "dim_mult": [1, 2, 4, 4], "is_residual": True},
             **{"in_channels": 12, "out_channels": 12, "patch_size": 2, "scale_factor_spatial": 16},
             temperal_downsample=[False, True, True],
+            **{"latents_mean": [0.0] * 48, "latents_std": [1.0] * 48},
         )
+
+
+@pytest.mark.parametrize(("height", "width"), [(704, 1280), (512, 512)])
+def test_an_encoding_needs_what_the_plan_says(height: int, width: int) -> None:
+    models: Any = SimpleNamespace(vae=autoencoder(), device=torch.device("meta"))
+    with torch.no_grad(), Counted() as counted:
+        vae.encode(models, np.zeros((height, width, 3), np.uint8))
+    assert counted.peak_bytes <= plans.encode_bytes(height, width) <= 1.3 * counted.peak_bytes
+
+
+@pytest.mark.parametrize(("frames", "height", "width"), SHAPES)
+@pytest.mark.parametrize("chunk", [1, 2, 4])
+def test_a_decode_needs_what_the_plan_says_and_not_much_less(frames: int, height: int, width: int, chunk: int) -> None:
+    published = autoencoder().to(torch.bfloat16)
+    with torch.device("meta"):
         latents = torch.empty(1, 48, 1 + 2 * chunk, height // 16, width // 16, dtype=torch.bfloat16)
-    vae.to(torch.bfloat16)
-    decoder, past = Decoder(vae), Past()
+    decoder, past = Decoder(published), Past()
     with torch.no_grad(), Counted() as counted:
         for part in parts(latents.shape[2], chunk):
             decoder.part(latents[:, :, part], past)
