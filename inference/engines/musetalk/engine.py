@@ -125,8 +125,8 @@ class Engine:
         size = self._options.batch_size or mouths.measured(loaded)
         self._speaking, self._looking = Room(size), Room(max(1, size // 2))
         on_card = loaded.device.type == "cuda"
-        memory = torch.cuda.graph_pool_handle() if on_card else None
-        self._speak = {version: mouths.recorded(found, size, memory) for version, found in self._models.items()}
+        studio = mouths.Studio.on(loaded.device) if on_card else None
+        self._speak = {version: mouths.recorded(found, size, studio) for version, found in self._models.items()}
         if on_card:
             trial.run(loaded, self._speak[loaded.version], self._looking, self._speaking)
 

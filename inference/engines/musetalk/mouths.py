@@ -6,6 +6,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -105,13 +106,26 @@ def _anything(models: Models, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     return latents, torch.randn(size, 50, 384, device=models.device, dtype=models.dtype)
 
 
-def recorded(models: Models, size: int, memory: Any = None) -> Speak:
+@dataclass(frozen=True)
+class Studio:
+    """Where recordings are made of which never two are played at a time: each finds room in what another needs only while it
+    is played, which takes the same stream as well as the same memory. Nothing else may run on that stream: a recording goes on
+    using what cuBLAS keeps for it."""
+
+    stream: torch.cuda.Stream
+    memory: Any  # a `torch.cuda.graph_pool_handle()`
+
+    @staticmethod
+    def on(device: torch.device) -> Studio:
+        return Studio(torch.cuda.Stream(device), torch.cuda.graph_pool_handle())
+
+
+def recorded(models: Models, size: int, studio: Studio | None = None) -> Speak:
     """`speak`, which on a card plays recordings: one launch instead of a thousand, so that the threads that decode and encode
     do not wait for the interpreter. There is one for `size` pictures and one for each half of it, so that small batches (of
     large pictures, at the end of a job) cost little more than they are; places that are left over are made too.
 
-    memory: a `torch.cuda.graph_pool_handle()` for this and other recordings, of which never two are played at a time. A
-    recording that fails or differs is not used.
+    A recording that fails or differs is not used.
     """
 
     def live(latents: torch.Tensor, heard: torch.Tensor) -> torch.Tensor:
@@ -122,11 +136,11 @@ def recorded(models: Models, size: int, memory: Any = None) -> Speak:
     with torch.inference_mode():
         latents, heard = _anything(models, size)
         latents, placed = latents.contiguous(memory_format=torch.channels_last), _placed(models, heard)
-    side = torch.cuda.Stream(models.device)
+    studio = studio or Studio.on(models.device)
     recordings: dict[int, tuple[torch.cuda.CUDAGraph, torch.Tensor]] = {}
-    for count in _halves(size):  # the largest first: the others find room in what it needs between two replays
+    for count in _halves(size):  # the largest first: the others find room in its memory
         try:
-            recordings[count] = _recording(models, latents[:count], placed[:count], side, memory)
+            recordings[count] = _recording(models, latents[:count], placed[:count], studio)
         except RuntimeError as error:
             log.warning("batches of %d could not be recorded, they run live: %s", count, str(error).splitlines()[0])
 
@@ -152,16 +166,16 @@ def _halves(size: int) -> Iterator[int]:
 
 @torch.inference_mode()
 def _recording(
-    models: Models, latents: torch.Tensor, placed: torch.Tensor, side: torch.cuda.Stream, memory: Any
+    models: Models, latents: torch.Tensor, placed: torch.Tensor, studio: Studio
 ) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
     """A graph that reads these two and writes the faces, (n, 256, 256, 3). Raises RuntimeError if it is not what runs live."""
-    side.wait_stream(torch.cuda.current_stream(models.device))
-    with torch.cuda.stream(side):
+    studio.stream.wait_stream(torch.cuda.current_stream(models.device))
+    with torch.cuda.stream(studio.stream):
         for _ in range(3):
             expected = _made(models, latents, placed)
-    side.synchronize()
+    studio.stream.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=memory, stream=side):
+    with torch.cuda.graph(graph, pool=studio.memory, stream=studio.stream):
         faces = _made(models, latents, placed)
     graph.replay()
     torch.cuda.synchronize(models.device)
