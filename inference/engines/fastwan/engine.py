@@ -89,7 +89,8 @@ class Engine:
             self._plan, self._models, self._decoder = following, None, None
             card.let_go()
             try:
-                self.use(models.load(self._folder, self._device, self._dtype, following, moved))
+                with models.room_for(following):  # the decoder makes weights of its own
+                    self.use(models.load(self._folder, self._device, self._dtype, following, moved))
                 return
             except OutOfMemory as error:
                 following = _smaller(following)
@@ -99,8 +100,9 @@ class Engine:
 
     def use(self, found: models.Models, fused: Fused | None = None) -> None:
         """Take these networks as loaded; benchmarks make their own."""
-        self._models, self._fused = found, fused or self._fused
+        self._fused = fused or self._fused
         self._decoder = Decoder(found.vae, self._fused)
+        self._models = found
 
     def warm_up(self) -> None:
         """On a card: one video of the size the model was made for, so that no job chooses kernels, and none compiles."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def load(models: Path, device: str | torch.device, dtype: torch.dtype, plan: Pla
     text_device = torch.device("cpu") if plan.text == "cpu" else device
     if device.type == "cuda":
         warn_of_cudnn(torch.backends.cudnn.version())
-    try:
+    with room_for(plan):
         loaded = Models(
             transformer=_transformer(models, device, dtype, plan, moved),
             vae=_vae(models, device, dtype, moved),
@@ -93,14 +94,21 @@ def load(models: Path, device: str | torch.device, dtype: torch.dtype, plan: Pla
             text_device=text_device,
             dtype=dtype,
         )
-    except (RuntimeError, MemoryError) as error:
-        if not card.is_full(error):
-            raise
-        raise OutOfMemory(f"FastWan does not fit into memory with the plan {plan.name}") from error
     log.info(
         "loaded FastWan from %s to %s in %.1f s, plan %s", layout.home(models), device, time.monotonic() - began, plan.name
     )
     return loaded
+
+
+@contextmanager
+def room_for(plan: Plan) -> Iterator[None]:
+    """Whatever is short of memory in it raises OutOfMemory, which says so of the plan."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not card.is_full(error):
+            raise
+        raise OutOfMemory(f"FastWan does not fit into memory with the plan {plan.name}") from error
 
 
 def warn_of_cudnn(version: int | None) -> None:
@@ -158,7 +166,7 @@ class Slabs:
 def _vae(models: Path, device: torch.device, dtype: torch.dtype, moved: Moved) -> AutoencoderKLWan:
     part = layout.part(models, "vae")
     _check_config(part, VAE_IS)
-    state = _read(part, device, moved)
+    state = _read(part, torch.device("cpu"), moved)  # in 32 bits the decoder would take 2.2 GB of the card, for a moment
     kinds = {"decoder": dtype, "post_quant_conv": dtype}
     state = {name: tensor.to(device, kinds.get(name.split(".")[0], torch.float32)) for name, tensor in state.items()}
     return _filled(part, lambda: AutoencoderKLWan.from_config(part.config), state)

@@ -198,18 +198,20 @@ class Tight(Engine):
     """There is no room for its weights, so many times."""
 
     refusals = 0
+    error: Exception = OutOfMemory("no room")
 
     def use(self, found: Any, fused: Any = None) -> None:
         if self.refusals > 0:
             self.refusals -= 1
-            raise OutOfMemory("no room")
+            raise self.error
         super().use(found, fused)
 
 
-def test_weights_that_have_no_room_after_all_are_loaded_by_the_next_smaller_plan(repository: Path) -> None:
+@pytest.mark.parametrize("error", [OutOfMemory("no room"), torch.OutOfMemoryError("full"), RuntimeError("out of memory")])
+def test_weights_that_have_no_room_after_all_are_loaded_by_the_next_smaller_plan(error: Exception, repository: Path) -> None:
     engine = Tight()
     engine.load(repository, "cpu")
-    engine.refusals = 1
+    engine.refusals, engine.error = 1, error
     engine._use(PLANS[3])
     assert engine._loaded.plan == PLANS[4]
 
