@@ -42,6 +42,8 @@ LEAST_S = 10
 MIB = 1 << 20
 #: The first compute capability for which torch's builds for CUDA 13 have kernels.
 LEAST_CAPABILITY = (7, 5)
+#: So many pictures are looked at at once on a card, at least: kernels for fewer end before the next ones are launched.
+LEAST_LOOKED_AT = 8
 #: The networks that an avatar depends on. The UNet is not among them.
 SHAPING = ("vae", "pose", "detector", "parser")
 
@@ -122,9 +124,10 @@ class Engine:
 
     def _warm_up(self) -> None:
         loaded = next(iter(self._models.values()))
-        size = self._options.batch_size or mouths.measured(loaded)
-        self._speaking, self._looking = Room(size), Room(max(1, size // 2))
         on_card = loaded.device.type == "cuda"
+        size = self._options.batch_size or mouths.measured(loaded)
+        least = LEAST_LOOKED_AT if on_card and self._options.batch_size is None else 1
+        self._speaking, self._looking = Room(size), Room(max(least, size // 2))
         studio = mouths.Studio.on(loaded.device) if on_card else None
         self._speak = {version: mouths.recorded(found, size, studio) for version, found in self._models.items()}
         if on_card:
