@@ -111,11 +111,11 @@ class Fused:
 def _compiled(function: Callable[..., Tensor], samples: list[Tensor]) -> Callable[..., Tensor] | None:
     """Its twin, tried on made-up rows; None, and a word in the log, if there is none."""
     try:
-        compiled = torch.compile(_copy_of(function), dynamic=True, fullgraph=True)
+        compiled = torch.compile(_copy_of(function), fullgraph=True)
         for rows in (TRIED_ROWS, TRIED_ROWS - 24):  # the second try is where a fixed size would show
             part = [each[:rows] if each.ndim > 1 else each for each in samples]
             expected = function(*(each.clone() for each in part)).float()
-            got = compiled(*(each.clone() for each in part)).float()
+            got = compiled(*(_of_any_length(each.clone()) for each in part)).float()
             if not float((got - expected).norm()) <= APART * float(expected.norm()):
                 raise RuntimeError("its numbers differ")
     except FAULTS as error:
@@ -124,6 +124,14 @@ def _compiled(function: Callable[..., Tensor], samples: list[Tensor]) -> Callabl
         return None
     twin: Callable[..., Tensor] = torch._dynamo.run(compiled)  # what it was not compiled for runs as written
     return twin
+
+
+def _of_any_length(rows: Tensor) -> Tensor:
+    """The same, to be compiled for any number of rows of this width. With any width, too, norm_silu would read a row twice and
+    take a root as a power in 64 bits, which most cards do 64 times as slowly."""
+    if rows.ndim > 1:
+        torch._dynamo.mark_dynamic(rows, 0)
+    return rows
 
 
 def _like(given: Tensor) -> Tensor:
