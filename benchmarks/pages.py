@@ -37,6 +37,7 @@ PATHS = (
     *("/jobs?sort=slowest&state=cancelled", "/jobs?kind=fastwan&state=cancelled&when=24h", "/jobs?after=9.0,9"),
     *("/jobs/job-010000", "/jobs/failed-1", "/jobs/running-1", "/gpu", "/gpu?range=24+h"),
     *("/gpu/history?range=24+h", "/gpu/history?range=20+min", "/processes", "/settings"),
+    *("/api/v1/status", "/api/v1/jobs", "/api/v1/jobs?q=job-000", "/api/v1/jobs?q=nothing"),
 )
 SEEN = ("/", "/jobs", "/jobs/done-1", "/gpu")
 LIMIT_MS = 50.0
