@@ -143,6 +143,7 @@ def recorded(models: Models, size: int, studio: Studio | None = None) -> Speak:
             recordings[count] = _recording(models, latents[:count], placed[:count], studio)
         except RuntimeError as error:
             log.warning("batches of %d could not be recorded, they run live: %s", count, str(error).splitlines()[0])
+            studio = Studio.on(models.device)  # torch may take its memory for still being captured into
 
     def play(new_latents: torch.Tensor, new_heard: torch.Tensor) -> torch.Tensor:
         count = len(new_latents)
@@ -169,13 +170,14 @@ def _recording(
     models: Models, latents: torch.Tensor, placed: torch.Tensor, studio: Studio
 ) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
     """A graph that reads these two and writes the faces, (n, 256, 256, 3). Raises RuntimeError if it is not what runs live."""
-    studio.stream.wait_stream(torch.cuda.current_stream(models.device))
+    here = torch.cuda.current_stream(models.device)
+    studio.stream.wait_stream(here)
     with torch.cuda.stream(studio.stream):
         for _ in range(3):
             expected = _made(models, latents, placed)
     studio.stream.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=studio.memory, stream=studio.stream):
+    with torch.cuda.stream(here), torch.cuda.graph(graph, pool=studio.memory, stream=studio.stream):  # back, if it fails
         faces = _made(models, latents, placed)
     graph.replay()
     torch.cuda.synchronize(models.device)

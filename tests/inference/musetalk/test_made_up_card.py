@@ -110,6 +110,21 @@ def test_a_recording_plays_what_runs_live_for_any_number_of_pictures(on_card: En
     assert int(apart.abs().max()) <= mouths.SAME
 
 
+def test_what_cannot_be_recorded_runs_live_and_the_rest_is_recorded(on_card: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    found = on_card._models["1.5"]
+
+    def looks_at_two(latents: Any, heard: Any) -> Any:
+        assert len(latents) == 1 or latents.sum().item()  # which makes the host wait, as nobody may in a capture
+        return found.unet(latents, heard)
+
+    networks: Any = {"unet": looks_at_two}
+    play = mouths.recorded(replace(found, **networks), 2)
+    said = [record.message for record in caplog.records if "could not be recorded" in record.message]
+    assert [words[:12] for words in said] == ["batches of 2"]
+    with torch.inference_mode():
+        assert [len(play(*mouths._anything(found, count))) for count in (2, 1)] == [2, 1]
+
+
 def test_where_not_even_the_pictures_fit_the_next_attempt_has_half_as_many(card: Any, on_card: Engine, inputs: Inputs) -> None:
     before, card.total_bytes = card.total_bytes, card.used_bytes + 10**5
     try:
