@@ -105,9 +105,10 @@ class Engine:
         self._models = found
 
     def warm_up(self) -> None:
-        """On a card: one video of the size the model was made for, so that no job chooses kernels, and none compiles."""
+        """On a card: one video as claimed jobs have them that name no size, so that none of these chooses kernels, and no job
+        compiles. (cuDNN chooses anew for each size, and for an upright one after a wide one.)"""
         if self._device.startswith("cuda"):
-            size = shape.Shape(width=1280, height=704, frames=121)
+            size = shape.Shape(width=704, height=1280, frames=121)
             latents = self._within_memory(lambda: self._denoised(job.anything(size), lambda _: None, job.Times(0)))
             self._within_memory(lambda: sum(1 for _ in self._pictures(latents, lambda _: None)))
         self._fused.settle()
