@@ -70,14 +70,11 @@ class Janitor:
 
     def discard(self) -> None:
         """Remove the files of jobs that an operator wants removed; those of a job whose end is not acknowledged yet wait."""
-        if not (asked := self._control.discards()):
-            return
-        settled = {job_id for job_id, is_settled in self._outbox.known() if is_settled}
-        for job_id in asked:
+        for job_id in self._control.discards():
             job = self._queue.get(job_id)
-            if job is not None and job.finished and job_id not in settled:
-                continue
             if job is not None and job.finished:  # else it has begun anew, and nothing goes
+                if any(event.ends and event.sent_at is None for event in self._outbox.history(job_id)):
+                    continue
                 faults.point("janitor.before_remove")
                 spool.remove(self._data_dir, job_id)
                 if (stored := spool.stored_file(self._data_dir, job)) is not None:
