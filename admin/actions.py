@@ -137,12 +137,17 @@ def ask_about_many() -> str:
 @pages.post("/jobs/many/do")
 def act_on_many() -> flask.typing.ResponseReturnValue:
     action, ids = _action(), [unquote(job_id) for job_id in flask.request.form.getlist("job")]
+    done = do_to_many(action, ids, _said() if action == "retry" else reason())
+    return flask.render_template("done.html", action=action, asked=len(ids), done=len(done))
+
+
+def do_to_many(action: str, ids: list[str], why: str) -> list[str]:
+    """One of the actions of USEFUL; the ids of the jobs that it changed, or will. why: may be empty for a retry."""
+    acting = operator()
     with refusing():
         if action == "retry":
-            done = operator().retry_all(ids, _said() or None)
-        else:
-            done = (operator().cancel_all if action == "cancel" else operator().discard_all)(ids, reason())
-    return flask.render_template("done.html", action=action, asked=len(ids), done=len(done))
+            return acting.retry_all(ids, why or None)
+        return (acting.cancel_all if action == "cancel" else acting.discard_all)(ids, why)
 
 
 def reason() -> str:

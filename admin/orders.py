@@ -12,7 +12,7 @@ import flask
 
 import answers
 from admin import security, shown
-from admin.actions import LONGEST_REASON, USEFUL, operator, refusing
+from admin.actions import LONGEST_REASON, USEFUL, do_to_many, operator, refusing
 from admin.api import answer, known
 from jobqueue import intake
 
@@ -78,11 +78,7 @@ def many() -> flask.Response:
     ids, action = body.get("jobs"), body.get("action")
     if not isinstance(ids, list) or not all(isinstance(job_id, str) for job_id in ids) or action not in USEFUL:
         flask.abort(400, f'must be like {{"action": "retry", "jobs": ["job-1"]}}; action: {", ".join(USEFUL)}')
-    with refusing():
-        if action == "retry":
-            done = operator().retry_all(ids, _reason(body, needed=False) or None)
-        else:
-            done = (operator().cancel_all if action == "cancel" else operator().discard_all)(ids, _reason(body))
+    done = do_to_many(str(action), ids, _reason(body, needed=action != "retry"))
     return answer({"changed": bool(done), "asked": len(ids), "done": done})
 
 

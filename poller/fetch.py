@@ -106,10 +106,8 @@ def _at_once(job: Job, progress: Progress, inputs: Inputs, news: News) -> tuple[
     errors = [error for each in found.values() if (error := each.exception()) is not None]
     if errors:
         raise next((error for error in errors if not isinstance(error, Cancelled)), errors[0])
-    results = {field: each.result() for field, each in found.items()}
-    return max((at for at, _ in results.values()), default=time.monotonic()), {
-        field: probed for field, (_, probed) in results.items()
-    }
+    brought = [each.result()[0] for each in found.values()]
+    return max(brought, default=time.monotonic()), {field: each.result()[1] for field, each in found.items()}
 
 
 def _failed(one: Future[Any]) -> bool:

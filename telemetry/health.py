@@ -61,10 +61,7 @@ def _ecc(reading: Gpu, health: Gpu) -> Trait:
     state = {None: "ECC n/a", True: "ECC on", False: "ECC off"}[health.get("ecc_enabled")]
     corrected, uncorrected = health.get("ecc_errors_corrected"), reading.get("ecc_errors_uncorrected")
     said = f"{state}; corrected ECC errors {_number(corrected)}, uncorrected ECC errors {_number(uncorrected)}"
-    do = (
-        "its results may be wrong: start the machine anew, and have the card changed if it happens again" if uncorrected else ""
-    )
-    return Trait(name="ECC", said=said, do=do, bad=bool(uncorrected))
+    return Trait(name="ECC", said=said, do=_WRONG if uncorrected else "", bad=bool(uncorrected))
 
 
 def _memory(health: Gpu) -> Trait:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -116,10 +117,7 @@ class Engine:
     def prepare(self, inputs: Inputs, said: dict[str, Any], progress: Progress) -> job.Prepared:
         """Read the image, draw the noise, and encode the prompt where that is done beside the card. Raises InvalidInput."""
         began = time.monotonic()
-
-        def moved() -> None:
-            progress("preparing", 0, 1)
-
+        moved = partial(progress, "preparing", 0, 1)
         moved()
         wanted = params.read(inputs.fields, said)
         picture = None if inputs.image is None else still.read(inputs.image)
@@ -146,10 +144,7 @@ class Engine:
         loaded anew, the job is preparing."""
         times = job.Times(time.monotonic())
         frames, steps = prepared.shape.frames, len(sampling.TIMES)
-
-        def moved() -> None:
-            progress("preparing", 0, 1)
-
+        moved = partial(progress, "preparing", 0, 1)
         if self._ready(moved).device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._loaded.device)
         progress("inferring", 0, frames)
