@@ -94,7 +94,6 @@ class Operator:
         done = [job.id for job in jobs if job is not None and job.finished]
         self.control.ask_discard(done)
         self._note_all("delete files", job_ids, done, reason)
-        self.queue.bell.poke("poller")
         return done
 
     def again(self, job: Job, data_dir: Path) -> Job:
