@@ -34,7 +34,8 @@ def demo(once: bool, data: str | None, as_json: bool) -> None:
     for name in (VIDEO, AUDIO):
         if not (SAMPLES / name).is_file():
             raise Failure(f"{SAMPLES / name}: is missing from the checkout", EXIT_FAILED)
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGINT):  # a shell starts what it puts into the background with SIGINT ignored
+        signal.signal(number, _interrupt)
     finished = False
     try:
         with system.served(SAMPLES) as samples, system.running(data) as running:

@@ -55,9 +55,20 @@ def test_a_job_that_fails_ends_the_demo_with_the_reason(worker: Run, folder: Pat
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_stays_up_until_it_is_stopped(folder: Path, number: int) -> None:
+    def as_in_the_background() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what a shell without job control does for `command &`
+
     environ = {**os.environ, **QUICK, "TMPDIR": str(folder), "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "cli", "demo", "--data", str(folder / "demo")]
-    with subprocess.Popen(command, env=environ, cwd=folder, stderr=-1, stdout=subprocess.DEVNULL, text=True) as process:
+    with subprocess.Popen(
+        command,
+        env=environ,
+        cwd=folder,
+        stderr=-1,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=as_in_the_background,
+    ) as process:
         assert process.stderr
         assert any("it stays up until Ctrl-C" in line for line in process.stderr)
         assert processes_on(folder)
