@@ -72,3 +72,8 @@ class Cancelled(Exception):
 
 class LostJob(Exception):
     """The row is no longer ours: stop at once and write nothing more."""
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says, for one line of a log: at most 300 characters, its name if it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

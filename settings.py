@@ -202,6 +202,10 @@ class Settings(BaseModel):
     AVATAR_CACHE_GB: Annotated[float, Field(ge=0)] = 2
     #: Whether FastWan's kernels are compiled on a card: first (before the first job, a minute or so), or off.
     COMPILE: Literal["first", "off"] = "first"
+    #: The linear layers of FastWan's transformer: bf16, or fp8 for half their memory and a higher rate, which is not exact.
+    FASTWAN_LINEARS: Literal["bf16", "fp8"] = "bf16"
+    #: What makes FastWan's pictures: full (the VAE), or tiny: a hundredth of its work, less memory, blurrier pictures.
+    FASTWAN_DECODER: Literal["full", "tiny"] = "full"
     #: Days that finished jobs are kept for the page.
     KEEP_DAYS: Annotated[float, Field(gt=0)] = 7
 
@@ -381,11 +385,6 @@ def _one_line(error: ValidationError) -> str:
 
 
 def _kept_worker_id(file: Path) -> str:
-    try:
-        if kept := file.read_text().strip():
-            return kept
-    except FileNotFoundError:
-        pass
     name = re.sub(r"[^\w-]+", "-", socket.gethostname())[:40] + "-" + secrets.token_hex(3)
     file.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -47,7 +47,9 @@ def pull(engine: str | None, everything: bool, mirror: str | None, as_json: bool
     """
     settings = load_settings(**({"MODELS_MIRROR": mirror} if mirror else {}))
     act_as_worker(settings)
-    files = [file for file in manifest.ENGINES[_engine(engine, settings)] if everything or not file.optional]
+    chosen = manifest.chosen(settings.FASTWAN_DECODER)
+    offered = manifest.ENGINES[_engine(engine, settings)]
+    files = [file for file in offered if everything or not file.optional or file.path in chosen]
     ways = Ways(mirror=settings.MODELS_MIRROR, allow_private=settings.ALLOW_PRIVATE_URLS)
     try:
         outcomes = pull_files(settings.models_dir, files, ways, Lines(files).heard)
@@ -72,7 +74,7 @@ def verify(engine: str | None, as_json: bool) -> None:
     settings = load_settings()
     engine = _engine(engine, settings)
     verdicts = verify_files(settings.models_dir, engine)
-    lacking = needed(verdicts, engine)
+    lacking = needed(verdicts, engine, manifest.chosen(settings.FASTWAN_DECODER))
     text = "\n".join(_verdict_line(verdict) for verdict in verdicts)
     data = {"folder": str(settings.models_dir), "ok": not lacking, "files": [asdict(verdict) for verdict in verdicts]}
     say(text, data, as_json)

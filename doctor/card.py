@@ -107,13 +107,14 @@ def plan(now: Situation) -> list[Finding]:
     """Where FastWan's weights would live on this card, and on the sizes of cards that are sold."""
     if now.settings.ENGINE != "fastwan":
         return []
-    table = tuple(_row(f"{size:>3} GB card", plans.choose(size * 2**30 - TAKEN_BYTES)) for size in CARDS_GB)
+    offered = plans.offered(now.settings.FASTWAN_LINEARS, now.settings.FASTWAN_DECODER)
+    table = tuple(_row(f"{size:>3} GB card", plans.choose(size * 2**30 - TAKEN_BYTES, offered)) for size in CARDS_GB)
     measured = next((each for each in now.cards if each.get("memory_total_mib")), None)
     if measured is None:
         return [Finding(name="plan", level="ok", said="no card to measure; by the size of a card:", lines=table)]
     running = now.programs is not None  # then the card's memory is ours already
     free = measured["memory_total_mib"] * 2**20 - TAKEN_BYTES if running else free_bytes(measured)
-    chosen = plans.choose(free)
+    chosen = plans.choose(free, offered)
     details = {"plan": asdict(chosen), "needed_bytes": plans.needed_bytes(chosen), "free_bytes": free}
     said = _row(f"{free / 1e9:.1f} GB " + ("on the card" if running else "free"), chosen)
     level, do = _fit(chosen, free)
@@ -125,7 +126,8 @@ def _fit(chosen: Plan, free: int) -> tuple[Level, str]:
     if needed > free:
         return "fail", f"a clip of 1280x704 needs {needed / 1e9:.1f} GB: end what else runs on the card, or use a larger one"
     if chosen.tiled:
-        enough = min(plans.needed_bytes(each) for each in plans.PLANS if not each.tiled)
+        offered = plans.offered(chosen.linears, chosen.decoder)
+        enough = min(plans.needed_bytes(each) for each in offered if not each.tiled)
         return (
             "warn",
             f"clips are decoded in tiles, which changes pixels near their seams; {enough / 1e9:.1f} GB free do without",
@@ -146,5 +148,7 @@ def _memory(chosen: Plan) -> list[Finding]:
 def _row(where: str, chosen: Plan) -> str:
     text = {"card": "text encoder on the card", "card8": "text encoder 8-bit on the card", "cpu": "text encoder on the CPU"}
     parts = [f"transformer {chosen.transformer}", text[chosen.text], f"decoded in chunks of {chosen.chunk}"]
+    parts += ["fp8"] if chosen.linears == "fp8" else []
+    parts += ["tiny decoder"] if chosen.decoder == "tiny" else []
     parts += ["in tiles"] if chosen.tiled else []
     return f"{where}: {chosen.name}, {plans.needed_bytes(chosen) / 1e9:.1f} GB ({', '.join(parts)})"

@@ -37,7 +37,7 @@ def weights(now: Situation) -> list[Finding]:
     engine, folder = now.settings.ENGINE, now.settings.models_dir
     if engine not in manifest.ENGINES:
         return []
-    lacking = verify.needed(verify.look(folder, engine), engine)
+    lacking = verify.needed(verify.look(folder, engine), engine, manifest.chosen(now.settings.FASTWAN_DECODER))
     if not lacking:
         said = f"{engine}'s are all in {folder}, by size; `worker models verify` reads every byte"
         return [Finding(name="weights", level="ok", said=said)]

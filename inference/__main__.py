@@ -10,7 +10,7 @@ import threading
 import time
 from typing import Any
 
-from errors import EngineFailed
+from errors import EngineFailed, first_line
 from inference.ahead import Ahead
 from inference.engine import Engine, Options
 from inference.generate import Generate
@@ -86,8 +86,8 @@ class Inference:
         except RuntimeError as error:  # which is how CUDA fails
             if getattr(engine, "is_lost", bool)():
                 raise  # only a new process has the card again
-            said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-            raise EngineFailed(f"{engine.name} cannot run on {device}: {said}; worker doctor looks into it") from error
+            reason = first_line(error)
+            raise EngineFailed(f"{engine.name} cannot run on {device}: {reason}; worker doctor looks into it") from error
         if note:
             log.warning("%s", note)
         log.info("engine %s is loaded on %s after %.1f s", engine.name, device, time.monotonic() - began)
@@ -146,6 +146,8 @@ def _made(name: str, settings: Settings) -> Engine:
                 unet=settings.MUSETALK_UNET_MODEL_PATH,
                 unet_config=settings.MUSETALK_UNET_CONFIG,
                 compile=settings.COMPILE,
+                linears=settings.FASTWAN_LINEARS,
+                decoder=settings.FASTWAN_DECODER,
             )
         )
     return engine
@@ -174,7 +176,7 @@ def find_device(name: str, settings: Settings) -> tuple[str, str | None]:
         torch.cuda.init()
         reason = "it does not say why"
     except (RuntimeError, AssertionError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        reason = first_line(error)
     said = f"torch {torch.__version__} cannot use the {cards[0]['name'] or 'GPU'}: {reason}; worker doctor says what to do"
     if settings.orchestrator_url is not None:
         raise EngineFailed(said)

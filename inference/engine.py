@@ -52,6 +52,8 @@ class Options:
     unet: Path | None = None  # MUSETALK_UNET_MODEL_PATH and _CONFIG: files to take instead of those under MODELS_DIR
     unet_config: Path | None = None
     compile: Literal["first", "off"] = "first"  # COMPILE
+    linears: Literal["bf16", "fp8"] = "bf16"  # FASTWAN_LINEARS
+    decoder: Literal["full", "tiny"] = "full"  # FASTWAN_DECODER
 
 
 class Engine(Protocol):

@@ -18,6 +18,8 @@ SUMS = "SHA256SUMS"
 #: FastWan's repositories, by the names that are also their folders under MODELS_DIR, as an engine looks for them. The first is
 #: the one that is pulled.
 FASTWAN_FOLDERS = ("FastWan2.2-TI2V-5B-FullAttn-Diffusers", "FastWan2.2-TI2V-5B-Diffusers")
+#: FastWan's tiny decoder, under MODELS_DIR.
+TINY = "taehv/taew2_2.pth"
 #: Folders that an engine reads when what is pulled is not there. No public list says what is in them, so nothing checks it.
 INSTEAD = {"fastwan": FASTWAN_FOLDERS[1:]}
 
@@ -180,10 +182,23 @@ FASTWAN = (
             "62cd18f19438e35b32ac63020e2852f566e9b02f46b6cdbd87972a356e3c6f4b",
         ),
     ),
+    File(
+        path=TINY,
+        url="https://raw.githubusercontent.com/madebyollin/taehv/563f40bdc820ed86bcad72ea515ee48f06bd22ec/taew2_2.pth",
+        size_bytes=22_884_021,
+        sha256="d053e216ca50e2bb837bbcd79b85f0366bea00e5938025572382a773b74c559a",
+        optional=True,
+        note="for FASTWAN_DECODER=tiny",
+    ),
 )
 
-#: The files of each engine. `optional`: only another version of the engine needs it.
+#: The files of each engine. `optional`: only another version of the engine needs it, or one that a setting chooses.
 ENGINES: dict[str, tuple[File, ...]] = {"musetalk": MUSETALK, "fastwan": FASTWAN}
+
+
+def chosen(decoder: str) -> frozenset[str]:
+    """The paths of optional files that FASTWAN_DECODER makes needed."""
+    return frozenset({TINY} if decoder == "tiny" else ())
 
 
 def by_path(path: str) -> File | None:

@@ -6,8 +6,11 @@ the published configurations; activations are what must be alive at the same tim
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+Linears = Literal["bf16", "fp8"]
+VideoDecoder = Literal["full", "tiny"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +19,7 @@ class Plan:
 
     text: card is bf16 on the card, card8 is 8-bit on the card, cpu is memory-mapped and run there, nothing on the card.
     chunk: latent frames of 1280x704 decoded at once after the first, which is alone; see `chunk`. tiled: decode in tiles,
-    which changes pixels near their seams.
+    which changes pixels near their seams. linears, decoder: what the user chose, see `offered`.
     """
 
     name: str
@@ -24,6 +27,8 @@ class Plan:
     text: Literal["card", "card8", "cpu"]
     chunk: int
     tiled: bool = False
+    linears: Linears = "bf16"
+    decoder: VideoDecoder = "full"
 
 
 #: From the fastest to the smallest. Streaming comes before tiling: it costs time, tiling costs pixels.
@@ -47,6 +52,8 @@ TRANSFORMER_PARAMETERS = 4_999_787_712
 LAYERS, WIDTH, FFN = 30, 3072, 14_336
 #: Of one layer: two attentions of four projections with two norms, the ffn, norm2, and six rows of modulation.
 BLOCK_PARAMETERS = 2 * (4 * (WIDTH * WIDTH + WIDTH) + 2 * WIDTH) + (2 * WIDTH * FFN + FFN + WIDTH) + 2 * WIDTH + 6 * WIDTH
+#: Of these, the weights of linear layers, which FASTWAN_LINEARS=fp8 keeps in one byte each; and their rows, each with a scale.
+BLOCK_LINEAR_WEIGHTS, BLOCK_LINEAR_ROWS = 2 * (4 * WIDTH * WIDTH + WIDTH * FFN), 2 * 4 * WIDTH + FFN + WIDTH
 #: Time embedder, tables of modulation and norms stay fp32: 11 M parameters with two bytes more.
 TRANSFORMER_FP32_PARAMETERS = 11_000_000
 #: Streamed: the block that computes and the one that is being copied.
@@ -61,11 +68,13 @@ DECODER_PARAMETERS, ENCODER_PARAMETERS = 555_051_580, 149_637_088
 
 #: Pixels a token and pixels a latent have along one side, and frames a latent frame has.
 TOKEN_PX, LATENT_PX, LATENT_FRAMES = 32, 16, 4
-#: Rows of tokens x WIDTH in bf16 that live at once where most do, in the ffn: what goes in, what is added to it, and the
-#: hidden layer before and after its GELU. Counted on meta tensors through the engine: 12.7 with latents and positions.
-DENOISE_ROWS = 3 + 2 * FFN / WIDTH
+#: Rows of tokens x WIDTH in bf16 that live at once where most do, in the ffn: the tokens, what goes in, and the hidden layer
+#: before and after its GELU. Counted on meta tensors through the engine: 11.7 with latents and positions.
+DENOISE_ROWS = 2 + 2 * FFN / WIDTH
+#: As many more with fp8: the hidden layer brought to 8 bits, as written, once in 16 and once in 8 bits.
+DENOISE_ROWS_FP8 = FFN / WIDTH / 2
 #: What a step needs whatever the size of the clip: the text's keys and values, modulation, tables of positions.
-STEP_BYTES = 64 * 10**6
+STEP_BYTES = 48 * 10**6
 #: Copies of the latents in fp32: noise, the clip, the prediction, the first frame, and what the arithmetic makes of them.
 LATENT_COPIES = 8
 #: The decoder's widest tensor: 512 channels at half the height and width, as they come into its last block.
@@ -76,6 +85,9 @@ DECODER_TENSORS = 5
 #: Channels a pixel whose last two frames each causal convolution keeps: 2048 at 1/2, 3584 at 1/4, 7168 at 1/8, 11312 at 1/16.
 CACHE_CHANNELS_PER_PX = 2048 / 4 + 3584 / 16 + 7168 / 64 + 11_312 / 256
 CACHE_FRAMES = 2
+#: The tiny decoder's weights; its widest tensor, 64 channels at half the height and width; and so many of them that live at
+#: once, what it remembers and the pictures included. Counted on meta tensors: 2.1 to 2.3.
+TINY_PARAMETERS, TINY_CHANNELS, TINY_TENSORS = 9_923_532, 64, 2.7
 #: One side of a tile when the decode is tiled. One tile is decoded after the other, and put together on the host.
 TILE_PX = 512
 #: Copies of a part's pictures in fp32 on their way out: decoded, faded together, and brought to whole numbers.
@@ -100,7 +112,7 @@ PINNED_SLAB_BYTES, PINNED_WASTE_BYTES = 2**29, 2 * WIDTH * FFN
 def needed_bytes(plan: Plan, *, frames: int = 121, height: int = 704, width: int = 1280) -> int:
     """Memory that the card must have free before anything is loaded. frames, height, width: of the finished clip."""
     peak = max(
-        denoise_bytes(frames, height, width),
+        denoise_bytes(plan, frames, height, width),
         decode_bytes(plan, frames, height, width),
         encode_bytes(height, width),
         TEXT_PEAK_BYTES if plan.text != "cpu" else 0,
@@ -110,14 +122,16 @@ def needed_bytes(plan: Plan, *, frames: int = 121, height: int = 704, width: int
 
 def weights_bytes(plan: Plan) -> int:
     """What stays on the card between jobs."""
-    return _transformer_bytes(plan) + _text_bytes(plan) + BF16 * DECODER_PARAMETERS + FP32 * ENCODER_PARAMETERS
+    decoder = {"full": DECODER_PARAMETERS, "tiny": TINY_PARAMETERS}[plan.decoder]
+    return _transformer_bytes(plan) + _text_bytes(plan) + BF16 * decoder + FP32 * ENCODER_PARAMETERS
 
 
-def denoise_bytes(frames: int, height: int, width: int) -> int:
+def denoise_bytes(plan: Plan, frames: int, height: int, width: int) -> int:
     """What a step of the sampling needs beside the weights."""
     tokens = _latent_frames(frames) * (height // TOKEN_PX) * (width // TOKEN_PX)
     latents = 48 * _latent_frames(frames) * (height // LATENT_PX) * (width // LATENT_PX)
-    return int(DENOISE_ROWS * tokens * WIDTH * BF16) + LATENT_COPIES * latents * FP32 + STEP_BYTES
+    rows = DENOISE_ROWS + (DENOISE_ROWS_FP8 if plan.linears == "fp8" else 0)
+    return int(rows * tokens * WIDTH * BF16) + LATENT_COPIES * latents * FP32 + STEP_BYTES
 
 
 def decode_bytes(plan: Plan, frames: int, height: int, width: int) -> int:
@@ -125,6 +139,8 @@ def decode_bytes(plan: Plan, frames: int, height: int, width: int) -> int:
     at_once = min(chunk(plan, height, width), max(_latent_frames(frames) - 1, 1))
     if plan.tiled:  # one after the other, put together on the host
         height, width = min(height, TILE_PX), min(width, TILE_PX)
+    if plan.decoder == "tiny":
+        return int(TINY_TENSORS * TINY_CHANNELS * LATENT_FRAMES * at_once * (height // 2) * (width // 2) * BF16)
     pictures = PICTURE_COPIES * 3 * LATENT_FRAMES * at_once * height * width * FP32
     widest = DECODER_CHANNELS * LATENT_FRAMES * at_once * (height // 2) * (width // 2) * BF16
     kept = int(CACHE_CHANNELS_PER_PX * CACHE_FRAMES * height * width * BF16)
@@ -151,20 +167,31 @@ def needed_ram_bytes(plan: Plan) -> int:
     """
     if plan.transformer == "resident":
         return HOST_BYTES
-    slabs = -(-LAYERS * BLOCK_PARAMETERS * BF16 // (PINNED_SLAB_BYTES - PINNED_WASTE_BYTES))
+    slabs = -(-LAYERS * _block_bytes(plan) // (PINNED_SLAB_BYTES - PINNED_WASTE_BYTES))
     return HOST_BYTES + slabs * PINNED_SLAB_BYTES
 
 
-def choose(free_bytes: int, *, frames: int = 121, height: int = 704, width: int = 1280) -> Plan:
+def offered(linears: Linears = "bf16", decoder: VideoDecoder = "full") -> tuple[Plan, ...]:
+    """The plans with what the user chose at the price of exactness: the transformer's linear layers in 8 bits, a tiny decoder.
+    The latter needs no tiles."""
+    return tuple(replace(plan, linears=linears, decoder=decoder) for plan in PLANS if not (plan.tiled and decoder == "tiny"))
+
+
+def choose(
+    free_bytes: int, among: tuple[Plan, ...] = PLANS, *, frames: int = 121, height: int = 704, width: int = 1280
+) -> Plan:
     """The fastest plan that fits; the smallest, if none does."""
-    fitting = (plan for plan in PLANS if needed_bytes(plan, frames=frames, height=height, width=width) <= free_bytes)
-    return next(fitting, PLANS[-1])
+    fitting = (plan for plan in among if needed_bytes(plan, frames=frames, height=height, width=width) <= free_bytes)
+    return next(fitting, among[-1])
 
 
 def smaller(plan: Plan, *, frames: int = 121, height: int = 704, width: int = 1280) -> Plan | None:
-    """The next plan that needs less memory for a clip of this shape; None after the smallest."""
+    """The next plan that needs less memory for a clip of this shape; None after the smallest, or if `plan` is not offered."""
+    among = offered(plan.linears, plan.decoder)
+    if plan not in among:
+        return None
     now = needed_bytes(plan, frames=frames, height=height, width=width)
-    after = PLANS[PLANS.index(plan) + 1 :]
+    after = among[among.index(plan) + 1 :]
     return next((each for each in after if needed_bytes(each, frames=frames, height=height, width=width) < now), None)
 
 
@@ -172,10 +199,15 @@ def smaller(plan: Plan, *, frames: int = 121, height: int = 704, width: int = 12
 
 
 def _transformer_bytes(plan: Plan) -> int:
-    parameters = TRANSFORMER_PARAMETERS
-    if plan.transformer == "streamed":
-        parameters -= (LAYERS - BLOCKS_ON_CARD) * BLOCK_PARAMETERS
-    return BF16 * parameters + (FP32 - BF16) * TRANSFORMER_FP32_PARAMETERS
+    outside = TRANSFORMER_PARAMETERS - LAYERS * BLOCK_PARAMETERS
+    blocks = LAYERS if plan.transformer == "resident" else BLOCKS_ON_CARD
+    return BF16 * outside + blocks * _block_bytes(plan) + (FP32 - BF16) * TRANSFORMER_FP32_PARAMETERS
+
+
+def _block_bytes(plan: Plan) -> int:
+    if plan.linears == "bf16":
+        return BF16 * BLOCK_PARAMETERS
+    return BF16 * (BLOCK_PARAMETERS - BLOCK_LINEAR_WEIGHTS) + BLOCK_LINEAR_WEIGHTS + FP32 * BLOCK_LINEAR_ROWS
 
 
 def _text_bytes(plan: Plan) -> int:

@@ -62,14 +62,14 @@ def check(folder: Path, file: File, tick: Callable[[int], None] = lambda count: 
     return _judge(folder / file.path, file.path, file.size_bytes, digest, "`worker models pull` fetches it", tick)
 
 
-def needed(verdicts: list[Verdict], engine: str) -> list[Verdict]:
-    """Those that stand against running the engine: wrong ones, and missing ones that are not optional.
+def needed(verdicts: list[Verdict], engine: str, chosen: frozenset[str] = frozenset()) -> list[Verdict]:
+    """Those that stand against running the engine: wrong ones, and missing ones that are not optional, or are `chosen`.
 
     No published file need be there where they have been converted, or where others lie that the engine reads instead.
     """
     others = (manifest.CONVERTED.get(engine, engine), *manifest.INSTEAD.get(engine, ()))
     replaced = any(verdict.path.split("/")[0] in others for verdict in verdicts)
-    optional = {file.path for file in manifest.ENGINES[engine] if file.optional or replaced}
+    optional = {file.path for file in manifest.ENGINES[engine] if file.optional or replaced} - chosen
     return [v for v in verdicts if v.state == "wrong" or (v.state == "missing" and v.path not in optional)]
 
 

@@ -113,15 +113,19 @@ main(sys.argv[2:], prog_name="worker")
 
 
 def test_fastwans_repository_is_pulled_and_verified_whole(folder: Path) -> None:
-    def run(mirror: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(mirror: str, *arguments: str, decoder: str = "full") -> subprocess.CompletedProcess[str]:
         environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKOUT), "MODELS_DIR": str(folder / "models")}
+        environ |= {"FASTWAN_DECODER": decoder}
         command = [sys.executable, "-c", SMALL_FASTWAN, json.dumps(files), "models", *arguments]
         environ |= {"ENGINE": "fastwan", "MODELS_MIRROR": mirror}
         return subprocess.run(command, env=environ, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
 
     first = manifest.FASTWAN[0]
     with Hub(repository=first.repository or "", revision=first.revision or "") as hub:
-        files = [asdict(hub.keep(file.path.encode(), file.name)) | {"path": file.path} for file in manifest.FASTWAN]
+        files = [
+            asdict(hub.keep(file.path.encode(), file.name or file.path)) | {"path": file.path, "optional": file.optional}
+            for file in manifest.FASTWAN
+        ]
         hub.faults["transformer/diffusion_pytorch_model.safetensors"] = [cut(10), wrong]
         pulled = run(hub.url, "pull", "--json")
         assert pulled.returncode == 0, pulled.stderr
@@ -137,6 +141,10 @@ def test_fastwans_repository_is_pulled_and_verified_whole(folder: Path) -> None:
         assert f"model-00002-of-00003.safetensors  {said}\n" in cut_short.stdout
         assert run(hub.url, "pull").returncode == 0
         assert run(hub.url, "verify").returncode == 0
+        assert run(hub.url, "verify", decoder="tiny").returncode == 1
+        tiny = run(hub.url, "pull", decoder="tiny")
+        assert (tiny.returncode, tiny.stdout.count("fetched ")) == (0, 1), tiny.stdout
+        assert run(hub.url, "verify", decoder="tiny").returncode == 0
 
 
 def test_fastwan_needs_no_converting(worker: Run) -> None:

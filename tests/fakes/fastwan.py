@@ -14,7 +14,8 @@ from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanTransformer3
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-from inference.engines.fastwan.layout import FOLDERS
+from inference.engines.fastwan import tiny
+from inference.engines.fastwan.layout import FOLDERS, TINY
 
 WIDTH = 32
 TRANSFORMER = {
@@ -91,6 +92,16 @@ def write(models_dir: Path, *, seed: int = 0, gates: bool = False) -> Path:
     }
     (folder / "model_index.json").write_text(json.dumps(index, indent=2))
     return models_dir
+
+
+def write_tiny(models_dir: Path, *, seed: int = 0) -> Path:
+    """The tiny decoder's published file, in half precision, with a piece of its other half; returns its path."""
+    torch.manual_seed(seed)
+    path = models_dir / TINY
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {f"decoder.{name}": each.half() for name, each in tiny.network().state_dict().items()}
+    torch.save(state | {"encoder.0.weight": torch.zeros(64, 12, 3, 3).half()}, path)
+    return path
 
 
 def shaken(network: torch.nn.Module) -> torch.nn.Module:

@@ -12,11 +12,14 @@ from weights.plans import (
     DECODER_CHANNELS,
     LATENT_FRAMES,
     PLANS,
+    Linears,
     Plan,
+    VideoDecoder,
     choose,
     chunk,
     needed_bytes,
     needed_ram_bytes,
+    offered,
     smaller,
     weights_bytes,
 )
@@ -43,6 +46,30 @@ def test_each_size_of_card_has_its_plan(card_gib: int, at_720p: str, at_480p: st
     free_bytes = card_gib * GIB - TAKEN_BYTES
     assert choose(free_bytes).name == at_720p
     assert choose(free_bytes, height=480, width=832).name == at_480p
+
+
+@pytest.mark.parametrize(
+    ("card_gib", "fp8", "tiny", "both"),
+    [
+        (8, "tiled", "streamed", "streamed"),
+        (12, "streamed", "streamed", "lean"),
+        (16, "lean", "lean", "steady"),
+        (24, "steady", "steady", "whole"),
+        (32, "large", "whole", "whole"),
+        (48, "whole", "whole", "whole"),
+    ],
+)
+def test_what_is_not_exact_gives_smaller_cards_faster_plans(card_gib: int, fp8: str, tiny: str, both: str) -> None:
+    free_bytes = card_gib * GIB - TAKEN_BYTES
+    kinds: list[tuple[Linears, VideoDecoder]] = [("fp8", "full"), ("bf16", "tiny"), ("fp8", "tiny")]
+    assert [choose(free_bytes, offered(*each)).name for each in kinds] == [fp8, tiny, both]
+    for linears, decoder in kinds:
+        among = offered(linears, decoder)
+        following = [smaller(plan, height=480, width=832) for plan in among]
+        assert [each and among.index(each) > place for place, each in enumerate(following)] == [True] * (len(among) - 1) + [
+            None
+        ]
+        assert {(plan.linears, plan.decoder) for plan in among} == {(linears, decoder)}
 
 
 def test_what_is_chosen_fits_where_anything_does() -> None:

@@ -119,10 +119,21 @@ def test_every_file_says_where_it_is_and_what_is_not_known_of_it(file: File) -> 
 
 
 def test_fastwan_is_the_published_repository_whole() -> None:
-    assert len(manifest.FASTWAN) == 15
-    assert sum(file.size_bytes or 0 for file in manifest.FASTWAN) == 24_201_770_562
-    assert {file.path.split("/")[0] for file in manifest.FASTWAN} == {manifest.FASTWAN_FOLDERS[0]}
+    *published, tiny = manifest.FASTWAN
+    assert len(published) == 15
+    assert sum(file.size_bytes or 0 for file in published) == 24_201_770_562
+    assert {file.path.split("/")[0] for file in published} == {manifest.FASTWAN_FOLDERS[0]}
     assert all(file.sha256 for file in manifest.FASTWAN)
+    assert (tiny.path, tiny.optional) == (manifest.TINY, True)
+
+
+def test_the_tiny_decoder_is_needed_only_where_it_is_chosen(tmp_path: Path) -> None:
+    (other := tmp_path / manifest.FASTWAN_FOLDERS[1]).mkdir()
+    (other / "config.json").write_text("{}")
+    verdicts = verify(tmp_path, "fastwan")
+    assert needed(verdicts, "fastwan", manifest.chosen("full")) == []
+    (lacking,) = needed(verdicts, "fastwan", manifest.chosen("tiny"))
+    assert lacking.path == manifest.TINY
 
 
 def test_paths_are_named_once() -> None:

@@ -43,6 +43,11 @@ class Decoder:
             if isinstance(conv, torch.nn.Conv3d):
                 conv.to(memory_format=torch.channels_last_3d)
 
+    def scaled(self, latents: Tensor) -> Tensor:
+        """Normalised latents (1, c, t, h, w) float32 as `part` wants them."""
+        mean, std = spread(self._vae, latents.device)
+        return (latents * std + mean).to(next(self._net.parameters()).dtype)
+
     @torch.inference_mode()
     def part(self, latents: Tensor, past: Past) -> Tensor:
         """latents (1, c, t, h, w), in the VAE's own scale, in the decoder's precision -> pictures (1, 3, 1 or 4 t, 16 h,
@@ -94,6 +99,14 @@ class Decoder:
         past.frames[id(conv)] = x[:, :, -PAST:].clone(memory_format=torch.preserve_format)
         sides = (conv.kernel_size[1] // 2, conv.kernel_size[2] // 2)
         return functional.conv3d(x, conv.weight, conv.bias, padding=(0, *sides))
+
+
+def spread(vae: Any, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (1, c, 1, 1, 1) of what the VAE's latents are before they are normalised."""
+    mean, std = (
+        torch.tensor(found, device=device).view(1, -1, 1, 1, 1) for found in (vae.config.latents_mean, vae.config.latents_std)
+    )
+    return mean, std
 
 
 def parts(frames: int, chunk: int) -> Iterator[slice]:

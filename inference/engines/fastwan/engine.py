@@ -23,7 +23,7 @@ from torch import Tensor
 from errors import EngineFailed, OutOfMemory
 from inference.engine import Inputs, Metrics, Options, Progress
 from inference.engines import card, identity
-from inference.engines.fastwan import job, layout, models, params, sampling, shape, text, vae
+from inference.engines.fastwan import job, layout, models, params, sampling, shape, text, tiny, vae
 from inference.engines.fastwan.decoder import PIXELS, Decoder
 from inference.engines.fastwan.fused import Fused
 from inference.engines.fastwan.transformer import Transformer
@@ -36,8 +36,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 #: The first compute capability with bfloat16; without its kernels, attention alone would take 36 GB.
 LEAST_CAPABILITY = (8, 0)
-#: The share of a job's arithmetic that the steps are, the rest being the decoder's: 1,562 of 3,573 TFLOP at 704x1280x121.
-STEPS_SHARE = 0.44
+#: The share of a job's arithmetic that the steps are, the rest being the decoder's: 1,562 of 3,573 TFLOP at 704x1280x121, or of
+#: 1,583 with the tiny one.
+STEPS_SHARE = {"full": 0.44, "tiny": 0.98}
 #: Seconds between two words of a job that waits for another one's prompt to be encoded.
 WAITING_S = 1.0
 
@@ -55,14 +56,13 @@ class Engine:
         self._models: models.Models | None = None
         self._plan: plans.Plan | None = None  # the last one that was tried
         self._encoding, self._loading = threading.Lock(), threading.RLock()  # taken in this order
-        self._decoder: Decoder | None = None
+        self._decoder: Decoder | tiny.Decoder | None = None
         self._fused = Fused()
         self._prompts = text.Prompts(None, "")
 
-    @staticmethod
-    def missing(folder: Path) -> list[str]:
+    def missing(self, folder: Path) -> list[str]:
         """One line for each file of the weights that is not there or cut short."""
-        return layout.missing(folder)
+        return layout.missing(folder) + (layout.missing_tiny(folder) if self._options.decoder == "tiny" else [])
 
     def configure(self, options: Options) -> None:
         """What the worker's settings say; before `missing` and `load`."""
@@ -77,7 +77,8 @@ class Engine:
         self._dtype = torch.bfloat16 if on_card else torch.float32
         torch.backends.cudnn.benchmark = True  # a job decodes its parts with the same few shapes
         self._fused = Fused(self._options.compile if on_card else "off")
-        plan = plans.choose(card.free_bytes(device)) if on_card else replace(plans.PLANS[0], name="cpu", text="cpu")
+        offered = plans.offered(self._options.linears, self._options.decoder)
+        plan = plans.choose(card.free_bytes(device), offered) if on_card else replace(offered[0], name="cpu", text="cpu")
         self._use(plan)
         encoder = identity.of(("text_encoder", file) for file in layout.part(models_dir, "text_encoder").files)
         self._prompts = text.Prompts(self._options.cache_dir, encoder)
@@ -94,7 +95,7 @@ class Engine:
                     self.use(models.load(self._folder, self._device, self._dtype, following, moved))
                 return
             except OutOfMemory as error:
-                following = _smaller(following)
+                following = plans.smaller(following)
                 if following is None:
                     raise
                 log.warning("%s; the next smaller one is tried", error.message)
@@ -102,7 +103,7 @@ class Engine:
     def use(self, found: models.Models, fused: Fused | None = None) -> None:
         """Take these networks as loaded; benchmarks make their own."""
         self._fused = fused or self._fused
-        self._decoder = Decoder(found.vae, self._fused)
+        self._decoder = Decoder(found.vae, self._fused) if found.tiny is None else tiny.Decoder(found.tiny)
         self._models = found
 
     def warm_up(self) -> None:
@@ -144,18 +145,19 @@ class Engine:
         loaded anew, the job is preparing."""
         times = job.Times(time.monotonic())
         frames, steps = prepared.shape.frames, len(sampling.TIMES)
+        steps_share = STEPS_SHARE[self._options.decoder]
         moved = partial(progress, "preparing", 0, 1)
         if self._ready(moved).device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._loaded.device)
         progress("inferring", 0, frames)
 
         def stepped(done: int) -> None:
-            progress("inferring", round(frames * STEPS_SHARE * done / steps), frames)
+            progress("inferring", round(frames * steps_share * done / steps), frames)
 
         def decoded(done: int) -> None:
             times.decoded = time.monotonic()
             times.first_frame = times.first_frame or times.decoded
-            share = STEPS_SHARE + (1 - STEPS_SHARE) * done / prepared.shape.latents[2]
+            share = steps_share + (1 - steps_share) * done / prepared.shape.latents[2]
             progress("inferring", round(frames * share), frames)
 
         latents = self._within_memory(lambda: self._denoised(prepared, stepped, times), moved)
@@ -208,7 +210,7 @@ class Engine:
         except RuntimeError as error:
             if not card.is_full(error):
                 raise
-            plan = _smaller(self._loaded.plan)
+            plan = plans.smaller(self._loaded.plan)
             if plan is None:
                 raise OutOfMemory(
                     "the card has not enough free memory for this size, not even with the smallest plan"
@@ -233,7 +235,3 @@ def _taken(lock: threading.Lock, moved: models.Moved) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _smaller(plan: plans.Plan) -> plans.Plan | None:
-    return plans.smaller(plan) if plan in plans.PLANS else None

@@ -19,6 +19,8 @@ import torch._dynamo
 from torch import Tensor
 from torch.nn import functional
 
+from errors import first_line
+
 log = logging.getLogger(__name__)
 
 #: `first`: compiled before the first job; `off`: never.
@@ -67,8 +69,15 @@ def turn(x: Tensor, weight: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     return turned.to(x.dtype).flatten(2)
 
 
+def eighth(made: Tensor, x: Tensor, scale: Tensor) -> Tensor:
+    """Into made (n, w) float8_e4m3fn: x (n, w), each row divided by its scale, which is its largest number / 448 and goes into
+    scale (n, 1). The scale is rounded to the precision of x: what little a number may be beyond 448 then is rounded back."""
+    scale.copy_((torch.linalg.vector_norm(x, float("inf"), 1, keepdim=True).float().clamp_min(1e-12) / 448).to(x.dtype))
+    return made.copy_(x / scale.to(x.dtype))
+
+
 class Fused:
-    """The four functions, each compiled when rows of a new width and kind come, until `settle`; as written otherwise."""
+    """The five functions, each compiled when rows of a new width and kind come, until `settle`; as written otherwise."""
 
     def __init__(self, when: When = "off") -> None:
         self._compiles = when == "first"
@@ -89,6 +98,9 @@ class Fused:
 
     def turn(self, x: Tensor, weight: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
         return self._run(turn, x, weight, cosine, sine)
+
+    def eighth(self, made: Tensor, x: Tensor, scale: Tensor) -> Tensor:
+        return self._run(eighth, made, x, scale)
 
     @property
     def ready(self) -> int:
@@ -119,8 +131,7 @@ def _compiled(function: Callable[..., Tensor], samples: list[Tensor]) -> Callabl
             if not float((got - expected).norm()) <= APART * float(expected.norm()):
                 raise RuntimeError("its numbers differ")
     except FAULTS as error:
-        said = (str(error) or type(error).__name__).splitlines()[0][:200]
-        log.warning("%s runs as written, it could not be compiled: %s", function.__name__, said)
+        log.warning("%s runs as written, it could not be compiled: %s", function.__name__, first_line(error))
         return None
     twin: Callable[..., Tensor] = torch._dynamo.run(compiled)  # what it was not compiled for runs as written
     return twin

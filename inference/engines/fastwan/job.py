@@ -89,6 +89,8 @@ def metrics(prepared: Prepared, written: write.Written, times: Times, loaded: Mo
             "video_fps": shape.RATE,
             "encoder": written.encoder,
             "plan": loaded.plan.name,
+            "linears": loaded.plan.linears,
+            "decoder": loaded.plan.decoder,
             "prompt_cache": "hit" if prepared.known else "miss",
             "denoise_s": round(times.denoised - times.conditioned, 3),
             "decode_s": round(times.decoded - times.denoised, 3),

@@ -21,6 +21,8 @@ STEMS = {
 #: What a tokenizer may be read from.
 TOKENIZERS = ("tokenizer.json", "spiece.model")
 FETCHED = "`worker models pull fastwan` fetches it"
+#: The tiny decoder's file, which only FASTWAN_DECODER=tiny needs.
+TINY = manifest.TINY
 #: The longest header that a file of weights may have, in bytes; the published ones have under 100 kB.
 LONGEST_HEADER = 100_000_000
 
@@ -51,8 +53,14 @@ def missing(models: Path) -> list[str]:
         except EngineFailed as error:
             lines.append(error.message)
     if not any((folder / "tokenizer" / name).is_file() for name in TOKENIZERS):
-        lines.append(_line(models, folder / "tokenizer" / TOKENIZERS[0], "is missing"))
+        lines.append(line(models, folder / "tokenizer" / TOKENIZERS[0], "is missing"))
     return lines
+
+
+def missing_tiny(models: Path) -> list[str]:
+    """The same for the tiny decoder. It says nowhere how long it should be: that it is whole shows when it is read."""
+    path = models / TINY
+    return [] if path.is_file() else [line(models, path, "is missing")]
 
 
 def part(models: Path, name: str) -> Part:
@@ -72,7 +80,7 @@ def part(models: Path, name: str) -> Part:
 def _check_whole(models: Path, path: Path) -> None:
     """A file of safetensors says in its header where its last tensor ends; a shorter one is found out without reading it."""
     if not path.is_file():
-        raise EngineFailed(_line(models, path, "is missing"))
+        raise EngineFailed(line(models, path, "is missing"))
     size = path.stat().st_size
     try:
         with path.open("rb") as file:
@@ -82,22 +90,28 @@ def _check_whole(models: Path, path: Path) -> None:
             header = json.loads(file.read(length))
         ends = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise EngineFailed(_line(models, path, f"is not a file of safetensors ({size:,} bytes)")) from error
+        raise EngineFailed(line(models, path, f"is not a file of safetensors ({size:,} bytes)")) from error
     if size != 8 + length + ends:
-        raise EngineFailed(_line(models, path, f"has {size:,} of {8 + length + ends:,} bytes"))
+        raise EngineFailed(line(models, path, f"has {size:,} of {8 + length + ends:,} bytes"))
 
 
 def _json(models: Path, path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
     except FileNotFoundError:
-        raise EngineFailed(_line(models, path, "is missing")) from None
+        raise EngineFailed(line(models, path, "is missing")) from None
     except ValueError as error:
-        raise EngineFailed(_line(models, path, "is not JSON")) from error
+        raise EngineFailed(line(models, path, "is not JSON")) from error
     if not isinstance(found, dict):
-        raise EngineFailed(_line(models, path, "is not a JSON object"))
+        raise EngineFailed(line(models, path, "is not a JSON object"))
     return found
 
 
-def _line(models: Path, path: Path, what: str) -> str:
-    return f"{path}: {what}; {manifest.expected(path.relative_to(models).as_posix())}{FETCHED}"
+def line(models: Path, path: Path, what: str) -> str:
+    """What is wrong with a file, and what to do."""
+    return f"{path}: {what}; {remedy(models, path)}"
+
+
+def remedy(models: Path, path: Path) -> str:
+    """The size that a file should have, and how to get it."""
+    return manifest.expected(path.relative_to(models).as_posix()) + FETCHED

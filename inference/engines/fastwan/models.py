@@ -24,7 +24,7 @@ from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
 from errors import EngineFailed, OutOfMemory
 from inference.engines import card
-from inference.engines.fastwan import eight, layout, wide
+from inference.engines.fastwan import eight, float8, layout, tiny, wide
 from weights.plans import PINNED_SLAB_BYTES, Plan
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 Moved = Callable[[], None]
 
 #: Parts of the transformer whose numbers stay in 32 bits, as diffusers keeps them: they set the scale of all others.
-IN_32_BITS = ("time_embedder", "scale_shift_table", "norm1", "norm2", "norm3")
+IN_32_BITS = ("time_embedder", "scale_shift_table", "norm1", "norm2", "norm3", "weight_scale")
 #: cuDNN, from and up to, whose convolutions over time are wrong in 16 bits where pictures are large, and which torch 2.9 goes
 #: around, at many times the time and memory (pytorch issues 163539, 166643).
 POOR_CUDNN = (90800, 91500)
@@ -49,6 +49,8 @@ TRANSFORMER_IS = {
     "in_channels": 48,
     "out_channels": 48,
 }
+#: The parts of the VAE that only decode.
+DECODES = ("decoder", "post_quant_conv")
 VAE_IS = {"is_residual": True, "z_dim": 48, "patch_size": 2, "scale_factor_temporal": 4, "scale_factor_spatial": 16}
 
 
@@ -58,11 +60,13 @@ class Models:
 
     transformer  on `device` in `dtype` (IN_32_BITS in 32 bits); its blocks in pinned memory of the host if they are streamed
     vae          the encoder in 32 bits (an image is one frame, and rounding it shifts the whole video), the decoder in `dtype`
+    tiny         what decodes instead if the plan says so, in 16 bits on a card; the VAE has no decoder then
     text         on `text_device`: in `dtype`, or with 8-bit weights
     """
 
     transformer: WanTransformer3DModel
     vae: AutoencoderKLWan
+    tiny: nn.Sequential | None
     text: UMT5EncoderModel
     tokenizer: Any
     plan: Plan
@@ -86,7 +90,8 @@ def load(models: Path, device: str | torch.device, dtype: torch.dtype, plan: Pla
     with room_for(plan):
         loaded = Models(
             transformer=_transformer(models, device, dtype, plan, moved),
-            vae=_vae(models, device, dtype, moved),
+            vae=_vae(models, device, dtype, plan, moved),
+            tiny=_tiny(models, device, dtype) if plan.decoder == "tiny" else None,
             text=_text(models, text_device, dtype, plan, moved),
             tokenizer=AutoTokenizer.from_pretrained(layout.home(models) / "tokenizer", local_files_only=True),
             plan=plan,
@@ -125,22 +130,33 @@ def warn_of_cudnn(version: int | None) -> None:
 def _transformer(models: Path, device: torch.device, dtype: torch.dtype, plan: Plan, moved: Moved) -> WanTransformer3DModel:
     part = layout.part(models, "transformer")
     _check_config(part, TRANSFORMER_IS)
-    blocks_at = torch.device("cpu") if plan.transformer == "streamed" else device
+    fp8 = plan.linears == "fp8"
+    first_at = torch.device("cpu") if fp8 or plan.transformer == "streamed" else device
     slabs = Slabs()
 
     def placed(name: str, tensor: Tensor) -> Tensor:
-        moved()
-        tensor = tensor.to(torch.float32 if any(each in name for each in IN_32_BITS) else dtype)
+        if tensor.dtype != float8.KIND:
+            tensor = tensor.to(torch.float32 if any(each in name for each in IN_32_BITS) else dtype)
         if name.startswith("blocks.") and plan.transformer == "streamed":
             return slabs.pinned(tensor) if device.type == "cuda" else tensor
         return tensor.to(device)
 
-    state = _read(part, blocks_at, moved)
+    state = _read(part, first_at, moved)
     gates = [name for name in state if GATES in name]
     if gates:
         log.warning("%s: carries weights of a sparse attention (%s); dense attention is used", part.folder, GATES)
-    state = {name: placed(name, tensor) for name, tensor in state.items() if GATES not in name}
-    return _filled(part, lambda: WanTransformer3DModel.from_config(part.config), state)
+    filled: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if GATES not in name:
+            moved()
+            becomes = float8.numbers(name, tensor, device) if fp8 else {name: tensor}
+            filled |= {name: placed(name, tensor) for name, tensor in becomes.items()}
+
+    def made() -> nn.Module:
+        network = WanTransformer3DModel.from_config(part.config)
+        return float8.replaced(network, device, dtype) if fp8 else network
+
+    return _filled(part, made, filled)
 
 
 class Slabs:
@@ -163,13 +179,27 @@ class Slabs:
         return place.copy_(tensor)
 
 
-def _vae(models: Path, device: torch.device, dtype: torch.dtype, moved: Moved) -> AutoencoderKLWan:
+def _vae(models: Path, device: torch.device, dtype: torch.dtype, plan: Plan, moved: Moved) -> AutoencoderKLWan:
     part = layout.part(models, "vae")
     _check_config(part, VAE_IS)
     state = _read(part, torch.device("cpu"), moved)  # in 32 bits the decoder would take 2.2 GB of the card, for a moment
-    kinds = {"decoder": dtype, "post_quant_conv": dtype}
+    kinds = dict.fromkeys(DECODES, dtype)
+    if plan.decoder == "tiny":
+        state = {name: tensor for name, tensor in state.items() if name.split(".")[0] not in DECODES}
     state = {name: tensor.to(device, kinds.get(name.split(".")[0], torch.float32)) for name, tensor in state.items()}
-    return _filled(part, lambda: AutoencoderKLWan.from_config(part.config), state)
+
+    def made() -> nn.Module:
+        network = AutoencoderKLWan.from_config(part.config)
+        for name in DECODES if plan.decoder == "tiny" else ():
+            setattr(network, name, None)
+        return network
+
+    return _filled(part, made, state)
+
+
+def _tiny(models: Path, device: torch.device, dtype: torch.dtype) -> nn.Sequential:
+    """Half precision has three bits more than bfloat16, which is as much as a picture's last ones."""
+    return tiny.load(models, device, torch.float16 if dtype == torch.bfloat16 else dtype)
 
 
 def _text(models: Path, device: torch.device, dtype: torch.dtype, plan: Plan, moved: Moved) -> UMT5EncoderModel:

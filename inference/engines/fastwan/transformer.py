@@ -21,7 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from errors import first_line
 from inference.engines import card
+from inference.engines.fastwan.float8 import LinearFloat8
 from inference.engines.fastwan.fused import Fused
 from inference.engines.fastwan.models import Models
 
@@ -74,8 +76,8 @@ class Transformer:
         """One block; x (1, s, width) is written over."""
         shift, scale, gate, ff_shift, ff_scale, ff_gate = (block.scale_shift_table + modulation.float()).unbind(1)
         x = self._gated(x, self._among_themselves(block.attn1, self._modulated(x, shift, scale)), gate)
-        x = x + self._to_the_text(block.attn2, block.norm2(x.float()).type_as(x))
-        return self._gated(x, block.ffn(self._modulated(x, ff_shift, ff_scale)), ff_gate)
+        x.add_(self._to_the_text(block.attn2, block.norm2(x.float()).type_as(x)))
+        return self._gated(x, self._fed(block.ffn.net, self._modulated(x, ff_shift, ff_scale)), ff_gate)
 
     def _modulated(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         """The normed tokens, each row's scaled and shifted its own way."""
@@ -94,21 +96,30 @@ class Transformer:
 
     def _among_themselves(self, layer: Any, x: Tensor) -> Tensor:
         """Attention of the tokens (1, s, width) to one another."""
-        query = self._fused.turn(layer.to_q(x)[0], layer.norm_q.weight, *self._turn)[None]
-        key = self._fused.turn(layer.to_k(x)[0], layer.norm_k.weight, *self._turn)[None]
-        return _attended(layer, query, key, layer.to_v(x).unflatten(2, (layer.heads, -1)))
+        query = self._fused.turn(self._through(layer.to_q, x)[0], layer.norm_q.weight, *self._turn)[None]
+        key = self._fused.turn(self._through(layer.to_k, x)[0], layer.norm_k.weight, *self._turn)[None]
+        return self._attended(layer, query, key, self._through(layer.to_v, x).unflatten(2, (layer.heads, -1)))
 
     def _to_the_text(self, layer: Any, x: Tensor) -> Tensor:
         """Attention of the tokens (1, s, width) to the text."""
-        query, key = layer.norm_q(layer.to_q(x)), layer.norm_k(layer.to_k(self._text))
-        return _attended(layer, *(each.unflatten(2, (layer.heads, -1)) for each in (query, key, layer.to_v(self._text))))
+        query = layer.norm_q(self._through(layer.to_q, x))
+        key, value = layer.norm_k(self._through(layer.to_k, self._text)), self._through(layer.to_v, self._text)
+        return self._attended(layer, *(each.unflatten(2, (layer.heads, -1)) for each in (query, key, value)))
 
+    def _attended(self, layer: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """(1, s, heads, d) each -> (1, s, width)."""
+        heard = functional.scaled_dot_product_attention(*(each.transpose(1, 2) for each in (query, key, value)))
+        return self._through(layer.to_out[0], heard.transpose(1, 2).flatten(2))
 
-def _attended(layer: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """(1, s, heads, d) each -> (1, s, width)."""
-    heard = functional.scaled_dot_product_attention(*(each.transpose(1, 2) for each in (query, key, value)))
-    made: Tensor = layer.to_out[0](heard.transpose(1, 2).flatten(2))
-    return made
+    def _fed(self, layers: Any, x: Tensor) -> Tensor:
+        """The feed-forward network on tokens (1, s, width)."""
+        hidden = functional.gelu(self._through(layers[0].proj, x), approximate=layers[0].approximate)
+        return self._through(layers[2], hidden)
+
+    def _through(self, layer: nn.Module, x: Tensor) -> Tensor:
+        """A linear layer, whatever its weights are kept in."""
+        made: Tensor = layer(x, self._fused) if isinstance(layer, LinearFloat8) else layer(x)
+        return made
 
 
 def _kernels(models: Models) -> AbstractContextManager[Any]:
@@ -130,7 +141,7 @@ def _working(device: torch.device, dtype: torch.dtype, width: int) -> list[SDPBa
     except RuntimeError as error:
         if card.is_full(error):
             raise
-        log.warning("cuDNN's attention is left out: %s", str(error).splitlines()[0][:200])
+        log.warning("cuDNN's attention is left out: %s", first_line(error))
         return KERNELS[1:]
     return KERNELS
 

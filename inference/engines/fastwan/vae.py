@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inference.engines.fastwan.decoder import PICTURES, PIXELS, Decoder, Past, parts
+from inference.engines.fastwan import tiny
+from inference.engines.fastwan.decoder import PICTURES, PIXELS, Decoder, Past, parts, spread
 from inference.engines.fastwan.models import Models
 from media.still import Picture
 
@@ -21,12 +22,12 @@ def encode(models: Models, picture: Picture) -> Tensor:
     """The latent frame (1, 48, 1, h / 16, w / 16) float32 of a picture (h, w, 3): the middle of what it may be, normalised."""
     pixels = torch.from_numpy(picture).to(models.device).permute(2, 0, 1)[None, :, None].float() / 127.5 - 1
     found = models.vae.encode(pixels).latent_dist.mode()
-    mean, std = _spread(models)
+    mean, std = spread(models.vae, models.device)
     return (found - mean) / std
 
 
 def pictures(
-    models: Models, decoder: Decoder, latents: Tensor, chunk: int, tiled: bool, decoded: Callable[[int], None]
+    models: Models, decoder: Decoder | tiny.Decoder, latents: Tensor, chunk: int, tiled: bool, decoded: Callable[[int], None]
 ) -> Iterator[Picture]:
     """The video's pictures (h, w, 3) uint8 RGB from normalised latents (1, 48, t, h / 16, w / 16), `chunk` latent frames at
     a time. decoded(latent frames done) is called after each part; what it raises passes through.
@@ -34,8 +35,7 @@ def pictures(
     On a card the next part is under way while the pictures of the last one are taken. Tiled: one tile after the other, each
     through all of the video, so that no picture is ready before the last tile.
     """
-    mean, std = _spread(models)
-    scaled = (latents.to(models.device) * std + mean).to(models.dtype)
+    scaled = decoder.scaled(latents.to(models.device))
     if tiled:
         yield from _tiled(decoder, scaled, chunk, decoded)
         return
@@ -74,7 +74,7 @@ def _begun(made: Tensor) -> Callable[[], Tensor]:
     return finish
 
 
-def _tiled(decoder: Decoder, latents: Tensor, chunk: int, decoded: Callable[[int], None]) -> Iterator[Picture]:
+def _tiled(decoder: Decoder | tiny.Decoder, latents: Tensor, chunk: int, decoded: Callable[[int], None]) -> Iterator[Picture]:
     """The pictures put together on the host from tiles whose edges fade into one another."""
     frames, height, width = latents.shape[2], *(side * PIXELS for side in latents.shape[-2:])
     total = torch.zeros((PICTURES * (frames - 1) + 1, height, width, 3))
@@ -116,11 +116,3 @@ def _spans(length: int) -> list[slice]:
     count = -(-(length - OVERLAP) // (TILE - OVERLAP))
     firsts = np.linspace(0, length - TILE, count).round().astype(int)
     return [slice(int(first), int(first) + TILE) for first in firsts]
-
-
-def _spread(models: Models) -> tuple[Tensor, Tensor]:
-    config = models.vae.config
-    mean, std = (
-        torch.tensor(found, device=models.device).view(1, -1, 1, 1, 1) for found in (config.latents_mean, config.latents_std)
-    )
-    return mean, std

@@ -21,7 +21,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from errors import EngineFailed, JobError, Unavailable
-from inference.engines.musetalk import checkpoints, layout
+from inference.engines import checkpoints
+from inference.engines.musetalk import layout
+from inference.engines.musetalk.models import part_of
 from weights import sums
 from weights.manifest import SUMS
 
@@ -57,7 +59,7 @@ def _missing(folder: Path, version: str) -> list[str]:
 
 def _written(target: Path, name: str, found: layout.Found) -> dict[str, str]:
     """One network's files, in the target folder under their own names."""
-    state = checkpoints.part_of(name, checkpoints.read(found.weights, found.remedy))
+    state = part_of(name, checkpoints.read(found.weights, found.remedy))
     if not state:
         raise EngineFailed(f"{found.weights}: is not the file it should be: none of its layers is there; {found.remedy}")
     kept = {key: _narrowed(value, name in _HALVED) for key, value in state.items() if not key.endswith(".num_batches_tracked")}

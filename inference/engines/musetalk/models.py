@@ -18,10 +18,10 @@ from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from errors import EngineFailed, OutOfMemory
-from inference.engines import card
-from inference.engines.musetalk import checkpoints, layout
+from inference.engines import card, checkpoints
+from inference.engines.musetalk import layout
 from inference.engines.musetalk.layout import missing
-from inference.engines.musetalk.networks.bisenet import BiSeNet
+from inference.engines.musetalk.networks.bisenet import UNUSED, BiSeNet
 from inference.engines.musetalk.networks.dwpose import DWPose
 from inference.engines.musetalk.networks.s3fd import S3FD
 from inference.engines.musetalk.networks.unet import Unet
@@ -91,6 +91,20 @@ def of_version(loaded: Models, folder: Path, version: str) -> Models:
     return replace(loaded, unet=unet, version=version)
 
 
+def part_of(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those tensors of a file that the network uses, by the network's own names."""
+    if name == "whisper":
+        for prefix in ("model.encoder.", "encoder."):
+            kept = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+            if kept:
+                return kept
+    if name == "pose":
+        return {key: tensor for key, tensor in state.items() if key.startswith(("backbone.", "head."))}
+    if name == "parser":
+        return {key: tensor for key, tensor in state.items() if not key.startswith(UNUSED)}
+    return state
+
+
 def _ready(folder: Path, name: str, version: str, device: torch.device, dtype: torch.dtype) -> Any:
     """One network on its device."""
     network = _BUILD[name](layout.find(folder, f"unet-{version}" if name == "unet" else name))
@@ -126,14 +140,14 @@ def _whisper(found: layout.Found) -> WhisperEncoder:
     with torch.device("meta"):
         network = WhisperEncoder(WhisperConfig.from_dict(_config(found)))
     state = checkpoints.read(found.weights, found.remedy)
-    return _filled(network, checkpoints.part_of("whisper", state), found)
+    return _filled(network, part_of("whisper", state), found)
 
 
 def _own(name: str, kind: type[DWPose] | type[S3FD] | type[BiSeNet]) -> Callable[[layout.Found], nn.Module]:
     """The builder of a network of ours: its size is in its tensors."""
 
     def build(found: layout.Found) -> nn.Module:
-        state = checkpoints.part_of(name, checkpoints.read(found.weights, found.remedy))
+        state = part_of(name, checkpoints.read(found.weights, found.remedy))
         try:
             width = kind.width_of({key: tuple(tensor.shape) for key, tensor in state.items()})
         except LookupError:

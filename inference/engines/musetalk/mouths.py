@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from errors import first_line
 from inference.engines import card
 from inference.engines.musetalk import speech
 from inference.engines.musetalk.models import Models
@@ -142,7 +143,7 @@ def recorded(models: Models, size: int, studio: Studio | None = None) -> Speak:
         try:
             recordings[count] = _recording(models, latents[:count], placed[:count], studio)
         except RuntimeError as error:
-            log.warning("batches of %d could not be recorded, they run live: %s", count, str(error).splitlines()[0])
+            log.warning("batches of %d could not be recorded, they run live: %s", count, first_line(error))
             studio = Studio.on(models.device)  # torch may take its memory for still being captured into
 
     def play(new_latents: torch.Tensor, new_heard: torch.Tensor) -> torch.Tensor:

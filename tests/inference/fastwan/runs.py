@@ -11,6 +11,7 @@ import numpy as np
 
 from inference.engine import Inputs, Metrics
 from inference.engines.fastwan.engine import Engine
+from inference.engines.fastwan.job import Times
 from media import video
 from media.still import Picture
 from weights.plans import PLANS
@@ -36,6 +37,12 @@ def run(engine: Engine, output: Path, image: Path | None, progress: Any = ignore
     fields = {"prompt": "a person smiles", "width": 64, "height": 64, "num_frames": 9, "seed": 1, **said}
     prepared = engine.prepare(Inputs(image=image, fields=fields), params, progress)
     return engine.generate(prepared, output, progress)
+
+
+def latents(engine: Engine, image: Path) -> Any:
+    """What the steps make of a job of 64x64 and five frames."""
+    fields = {"prompt": "a person", "width": 64, "height": 64, "num_frames": 5}
+    return engine._denoised(engine.prepare(Inputs(image=image, fields=fields), {}, ignore), lambda _: None, Times(0.0))
 
 
 def pictures(path: Path) -> list[Picture]:

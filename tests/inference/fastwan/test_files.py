@@ -35,17 +35,17 @@ def home(folder: Path) -> Path:
 
 
 def test_nothing_is_missing_from_the_published_layout(repository: Path) -> None:
-    assert Engine.missing(repository) == []
+    assert Engine().missing(repository) == []
 
 
 @pytest.mark.parametrize("name", [layout.FOLDERS[1], "."])
 def test_the_other_repository_and_the_folder_itself_are_accepted(repository: Path, tmp_path: Path, name: str) -> None:
     shutil.copytree(home(repository), tmp_path / "models" / name, dirs_exist_ok=True)
-    assert Engine.missing(tmp_path / "models") == []
+    assert Engine().missing(tmp_path / "models") == []
 
 
 def test_without_any_file_each_network_is_named_with_the_command_that_fetches_it(tmp_path: Path) -> None:
-    lines = Engine.missing(tmp_path)
+    lines = Engine().missing(tmp_path)
     assert len(lines) == 4
     assert all("is missing" in line and "worker models pull fastwan" in line for line in lines)
 
@@ -91,7 +91,7 @@ def test_a_file_that_is_missing_or_cut_short_is_named_in_one_line(
     copy: Path, spoil: Callable[[Path], None], named: str
 ) -> None:
     spoil(copy)
-    (line,) = Engine.missing(copy)
+    (line,) = Engine().missing(copy)
     assert named in line
     assert "worker models pull fastwan" in line
     with pytest.raises(EngineFailed) as caught:
@@ -101,7 +101,7 @@ def test_a_file_that_is_missing_or_cut_short_is_named_in_one_line(
 
 def test_no_text_encoder_is_said(copy: Path) -> None:
     shutil.rmtree(home(copy) / "text_encoder")
-    (line,) = Engine.missing(copy)
+    (line,) = Engine().missing(copy)
     assert "text_encoder/config.json: is missing" in line
 
 

@@ -35,6 +35,10 @@ class Codec:
         found = torch.nn.functional.pixel_unshuffle(small, 16 // FIELD)[:, :, None]
         return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: found))
 
+    def scaled(self, latents: Any) -> Any:
+        """As `Decoder.scaled`."""
+        return latents * 0.5 + 0.1
+
     def part(self, latents: Any, past: Past) -> Any:
         """As `Decoder.part`: the first latent frame is one picture, each other one four."""
         times = 1 if past.first else 4

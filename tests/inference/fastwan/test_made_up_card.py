@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +14,11 @@ pytest.importorskip("diffusers")
 if torch.cuda.is_available():
     pytest.skip("there is a real card: tests/gpu", allow_module_level=True)
 
-from inference.engine import Inputs, Options  # noqa: E402
+from inference.engine import Options  # noqa: E402
 from inference.engines.fastwan import transformer  # noqa: E402
 from inference.engines.fastwan.engine import Engine  # noqa: E402
-from inference.engines.fastwan.job import Times  # noqa: E402
 from tests.fakes import made_up_card  # noqa: E402
-from tests.inference.fastwan.runs import ignore, painting, run  # noqa: E402
+from tests.inference.fastwan.runs import latents, painting, run  # noqa: E402
 from weights.plans import PLANS, Plan  # noqa: E402
 
 
@@ -68,8 +66,3 @@ def loaded(repository: Path, plan: Plan) -> Engine:
     engine.load(repository, "cuda:0")
     engine._use(plan)
     return engine
-
-
-def latents(engine: Engine, image: Path) -> Any:
-    fields = {"prompt": "a person", "width": 64, "height": 64, "num_frames": 5}
-    return engine._denoised(engine.prepare(Inputs(image=image, fields=fields), {}, ignore), lambda _: None, Times(0.0))

@@ -17,17 +17,18 @@ diffusers = pytest.importorskip("diffusers")
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_iter  # noqa: E402
 
-from inference.engines.fastwan import transformer, vae  # noqa: E402
+from inference.engines.fastwan import float8, tiny, transformer, vae  # noqa: E402
 from inference.engines.fastwan.decoder import Decoder, Past, parts  # noqa: E402
 
 SHAPES = [(121, 704, 1280), (121, 480, 832), (49, 512, 512)]
 
 
 class Counted(TorchDispatchMode):
-    """`peak_bytes`: the most that lived at once of what was made meanwhile."""
+    """`peak_bytes`: the most that lived at once of what was made meanwhile; views of a network's weights are not."""
 
-    def __init__(self) -> None:
+    def __init__(self, network: Any = None) -> None:
         super().__init__()
+        self._there = {each.untyped_storage()._cdata for each in (network.parameters() if network else ())}
         self.peak_bytes = self._now_bytes = 0
         self._alive: dict[int, int] = {}
 
@@ -40,7 +41,7 @@ class Counted(TorchDispatchMode):
 
     def _count(self, storage: Any) -> None:
         key = storage._cdata
-        if key not in self._alive:
+        if key not in self._alive and key not in self._there:
             self._alive[key] = storage.nbytes()
             self._now_bytes += storage.nbytes()
             self.peak_bytes = max(self.peak_bytes, self._now_bytes)
@@ -87,7 +88,24 @@ def test_a_decode_needs_what_the_plan_says_and_not_much_less(frames: int, height
 
 
 @pytest.mark.parametrize(("frames", "height", "width"), SHAPES)
-def test_a_step_of_the_sampling_needs_what_the_plan_says(frames: int, height: int, width: int) -> None:
+@pytest.mark.parametrize("chunk", [1, 2, 4])
+def test_a_decode_by_the_tiny_decoder_needs_what_the_plan_says(frames: int, height: int, width: int, chunk: int) -> None:
+    with torch.device("meta"):
+        latents = torch.empty(1, 48, 1 + 2 * chunk, height // 16, width // 16, dtype=torch.float16)
+        network = tiny.network().half()
+    decoder, past = tiny.Decoder(network), Past()
+    with torch.no_grad(), Counted(network) as counted:
+        for part in parts(latents.shape[2], chunk):
+            vae._begun(decoder.part(latents[:, :, part], past))
+    plan = plans.Plan(name="a test's", transformer="resident", text="cpu", chunk=chunk, decoder="tiny")
+    said = plans.decode_bytes(plan, frames, height, width)
+    assert counted.peak_bytes <= said <= 1.3 * counted.peak_bytes
+
+
+@pytest.mark.parametrize("linears", ["bf16", "fp8"])
+@pytest.mark.parametrize(("frames", "height", "width"), SHAPES)
+def test_a_step_of_the_sampling_needs_what_the_plan_says(frames: int, height: int, width: int, linears: plans.Linears) -> None:
+    plan = plans.offered(linears)[0]
     with torch.device("meta"):
         network = diffusers.WanTransformer3DModel(
             **{"num_attention_heads": 24, "attention_head_dim": 128, "in_channels": 48, "out_channels": 48, "ffn_dim": 14_336},
@@ -97,10 +115,11 @@ def test_a_step_of_the_sampling_needs_what_the_plan_says(frames: int, height: in
         text = torch.empty(1, 512, 4096)
     parameters = sum(each.numel() for each in network.blocks[0].parameters())
     assert parameters == pytest.approx(plans.BLOCK_PARAMETERS, rel=0.001)
-    models: Any = SimpleNamespace(
-        transformer=network, device=latents.device, dtype=torch.bfloat16, plan=SimpleNamespace(transformer="resident")
-    )
-    with torch.no_grad(), Counted() as counted:
+    if linears == "fp8":
+        float8.replaced(network, torch.device("cpu"), torch.bfloat16)
+    assert sum(each.nbytes for each in network.blocks[0].parameters()) == pytest.approx(plans._block_bytes(plan), rel=0.001)
+    models: Any = SimpleNamespace(transformer=network, device=latents.device, dtype=torch.bfloat16, plan=plan)
+    with torch.no_grad(), Counted(network) as counted:
         transformer.Transformer(models, text, tuple(latents.shape), image=True)(latents, 757)
-    said = plans.denoise_bytes(frames, height, width)
+    said = plans.denoise_bytes(plan, frames, height, width)
     assert counted.peak_bytes <= said <= 1.3 * counted.peak_bytes

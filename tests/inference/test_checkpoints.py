@@ -15,10 +15,13 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 from errors import EngineFailed  # noqa: E402
-from inference.engines.musetalk import checkpoints  # noqa: E402
+from inference.engines import checkpoints  # noqa: E402
 from tests.fakes.checkpoints import trained  # noqa: E402
 
 STATE = {"conv.weight": torch.arange(24.0).view(2, 3, 2, 2), "conv.bias": torch.tensor([1.0, 2.0]), "steps": torch.tensor(7)}
+
+
+FETCHED = "fetch it again"
 
 
 def same(found: dict[str, Any], wanted: dict[str, Any] = STATE) -> bool:
@@ -28,7 +31,7 @@ def same(found: dict[str, Any], wanted: dict[str, Any] = STATE) -> bool:
 @pytest.mark.parametrize("legacy", [False, True])
 def test_both_of_torchs_own_forms_are_read(tmp_path: Path, legacy: bool) -> None:
     torch.save(STATE, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
-    assert same(checkpoints.read(tmp_path / "w.pth"))
+    assert same(checkpoints.read(tmp_path / "w.pth", FETCHED))
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -36,28 +39,28 @@ def test_a_training_runs_objects_are_left_out(tmp_path: Path, legacy: bool) -> N
     trained(tmp_path / "w.pth", STATE, legacy=legacy)
     with pytest.raises(pickle.UnpicklingError):
         torch.load(tmp_path / "w.pth", weights_only=True)
-    assert same(checkpoints.read(tmp_path / "w.pth"))
+    assert same(checkpoints.read(tmp_path / "w.pth", FETCHED))
 
 
 def test_parameters_and_views_are_read_as_tensors(tmp_path: Path) -> None:
     whole = torch.arange(12.0)
     parameter = torch.nn.Parameter(torch.ones(2, dtype=torch.half))
     trained(tmp_path / "w.pth", {"view": whole[4:8].view(2, 2), "parameter": parameter})
-    found = checkpoints.read(tmp_path / "w.pth")
+    found = checkpoints.read(tmp_path / "w.pth", FETCHED)
     assert same(found, {"view": whole[4:8].view(2, 2), "parameter": torch.ones(2, dtype=torch.half)})
     assert not any(tensor.requires_grad for tensor in found.values())
 
 
 def test_safetensors_are_read(tmp_path: Path) -> None:
     save_file({name: tensor.contiguous() for name, tensor in STATE.items()}, tmp_path / "w.safetensors")
-    found = checkpoints.read(tmp_path / "w.safetensors")
+    found = checkpoints.read(tmp_path / "w.safetensors", FETCHED)
     assert same(found, {name: STATE[name] for name in found})
     assert set(found) == set(STATE)
 
 
 def test_a_wrappers_prefix_is_taken_away(tmp_path: Path) -> None:
     torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in STATE.items()}}, tmp_path / "w.pth")
-    assert same(checkpoints.read(tmp_path / "w.pth"))
+    assert same(checkpoints.read(tmp_path / "w.pth", FETCHED))
 
 
 def test_old_names_of_the_vaes_attention_become_todays(tmp_path: Path) -> None:
@@ -66,7 +69,7 @@ def test_old_names_of_the_vaes_attention_become_todays(tmp_path: Path) -> None:
     old |= {"decoder.mid_block.attentions.0.proj_attn.weight": square.view(2, 2, 1, 1)}  # as some files have it
     old |= {"decoder.mid_block.attentions.0.query.bias": square[0], "decoder.mid_block.attentions.0.group_norm.bias": square[0]}
     torch.save(old, tmp_path / "w.bin")
-    found = checkpoints.read(tmp_path / "w.bin")
+    found = checkpoints.read(tmp_path / "w.bin", FETCHED)
     names = ("to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.weight", "to_q.bias", "group_norm.bias")
     assert list(found) == [f"decoder.mid_block.attentions.0.{name}" for name in names]
     assert found["decoder.mid_block.attentions.0.to_out.0.weight"].shape == (2, 2)
@@ -86,7 +89,7 @@ class Hostile:
 def test_nothing_that_a_file_says_is_run(tmp_path: Path, legacy: bool) -> None:
     content = {"state_dict": STATE, "extra": [Hostile(tmp_path / "made"), {Hostile(tmp_path / "made"): 1}]}
     torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
-    assert same(checkpoints.read(tmp_path / "w.pth"))
+    assert same(checkpoints.read(tmp_path / "w.pth", FETCHED))
     assert not (tmp_path / "made").exists()
 
 
@@ -109,7 +112,7 @@ def test_a_file_that_is_cut_off_is_refused_in_one_line(tmp_path: Path, kind: str
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(EngineFailed) as raised:
-        checkpoints.read(path, "fetch it again")
+        checkpoints.read(path, FETCHED)
     assert raised.value.message == f"{path}: is not a whole checkpoint ({int(len(whole) * share):,} bytes); fetch it again"
 
 
@@ -129,9 +132,9 @@ def test_a_file_that_is_cut_off_is_refused_in_one_line(tmp_path: Path, kind: str
 def test_another_file_by_that_name_is_refused_in_one_line(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(EngineFailed) as raised:
-        checkpoints.read(tmp_path / name)
+        checkpoints.read(tmp_path / name, FETCHED)
     assert raised.value.message.startswith(f"{tmp_path / name}: is not a whole checkpoint ({len(content):,} bytes); ")
-    assert raised.value.message.endswith("`worker models pull musetalk` fetches it")
+    assert raised.value.message.endswith("fetch it again")
     assert "\n" not in raised.value.message
 
 
@@ -139,12 +142,12 @@ def test_a_file_that_is_empty_or_not_there_is_refused_in_one_line(tmp_path: Path
     (tmp_path / "empty.pth").touch()
     for name, said in (("empty.pth", "is empty"), ("none.pth", "is missing"), ("none.safetensors", "is missing")):
         with pytest.raises(EngineFailed) as raised:
-            checkpoints.read(tmp_path / name)
-        assert raised.value.message == f"{tmp_path / name}: {said}; `worker models pull musetalk` fetches it"
+            checkpoints.read(tmp_path / name, FETCHED)
+        assert raised.value.message == f"{tmp_path / name}: {said}; fetch it again"
 
 
 @pytest.mark.parametrize("content", [[], {}, {"state_dict": {}}, {"epoch": 3}, torch.zeros(3)])
 def test_a_file_without_tensors_by_name_is_refused(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(EngineFailed, match="holds no tensors"):
-        checkpoints.read(tmp_path / "w.pth")
+        checkpoints.read(tmp_path / "w.pth", FETCHED)

@@ -20,8 +20,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from errors import EngineFailed
-from inference.engines.musetalk.layout import FETCHED
-from inference.engines.musetalk.networks.bisenet import UNUSED
 
 #: What reading a file that is cut off, or something else, raises.
 _FAULTS = (
@@ -96,7 +94,7 @@ def _load(file: Any, **options: Any) -> Any:
 _PICKLE = types.SimpleNamespace(__name__="inert", Unpickler=_Unpickler, load=_load)
 
 
-def read(path: Path, remedy: str = FETCHED) -> dict[str, Tensor]:
+def read(path: Path, remedy: str) -> dict[str, Tensor]:
     """The tensors of a file by name. Raises EngineFailed: one line with the file, ending in `remedy`."""
     try:
         size_bytes = path.stat().st_size
@@ -111,20 +109,6 @@ def read(path: Path, remedy: str = FETCHED) -> dict[str, Tensor]:
     state = _state(found)
     if not state:
         raise EngineFailed(f"{path}: holds no tensors; {remedy}")
-    return state
-
-
-def part_of(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Those tensors of a file that the network uses, by the network's own names."""
-    if name == "whisper":
-        for prefix in ("model.encoder.", "encoder."):
-            kept = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
-            if kept:
-                return kept
-    if name == "pose":
-        return {key: tensor for key, tensor in state.items() if key.startswith(("backbone.", "head."))}
-    if name == "parser":
-        return {key: tensor for key, tensor in state.items() if not key.startswith(UNUSED)}
     return state
 
 
