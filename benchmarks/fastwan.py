@@ -2,6 +2,7 @@
 
     python -m benchmarks.fastwan --tiny            two CPU cores: small networks; shows that every path runs
     python -m benchmarks.fastwan                   a card: the true architecture in bfloat16
+    python -m benchmarks.fastwan --agreement --sizes 128x128x5     how far fp8 is from bf16, on a card or without
 
 All weights are random and made in place, so nothing is downloaded. (A) is diffusers' image-to-video pipeline with the distilled
 steps as a fixed schedule and the VAE in 32 bits, as the model's card has it; (A2) the same with the VAE's decoder in 16 bits;
@@ -29,7 +30,8 @@ from PIL import Image
 
 from benchmarks import fastwan_pipeline
 from benchmarks.musetalk import matrix_rate
-from inference.engines.fastwan import models, sampling, shape, text
+from inference.engine import Options
+from inference.engines.fastwan import float8, models, sampling, shape, text, tiny
 from inference.engines.fastwan.engine import Engine
 from inference.engines.fastwan.fused import Fused
 from inference.engines.fastwan.job import Prepared, Times
@@ -52,21 +54,42 @@ TFLOP = {(1280, 704, 121): (1562.0, 2011.0), (832, 480, 121): (489.0, 891.0)}
 #: How far latents and pictures of ours and theirs may be apart: rounding in 16 bits, in 32 bits without a card.
 AGREED = {torch.bfloat16: 5e-2, torch.float32: 1e-4}
 AGREED_OF_255 = 1.5
+#: What a user may choose at the price of exactness, by the name that it has in the table.
+LOSSY: dict[str, tuple[plans.Linears, plans.VideoDecoder]] = {
+    "": ("bf16", "full"),
+    ", fp8": ("fp8", "full"),
+    ", tiny": ("bf16", "tiny"),
+    ", both": ("fp8", "tiny"),
+}
 HEAD = "| size | mode | | request s | to A | steps s | decode s | write s | of the matrix rate, steps / decode | peak GiB |"
 
 
-def networks(tiny: bool, device: torch.device) -> models.Models:
+def networks(tiny: bool, device: torch.device, dtype: torch.dtype) -> models.Models:
     """Random weights of the true or of small size; no text encoder."""
     torch.manual_seed(0)
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     transformer = _made(WanTransformer3DModel, {**fastwan.TRANSFORMER, **({} if tiny else FULL_TRANSFORMER)}, device, dtype)
     transformer.rope = _positions(transformer).to(device)
     autoencoder = _made(AutoencoderKLWan, {**fastwan.VAE, **({} if tiny else FULL_VAE)}, device, torch.float32)
     for part in (autoencoder.decoder, autoencoder.post_quant_conv):
         part.to(dtype)
     plan = replace(plans.PLANS[0], name="benchmark")
-    nothing: dict[str, Any] = {"text": None, "tokenizer": None, "plan": plan, "text_device": device}
+    nothing: dict[str, Any] = {"text": None, "tokenizer": None, "tiny": None, "plan": plan, "text_device": device}
     return models.Models(transformer=transformer, vae=autoencoder, device=device, dtype=dtype, **nothing)
+
+
+def lossy(found: models.Models, linears: plans.Linears, decoder: plans.VideoDecoder) -> models.Models:
+    """The same networks with what a user may choose at the price of exactness; the tiny decoder's weights are random, too."""
+    transformer, plan = found.transformer, replace(found.plan, linears=linears, decoder=decoder)
+    if linears == "fp8":
+        with torch.device("meta"):
+            transformer = WanTransformer3DModel.from_config(found.transformer.config)
+        float8.replaced(transformer, found.device, found.dtype)
+        state: dict[str, torch.Tensor] = {}
+        for name, tensor in found.transformer.state_dict().items():
+            state |= float8.numbers(name, tensor, found.device)
+        transformer.load_state_dict(state, assign=True)
+    small = tiny.network().to(found.device, torch.float16 if found.dtype == torch.bfloat16 else found.dtype)
+    return replace(found, transformer=transformer, tiny=small if decoder == "tiny" else None, plan=plan)
 
 
 def _made(kind: Any, config: dict[str, Any], device: torch.device, dtype: torch.dtype) -> Any:
@@ -119,8 +142,9 @@ def compare(found: models.Models, size: shape.Shape, with_image: bool, rounds: i
     words = torch.randn(1, 20, width, generator=torch.Generator().manual_seed(2)).to(found.dtype)
     heard, filled = words, text.filled_up(words)
     picture = _picture(size) if with_image else None
-    engine = Engine()
-    engine.use(found, Fused("first" if found.device.type == "cuda" else "off"))
+    fused = Fused("first" if found.device.type == "cuda" else "off")
+    engines = {"ours" + name: _engine(lossy(found, *kinds) if name else found, fused) for name, kinds in LOSSY.items()}
+    engine = engines["ours"]
     pipes = fastwan_pipeline.variants(found)
     difference = apart(engine, pipes["A2"], heard, picture, size)
     if difference[0] > AGREED[found.dtype] or difference[1] > AGREED_OF_255:
@@ -131,7 +155,8 @@ def compare(found: models.Models, size: shape.Shape, with_image: bool, rounds: i
             key: lambda pipe=pipe: fastwan_pipeline.run(pipe, filled, picture, size, found.device, output)  # type: ignore[misc]
             for key, pipe in pipes.items()
         }
-        contestants["ours"] = lambda: ours(engine, heard, picture, size, output)
+        for key, each in engines.items():
+            contestants[key] = lambda each=each: ours(each, heard, picture, size, output)  # type: ignore[misc]
         runs: dict[str, list[dict[str, Any]]] = {key: [] for key in contestants}
         for run in contestants.values():
             run()  # kernels are chosen and compiled
@@ -139,8 +164,32 @@ def compare(found: models.Models, size: shape.Shape, with_image: bool, rounds: i
             for key, run in contestants.items():
                 runs[key].append(run())
     medians = {key: _median(of) for key, of in runs.items()}
-    mode = "image" if with_image else "text"
-    return {"size": f"{size.width}x{size.height}x{size.frames}", "mode": mode, "difference": difference, "runs": medians}
+    mode, fp8 = "image" if with_image else "text", changed(engine, engines["ours, fp8"], heard, picture, size)
+    named = {"size": f"{size.width}x{size.height}x{size.frames}", "mode": mode, "difference": difference, "fp8": fp8}
+    return {**named, "runs": medians}
+
+
+def changed(exact: Engine, other: Engine, heard: torch.Tensor, picture: Any, size: shape.Shape) -> float:
+    """How far the latents of one engine are from those of another, relative."""
+    first, second = (each._denoised(prepared(heard, picture, size), lambda _: None, Times(0.0)) for each in (exact, other))
+    return float((second - first).norm() / first.norm())
+
+
+def _engine(found: models.Models, fused: Fused) -> Engine:
+    engine = Engine()
+    engine.configure(Options(decoder=found.plan.decoder))
+    engine.use(found, fused)
+    return engine
+
+
+def agreement(size: shape.Shape) -> dict[str, Any]:
+    """How far fp8 takes the latents of the true architecture from those in 16 bits, on any machine with 20 GB of memory."""
+    device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    found = networks(False, device, torch.bfloat16)
+    heard = torch.randn(1, 20, 4096, generator=torch.Generator().manual_seed(2)).bfloat16()
+    engines = [_engine(each, Fused()) for each in (found, lossy(found, "fp8", "full"))]
+    apart = changed(engines[0], engines[1], heard, _picture(size), size)
+    return {"device": str(device), "torch": torch.__version__, "fp8": apart}
 
 
 def _median(of: list[dict[str, Any]]) -> dict[str, Any]:
@@ -188,14 +237,19 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=None, metavar="WxHxF")
     parser.add_argument("--modes", nargs="+", default=["image", "text"], choices=["image", "text"])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--agreement", action="store_true", help="only say how far fp8 is from bf16, at the true architecture")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args()
     asked = options.sizes or (["128x64x13"] if options.tiny else ["1280x704x121", "832x480x121"])
     sizes = [
         shape.Shape(width=w, height=h, frames=f) for w, h, f in ([int(side) for side in size.split("x")] for size in asked)
     ]
+    if options.agreement:
+        said = agreement(sizes[0])
+        print(json.dumps(said) if options.json else f"fp8 changes the latents by {100 * said['fp8']:.1f} % ({said['device']})")
+        return
     device = torch.device("cuda:0" if torch.cuda.is_available() and not options.tiny else "cpu")
-    found = networks(options.tiny, device)
+    found = networks(options.tiny, device, torch.bfloat16 if device.type == "cuda" else torch.float32)
     results = [compare(found, size, mode == "image", options.rounds) for size in sizes for mode in options.modes]
     report: dict[str, Any] = {"device": str(device), "torch": torch.__version__, "results": results}
     if device.type == "cuda":
@@ -213,6 +267,7 @@ def _table(report: dict[str, Any]) -> str:
     for result in report["results"]:
         latents, pictures = result["difference"]
         lines.append(f"\n{result['size']} {result['mode']}: latents differ by {latents:.1e}, pictures by {pictures:.2f} of 255")
+        lines.append(f"with fp8, latents differ from ours by {100 * result['fp8']:.1f} %")
     return "\n".join(lines)
 
 

@@ -53,7 +53,8 @@ class LinearFloat8(nn.Module):
 
 
 def eighths(rows: Tensor, compiled: Fused | None = None) -> Numbers:
-    """rows (n, w) -> the same in KIND and the scale of each (n, 1) float32, which is exact in the precision of `rows`."""
+    """rows (n, w) -> the same in KIND and the scale of each (n, 1) float32, which the precision of `rows` can hold unless it is
+    compiled."""
     made = torch.empty(rows.shape, dtype=KIND, device=rows.device)
     scale = torch.empty(len(rows), 1, device=rows.device)
     (fused.eighth if compiled is None else compiled.eighth)(made, rows, scale)

@@ -71,7 +71,8 @@ def turn(x: Tensor, weight: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
 def eighth(made: Tensor, x: Tensor, scale: Tensor) -> Tensor:
     """Into made (n, w) float8_e4m3fn: x (n, w), each row divided by its scale, which is its largest number / 448 and goes into
-    scale (n, 1). The scale is rounded to the precision of x: what little a number may be beyond 448 then is rounded back."""
+    scale (n, 1). As written, the scale is rounded to the precision of x, which saves a copy in 32 bits: what little a number
+    may be beyond 448 then is rounded back. Compiled, it need not be."""
     scale.copy_((torch.linalg.vector_norm(x, float("inf"), 1, keepdim=True).float().clamp_min(1e-12) / 448).to(x.dtype))
     return made.copy_(x / scale.to(x.dtype))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from inference.engines.fastwan import fused  # noqa: E402
+from inference.engines.fastwan import float8, fused  # noqa: E402
 from inference.engines.fastwan.fused import Fused  # noqa: E402
+from weights.plans import Linears  # noqa: E402
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler here")
 
@@ -48,6 +50,23 @@ def test_what_is_compiled_serves_any_number_of_rows_and_weights_made_elsewhere()
                 assert made_by_twins(lambda: got.append(getattr(made, name)(*given))) == 1, (name, count)  # noqa: B023
                 assert torch.allclose(got[0], expected, atol=1e-5), name
     assert made.ready == 4
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_eight_bits_are_as_near_compiled_as_written() -> None:
+    made = Fused("first")
+    with torch.inference_mode():
+        for count in (300, 77):
+            x = rows(count).bfloat16()
+            (expected, scales), (got, found) = float8.eighths(x), float8.eighths(x, made)
+            assert torch.allclose(scales, found, rtol=2**-8)
+            apart = [
+                float((each.float() * scale - x.float()).norm() / x.float().norm())
+                for each, scale in ((expected, scales), (got, found))
+            ]
+            assert 0.01 < apart[1] <= 1.01 * apart[0] < 0.03
+    assert made.ready == 1
 
 
 @needs_compiler
@@ -96,14 +115,15 @@ class Counting(Fused):
 @needs_compiler
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_in_a_job_of_another_size_everything_that_was_compiled_is_used(repository: Path) -> None:
+@pytest.mark.parametrize("linears", ["bf16", "fp8"])
+def test_in_a_job_of_another_size_everything_that_was_compiled_is_used(repository: Path, linears: Linears) -> None:
     pytest.importorskip("diffusers")
     from inference.engines.fastwan import models, sampling, vae
     from inference.engines.fastwan.decoder import Decoder
     from inference.engines.fastwan.transformer import Transformer
     from tests.inference.fastwan.runs import BESIDE
 
-    loaded, made = models.load(repository, "cpu", torch.float32, BESIDE), Counting("first")
+    loaded, made = models.load(repository, "cpu", torch.float32, replace(BESIDE, linears=linears)), Counting("first")
 
     def job(height: int) -> None:
         shape, heard = (1, 48, 4, height, 6), torch.zeros(1, 512, loaded.transformer.config.text_dim)
