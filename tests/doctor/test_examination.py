@@ -80,6 +80,15 @@ def test_fastwans_plan_is_chosen_from_the_memory_that_is_free(
     assert bool(found["plan"]["do"]) is (level != "ok")
 
 
+def test_what_is_not_exact_is_said_with_the_plan_and_its_file_is_looked_for(worker: Run, library: Path, tmp_path: Path) -> None:
+    card = with_card(library, tmp_path, memory_total_mib=12_288, memory_used_mib=300)
+    choices = {"FASTWAN_LINEARS": "fp8", "FASTWAN_DECODER": "tiny"}
+    found = findings(worker, 1, ENGINE="fastwan", **choices, **card)
+    assert "lean, 9.4 GB (transformer resident" in found["plan"]["said"]
+    assert "fp8, tiny decoder" in found["plan"]["said"]
+    assert found["weights"]["said"].startswith("16 files that fastwan needs")
+
+
 def test_a_card_that_is_lost_or_wrong_is_said(worker: Run, library: Path, tmp_path: Path) -> None:
     card = with_card(library, tmp_path, ecc_errors_uncorrected=3, memory_used_mib=9000, processes="41:8600")
     found = findings(worker, 1, **card)

@@ -13,11 +13,12 @@ torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
 from inference.engine import Options  # noqa: E402
-from inference.engines.fastwan import models, sampling, text, vae  # noqa: E402
+from inference.engines.fastwan import models, sampling, text, tiny, vae  # noqa: E402
 from inference.engines.fastwan.decoder import Decoder, Past, parts  # noqa: E402
 from inference.engines.fastwan.engine import Engine  # noqa: E402
 from inference.engines.fastwan.fused import Fused  # noqa: E402
 from inference.engines.fastwan.transformer import Transformer  # noqa: E402
+from tests.fakes import fastwan  # noqa: E402
 from tests.inference.fastwan.runs import BESIDE, painting, run  # noqa: E402
 from tests.inference.fastwan.test_engine import Full  # noqa: E402
 from tests.inference.fastwan.test_fused import Counting, made_by_twins  # noqa: E402
@@ -47,6 +48,31 @@ def test_every_plan_gives_the_same_latents_and_pictures(card: str, repository: P
         for each, how in ((on_cpu, Fused()), (on_card, fused))
     ]
     assert np.abs(pictures[0].astype(int) - pictures[1]).mean() < 3
+
+
+@pytest.mark.parametrize("when", ["off", "first"])
+@pytest.mark.parametrize("name", ["whole", "streamed"])
+def test_8_bits_are_multiplied_by_cards_that_can_and_give_nearly_the_same(
+    card: str, repository: Path, name: str, when: Any
+) -> None:
+    expected, _ = latents(repository, "cpu", torch.float32, BESIDE, Fused())
+    plan = next(plan for plan in plans.offered("fp8") if plan.name == name)
+    got, on_card = latents(repository, card, torch.bfloat16, plan, Fused(when))
+    assert float((got - expected).norm() / expected.norm()) < 0.1
+    assert on_card.transformer.blocks[0].ffn.net[2].multiplied is (torch.cuda.get_device_capability(card) >= (8, 9))
+
+
+def test_the_tiny_decoder_gives_the_same_pictures(card: str, repository: Path, tmp_path: Path) -> None:
+    fastwan.write_tiny(tmp_path)
+    expected, on_cpu = latents(repository, "cpu", torch.float32, BESIDE, Fused())
+    on_card = replace(on_cpu, device=torch.device(card))
+    pictures = [
+        np.stack(
+            list(vae.pictures(each, tiny.Decoder(tiny.load(tmp_path, each.device, kind)), expected, 2, False, lambda _: None))
+        )
+        for each, kind in ((on_cpu, torch.float32), (on_card, torch.float16))
+    ]
+    assert np.abs(pictures[0].astype(int) - pictures[1]).mean() < 1
 
 
 def test_in_a_job_of_another_size_everything_that_was_compiled_is_used(card: str, repository: Path) -> None:

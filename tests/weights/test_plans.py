@@ -131,6 +131,14 @@ def test_streamed_weights_are_pinned_in_the_machines_memory() -> None:
     assert needed["streamed"] - needed["lean"] == pytest.approx(11.8e9, rel=0.01)
 
 
+@pytest.mark.parametrize("decoder", ["full", "tiny"])
+@pytest.mark.parametrize("linears", ["bf16", "fp8"])
+def test_the_manual_says_what_each_card_gets_with_each_choice(linears: Linears, decoder: VideoDecoder) -> None:
+    names = [choose(card * GIB - TAKEN_BYTES, offered(linears, decoder)).name for card in (8, 12, 16, 24, 32, 48)]
+    manual = (Path(__file__).parents[2] / "docs" / "weights.md").read_text()
+    assert f"| {linears} | {decoder} | {' | '.join(names)} |\n" in manual
+
+
 @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.name)
 def test_the_manual_says_what_each_plan_needs(plan: Plan) -> None:
     manual = (Path(__file__).resolve().parents[2] / "docs" / "weights.md").read_text()
