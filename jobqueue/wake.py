@@ -14,6 +14,7 @@ import select
 import socket
 import threading
 import time
+import weakref
 
 #: The slow look, in seconds: how long a wake-up that was lost can delay work.
 SAFETY_POLL_S = 1.0
@@ -40,6 +41,7 @@ class Bell:
         self._condition = threading.Condition()
         self._watched = False
         self._nudge = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        weakref.finalize(self, os.close, self._nudge).atexit = False  # a number alone is never given back
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
         if program is not None:

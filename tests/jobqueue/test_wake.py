@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import secrets
 import threading
 import time
@@ -80,3 +82,12 @@ def test_without_a_ring_the_wait_ends_by_itself() -> None:
 
 def test_poking_who_is_not_there_is_no_error() -> None:
     Bell(secrets.token_hex(4)).poke("inference", "uploader")
+
+
+def test_a_bell_that_is_dropped_leaves_no_handle_open() -> None:
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        Bell("nobody")
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) < before + 10
