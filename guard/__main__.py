@@ -45,19 +45,22 @@ def main() -> None:
             continue  # it is too busy, or frozen: nothing can be judged now
         watch.look(programs)
         pressure.look(programs)
-        _settle(database, options.run)
-        if (reason := drain.end(database)) is not None:
+        if (reason := settle(database, options.run)) is not None:
             verdict.leave(options.run, verdict.Verdict(code=0, reason=reason))
             os.kill(os.getppid(), signal.SIGTERM)
 
 
-def _settle(database: Database, run_dir: Path) -> None:
-    """What operators asked for and has come due; if the queue or supervisord cannot be asked now, at the next look."""
+def settle(database: Database, run_dir: Path) -> str | None:
+    """Do what operators asked for and has come due; returns why the worker is to end now, None if it is not. If the queue or
+    supervisord cannot be asked now, that is for the next look."""
     try:
         operator = Operator(actor="guard", queue=Queue(database), control=Control(database), outbox=Outbox(database))
-        operator.settle(run_dir)
+        if (reason := drain.end(operator)) is None:
+            operator.settle(run_dir)
     except TROUBLE as error:
         log.warning("what has come due was not done: %s", error)
+        return None
+    return reason
 
 
 def _parse() -> argparse.Namespace:
