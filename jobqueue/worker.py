@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import threading
@@ -112,6 +113,7 @@ def _one(stage: Stage, do: Do, queue: Queue, job: Job, progress: Progress, timeo
         if job.cancel_reason is not None:
             raise Cancelled(job.cancel_reason)
         result = do(job, progress)
+        json.dumps(result, allow_nan=False)  # one that the queue cannot keep is this job's fault, not the queue's
     except Cancelled as reason:
         queue.cancelled(job, str(reason))
         log.info("cancelled: %s", reason)

@@ -129,6 +129,13 @@ def test_an_unforeseen_error_costs_the_job_and_not_the_program(queue: Queue) -> 
     assert "ZeroDivisionError: no frame" in job.error["message"]
 
 
+@pytest.mark.parametrize("value", [float("nan"), {1, 2}])
+def test_a_result_that_cannot_be_kept_costs_the_job_and_is_not_taken_for_a_full_disk(queue: Queue, value: object) -> None:
+    ready(queue)
+    with working(queue, lambda job, progress: {"metrics": {"fps": value}}, timeout_s=0.1):
+        until(lambda: state(queue, "a") == "failed")
+
+
 def test_a_cancel_reaches_the_work_through_its_progress(queue: Queue) -> None:
     ready(queue)
     heard: list[str] = []
