@@ -14,8 +14,7 @@ from flask import Flask, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
-from jobqueue.database import CommitUncertain, Database
-from orchestrator import database as sql
+from jobqueue.database import ERRORS, Database
 from orchestrator import operators, workers
 from orchestrator.context import Orchestrator
 from orchestrator.fields import InvalidBody
@@ -42,7 +41,7 @@ def create_app(path: Path, api_key: str, rules: Rules) -> Flask:
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(InvalidBody, _invalid_body)
     app.register_error_handler(Conflict, lambda error: ({"detail": str(error)}, 409))
-    for kind in (sql.DatabaseError, CommitUncertain):
+    for kind in ERRORS:
         app.register_error_handler(kind, _database_error)
     app.register_error_handler(Exception, _our_error)
     silence.start()

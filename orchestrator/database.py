@@ -24,8 +24,6 @@ KEY_LIFE_S = 3600.0
 
 #: A connection inside a transaction, as `Database.write` hands it to its callback.
 Transaction = apsw.Connection
-#: What the library raises when the file cannot be read or written now.
-DatabaseError = apsw.Error
 
 
 class WrongFile(Exception):

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from jobqueue import clock
-from jobqueue.database import Database
+from jobqueue.database import ERRORS, Database
 from orchestrator import database as sql
 from orchestrator import jobs
 
@@ -53,7 +53,7 @@ class Silence:
     def _try(self, act: Callable[[], None]) -> bool:
         try:
             act()
-        except sql.DatabaseError as error:
+        except ERRORS as error:
             log.error("the database does not answer: %s", error)
             return False
         return True

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 
-from jobqueue.database import CommitUncertain
+from jobqueue.database import ERRORS
 from orchestrator import database as sql
 from orchestrator import jobs, reports, wire
 from orchestrator.context import here, json_body
@@ -36,7 +36,7 @@ def main_claim() -> ResponseReturnValue:
     """Says itself what a main worker is told while the database is away."""
     try:
         return {"job": _claim("main"), "error": None}
-    except (sql.DatabaseError, CommitUncertain) as error:
+    except ERRORS as error:
         log.error("the database does not answer: %s", error)
         return {"job": None, "error": "database_unavailable"}
 
