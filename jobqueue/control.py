@@ -6,8 +6,9 @@ The flags, each a row while it holds, its value a JSON object with a reason:
     unfit      the worker has judged its GPU or itself unfit: as paused, and said to the outside
     hold       the clock jumped: unfinished jobs are being asked after before more GPU time goes into them
 
-A pause may end by itself (`until`), and a drain at a deadline whatever is left (`deadline`): each is kept twice, as UTC text
-to be shown and on the boot clock, which alone decides, so that no jump of the time of day moves it. Who reads a flag heeds it.
+A pause may end by itself and a hold does (`until`), a drain at a deadline whatever is left (`deadline`): each is kept twice, as
+UTC text to be shown and on the boot clock, which alone decides, so that no jump of the time of day moves it. Who reads a flag
+heeds it.
 """
 
 from __future__ import annotations

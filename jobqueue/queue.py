@@ -84,7 +84,7 @@ class Queue:
     def progress(self, job: Job, phase: str, progress: float, done: int | None = None, total: int | None = None) -> Asked:
         """Say how far the owner is. Raises LostJob if the row is no longer the owner's."""
         values = {"phase": phase, "progress": min(max(progress, 0.0), 1.0), "frames_done": done, "frames_total": total}
-        values |= {"id": job.id, "state": job.state, "owner": job.owner, "at": clock.utc()}
+        values |= {"id": job.id, "state": job.state, "owner": job.owner, "at": clock.utc(), "now": clock.now()}
         rows = self.database.write(lambda connection: list(connection.execute(sql.PROGRESS, values)), durable=False)
         if not rows:
             raise LostJob(job.id)

@@ -28,11 +28,11 @@ update or rollback job set state = :new, owner = null, not_before = :not_before,
     cancel_reason = coalesce(:cancel_reason, cancel_reason)
 where id = :id and state = :old and owner = :owner"""
 
-PROGRESS = """
+PROGRESS = f"""
 update job set phase = :phase, progress = max(progress, :progress), frames_done = :frames_done, frames_total = :frames_total,
     updated_at = :at
 where id = :id and state = :state and owner = :owner
-returning cancel_reason, exists (select 1 from control where name = 'hold') as hold"""
+returning cancel_reason, exists (select 1 from control where name = 'hold' and {HOLDS}) as hold"""  # noqa: S608
 
 ADD = """
 insert or rollback into job (id, number, source, buffer_job_id, queue_job_id, engine, inputs, params, state, stage_since,

@@ -26,8 +26,6 @@ Do = Callable[[Job, "Progress"], dict[str, Any]]
 
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
-#: How long the GPU waits for the orchestrator's word after the clock has jumped, in seconds.
-LONGEST_HOLD_S = 60.0
 #: How often progress goes to the queue, at the most, in seconds. It is also how soon a cancel is seen.
 PROGRESS_EVERY_S = 0.25
 #: Between two looks at a queue that cannot be written, in seconds.
@@ -68,11 +66,10 @@ class Progress:
                 raise Stopped
 
     def _held(self, phase: str, fraction: float, done: int | None, total: int | None) -> Any:
-        deadline = time.monotonic() + LONGEST_HOLD_S
         log.info("waiting for the orchestrator's word on this job, because the clock jumped")
         while True:
             asked = self._queue.progress(self._job, phase, fraction, done, total)
-            if not asked.hold or asked.cancel_reason is not None or time.monotonic() > deadline or self._stop.wait(0.2):
+            if not asked.hold or asked.cancel_reason is not None or self._stop.wait(0.2):
                 return asked
 
 

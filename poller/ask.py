@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 #: How often the clock is looked at, and what counts as silence, in seconds.
 TICK_S = 1.0
 SILENCE_S = 30.0
-#: After this long without an answer the work goes on, in seconds.
+#: After this long without an answer the work goes on, in seconds, also if nobody lives to say so.
 PATIENCE_S = 60.0
 #: Between two tries, in seconds.
 RETRY_S = 2.0
@@ -49,7 +49,7 @@ class Ask:
     def ask(self, stop: threading.Event) -> None:
         """Hold the GPU, ask after every unfinished job, cancel those that are gone, and let the GPU go on."""
         deadline = clock.now() + PATIENCE_S
-        self._control.put_up("hold", "the clock jumped: asking after unfinished jobs", "poller")
+        self._control.put_up("hold", "the clock jumped: asking after unfinished jobs", "poller", until=PATIENCE_S)
         try:
             left = [job.id for job in self._queue.unfinished() if job.source != "local"]
             while left and clock.now() < deadline:

@@ -39,6 +39,17 @@ def test_a_pause_with_a_time_holds_until_then_and_no_longer(queue: Queue, contro
     assert queue.take(GENERATE, "inference/1")
 
 
+def test_a_hold_ends_by_itself_though_nobody_takes_it_down(queue: Queue, control: Control) -> None:
+    make_ready(queue, "one")
+    job = queue.take(GENERATE, "inference/1")
+    assert job
+    control.put_up("hold", "the clock jumped", "poller", until=60)
+    assert queue.progress(job, "inferring", 0.5).hold
+    make_over(control, "hold")
+    assert control.flags() == {}
+    assert not queue.progress(job, "inferring", 0.5).hold
+
+
 def test_a_pause_that_is_over_is_as_if_it_had_never_been(control: Control) -> None:
     control.put_up("paused", "lunch", "test", until=60)
     make_over(control, "paused")

@@ -2,6 +2,11 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
+from jobqueue import clock
+from jobqueue.control import Control, Flag
+from jobqueue.database import CommitUncertain
 from poller.ask import Ask
 from poller.identity import News
 from poller.orchestrator import Orchestrator
@@ -47,6 +52,19 @@ def test_an_orchestrator_that_does_not_answer_is_asked_again(house: House, fake:
     fake.script = lambda heard: behaviours.drops() if len(fake.heard) < 2 else None
     ask(house, fake).ask(threading.Event())
     assert len(fake.heard) == 2
+
+
+def test_a_hold_that_cannot_be_taken_down_is_over_in_time(house: House, fake: FakeOrchestrator) -> None:
+    class Full(Control):
+        def take_down(self, name: Flag) -> bool:
+            raise CommitUncertain("the disk is full")
+
+    reporting = Reporting(house.queue, house.outbox, Orchestrator(fake.url, None), house.identity(), News())
+    with pytest.raises(CommitUncertain):
+        Ask(house.queue, Full(house.queue.database), reporting).ask(threading.Event())
+    hold = house.control.flag("hold")
+    assert hold
+    assert hold["until_boot_s"] <= clock.now() + 60
 
 
 def test_a_stop_ends_the_asking_and_the_hold(house: House, fake: FakeOrchestrator) -> None:
