@@ -52,7 +52,6 @@ def check(store: Store, control: Control, stop: threading.Event) -> None:
 
 
 def _ask(store: Store, control: Control, stop: threading.Event) -> None:
-    refused = False
     while not stop.is_set():
         try:
             store.check()
@@ -60,7 +59,6 @@ def _ask(store: Store, control: Control, stop: threading.Event) -> None:
             log.error("%s", error)
             _publish(control, store, str(error))
             control.put_up("unfit", str(error), "uploader")
-            refused = True
             stop.wait(CHECK_AGAIN_S)
         except Unavailable as error:
             log.warning("%s; finished videos wait here", error.message)
@@ -69,7 +67,7 @@ def _ask(store: Store, control: Control, stop: threading.Event) -> None:
         else:
             break
     flag = control.flag("unfit")
-    if refused or (flag and flag["by"] == "uploader"):
+    if flag and flag["by"] == "uploader":
         control.take_down("unfit")
     while not stop.is_set():
         _publish(control, store, None)
