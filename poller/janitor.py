@@ -78,7 +78,8 @@ class Janitor:
                 faults.point("janitor.before_remove")
                 spool.remove(self._data_dir, job_id)
                 if (stored := spool.stored_file(self._data_dir, job)) is not None:
-                    stored.unlink(missing_ok=True)
+                    for file in (stored, stored.with_suffix(".json")):  # with what the uploader says of it beside it
+                        file.unlink(missing_ok=True)
                 log.info("removed the files of job %.200s, as an operator asked", job_id)
             self._control.end_discard(job_id)
 

@@ -83,11 +83,11 @@ def test_with_it_goes_the_video_in_the_store_of_this_machine_but_no_other_one(ho
     for job_id, stored in (("job-1", in_bucket), ("job-2", here)):
         job = house.job("uploading", job_id)
         house.queue.done(UPLOAD, job, {"output_url": "https://store.example/x.mp4", **stored})
-    files = [put(house.data_dir / "outputs/x" / name) for name in ("1.mp4", "2.mp4", "3.mp4")]
+    files = [put(house.data_dir / "outputs/x" / name) for name in ("1.mp4", "2.mp4", "2.json", "3.mp4")]
     acknowledge(house)
     house.control.ask_discard(["job-1", "job-2"])
     janitor(house).discard()
-    assert [file.exists() for file in files] == [True, False, True]
+    assert [file.exists() for file in files] == [True, False, False, True]
 
 
 def test_a_job_that_began_anew_keeps_its_files(house: House) -> None:
