@@ -233,8 +233,9 @@ def incoming(data_dir: Path) -> Path:
     return data_dir / "incoming"
 
 
-def _taken_in(value: str, data_dir: Path) -> str:
-    if "://" in value:
+def _taken_in(value: Any, data_dir: Path) -> Any:
+    """A file's copy among those that wait for the poller, as a link; a link, or what is neither, as it is."""
+    if not isinstance(value, str) or "://" in value:
         return value
     path = Path(value)
     if not path.is_file():

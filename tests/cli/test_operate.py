@@ -93,6 +93,7 @@ def test_submit_of_a_picture_and_a_prompt(worker: Run, operator: Operator) -> No
         (("https://example.com/v.mp4",), "audio_url: "),
         (("https://example.com/v.mp4", "https://example.com/a.wav", "--param", "resolution=big"), "resolution: must look like"),
         (("https://example.com/v.mp4", "https://example.com/a.wav", "--param", "big"), "--param big: must look like"),
+        (("https://example.com/v.mp4", "--param", "audio_url=5"), "audio_url: is missing; must be an http:// or https:// link"),
     ],
 )
 @pytest.mark.usefixtures("operator")
