@@ -63,7 +63,7 @@ def new_job(payload: Mapping[str, Any], engine: str, source: str, *, queue_job_i
         engine=engine,
         inputs={} if wrong else inputs,
         params=params if isinstance(params, dict) and not wrong else {},
-        buffer_job_id=_text(payload.get("buffer_job_id")),
+        buffer_job_id=str(payload["buffer_job_id"]) if is_usable(payload.get("buffer_job_id")) else None,
         queue_job_id=queue_job_id,
         error=error,
     )
@@ -78,8 +78,15 @@ def _defaults(engine: str, source: str) -> dict[str, Any]:
     return {"width": 480, "height": 832} | usual
 
 
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
+def is_usable(job_id: Any) -> bool:
+    """Whether an id, however wrong, can be kept and sent back. (JSON can hold half a character.)"""
+    if isinstance(job_id, bool) or not isinstance(job_id, str | int) or job_id == "":
+        return False
+    try:
+        str(job_id).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _id(value: Any) -> str | None:

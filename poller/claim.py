@@ -153,21 +153,8 @@ def arrived(payload: Any, identity: Identity) -> NewJob | None:
     if not isinstance(payload, dict):
         return None
     new = intake.new_job(payload, identity.shape, identity.mode)
-    if not _usable(payload.get("buffer_job_id")):
-        new = replace(new, buffer_job_id=None)
-    if not _usable(payload.get("musetalk_job_id")):
+    if not intake.is_usable(payload.get("musetalk_job_id")):
         if new.buffer_job_id is None or identity.mode != "buffer":
             return None
         new = replace(new, id=f"buffer:{new.buffer_job_id}")
     return new
-
-
-def _usable(job_id: Any) -> bool:
-    """Whether an id, however wrong, can be kept and sent back. (JSON can hold half a character.)"""
-    if isinstance(job_id, bool) or not isinstance(job_id, str | int) or job_id == "":
-        return False
-    try:
-        str(job_id).encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -68,6 +68,13 @@ def test_what_was_chosen_is_kept() -> None:
     assert new.params == {"fit": "auto"}
 
 
+@pytest.mark.parametrize(
+    ("said", "kept"), [("b-1", "b-1"), (7, "7"), ("half \ud800", None), ("", None), (True, None), ({"a": 1}, None)]
+)
+def test_an_id_of_a_buffer_that_could_not_be_sent_back_is_not_kept(said: Any, kept: str | None) -> None:
+    assert intake.new_job({**FACE, "buffer_job_id": said}, "musetalk", "queue").buffer_job_id == kept
+
+
 def test_a_job_that_is_wrong_keeps_nothing_of_what_it_held() -> None:
     new = intake.new_job({**CLIP, "steps": 0, "params": {"a": 1}}, "fastwan", "main")
     assert new.error is not None
