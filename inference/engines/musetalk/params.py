@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, get_args
@@ -108,7 +107,7 @@ def _yes_or_no(name: str, value: Any) -> bool:
 
 def _version(name: str, value: Any) -> str:
     """JSON writers like to make a number of it."""
-    text = str(float(value)) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    text = "1.0" if value == 1 and not isinstance(value, bool) else str(value) if value == 1.5 else value
     if text not in get_args(Version):
         _refuse(name, value, " or ".join(get_args(Version)))
     return str(text)
@@ -126,7 +125,7 @@ def _face(name: str, value: Any) -> Face:
 
 
 def _share(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and 0 <= value <= 1
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 READERS: dict[str, Callable[[str, Any], Any]] = {

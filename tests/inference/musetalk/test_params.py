@@ -21,7 +21,7 @@ def test_version_1_0_has_defaults_of_its_own_that_the_job_overrules() -> None:
     old = read({"version": 1.0, "extra_margin": 4})
     assert (old.version, old.extra_margin, old.parsing_mode, old.right_cheek_width) == ("1.0", 4, "raw", 80)
     assert read({"version": 1}).version == "1.0"
-    assert read({"version": "1.5"}).version == "1.5"
+    assert read({"version": 1.5}).version == read({"version": "1.5"}).version == "1.5"
 
 
 def test_parity_switches_smoothing_off() -> None:
@@ -58,6 +58,7 @@ def test_the_workers_fit_holds_where_the_job_says_none() -> None:
         ({"fit": 1}, "params.fit: got 1, may be source or pad or crop"),
         ({"smooth": 1}, "params.smooth: got 1, may be true or false"),
         ({"version": 2}, "params.version: got 2, may be 1.5 or 1.0"),
+        ({"version": 10**400}, f"params.version: got 1{'0' * 56}..., may be 1.5 or 1.0"),
         ({"version": True}, "params.version: got True, may be 1.5 or 1.0"),
         (
             {"face": "second"},
@@ -81,7 +82,9 @@ def test_what_is_wrong_is_named_with_what_is_allowed(params: dict[str, Any], mes
     assert refused.value.stage == "validation"
 
 
-@pytest.mark.parametrize("face", [-1, 64, [0.5], [0.5, 1.1], [0.5, "0.5"], [True, 0], {"x": 1}, [0.1, float("nan")], 0.5])
+@pytest.mark.parametrize(
+    "face", [-1, 64, [0.5], [0.5, 1.1], [0.5, "0.5"], [True, 0], {"x": 1}, [0.1, float("nan")], 0.5, [0, 10**400]]
+)
 def test_a_face_that_is_none_of_these_is_refused(face: Any) -> None:
     with pytest.raises(InvalidInput, match=r"params\.face: got "):
         read({"face": face})
