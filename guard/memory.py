@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from supervision import Program
+from telemetry import host
 
 log = logging.getLogger(__name__)
 
@@ -26,13 +27,13 @@ PAUSE_S = 60.0
 class Pressure:
     """Watches how much memory is left in this container, or on this machine if it has no limit of its own."""
 
-    def __init__(self, cgroup: Path = Path("/sys/fs/cgroup")) -> None:
+    def __init__(self, cgroup: Path = host.CGROUP) -> None:
         self._cgroup = cgroup
         self._quiet_until = 0.0
 
     def look(self, programs: list[Program]) -> str | None:
         """Kill the biggest program if memory is gone and that program is the cause; returns its name."""
-        free_bytes, limit_bytes = available(self._cgroup)
+        limit_bytes, free_bytes = host.memory_bytes(self._cgroup)
         if free_bytes >= LEAST_FREE * limit_bytes or time.monotonic() < self._quiet_until:
             return None
         sizes = {program.name: _size_bytes(program.pid) for program in programs if program.pid is not None}
@@ -48,33 +49,6 @@ class Pressure:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid or 0, signal.SIGKILL)
         return name
-
-
-def available(cgroup: Path) -> tuple[int, int]:
-    """Bytes that can still be had, and the limit: of the control group if it has one, else of the machine."""
-    machine = psutil.virtual_memory()
-    limit = _number(cgroup / "memory.max") or _number(cgroup / "memory/memory.limit_in_bytes")
-    used = _number(cgroup / "memory.current") or _number(cgroup / "memory/memory.usage_in_bytes")
-    if limit is None or used is None or limit >= machine.total:
-        return machine.available, machine.total
-    return min(machine.available, limit - used + _cache_bytes(cgroup)), limit
-
-
-def _cache_bytes(cgroup: Path) -> int:
-    """What the kernel would give back by itself: pages of files that nobody has used for a while."""
-    for file, name in (("memory.stat", "inactive_file"), ("memory/memory.stat", "total_inactive_file")):
-        with contextlib.suppress(OSError):
-            words = [line.split() for line in (cgroup / file).read_text().splitlines()]
-            return sum(int(count) for key, count in words if key == name)
-    return 0
-
-
-def _number(file: Path) -> int | None:
-    """A file's number; None if there is no such file or it says "max"."""
-    try:
-        return int(file.read_text())
-    except (OSError, ValueError):
-        return None
 
 
 def _size_bytes(pid: int | None) -> int:

@@ -1,4 +1,4 @@
-"""How much memory is left, from the files of a control group, and who is ended when it is gone."""
+"""Who is ended when memory is gone, by the files of a control group."""
 
 from __future__ import annotations
 
@@ -6,35 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
-
-from guard.memory import Pressure, available
+from guard.memory import Pressure
 from supervision import Program
 
 MB = 1 << 20
 
 
-def group(folder: Path, limit: object, used: int, cache: int = 0) -> Path:
+def group(folder: Path, limit: int, used: int) -> Path:
     (folder / "memory.max").write_text(f"{limit}\n")
     (folder / "memory.current").write_text(f"{used}\n")
-    (folder / "memory.stat").write_text(f"anon {used - cache}\ninactive_file {cache}\n")
     return folder
-
-
-def test_a_limit_counts_and_the_cache_is_given_back(tmp_path: Path) -> None:
-    assert available(group(tmp_path, 800 * MB, 700 * MB, 300 * MB)) == (400 * MB, 800 * MB)
-
-
-def test_the_older_files_are_read_too(tmp_path: Path) -> None:
-    (tmp_path / "memory").mkdir()
-    for name, value in (("limit_in_bytes", 800 * MB), ("usage_in_bytes", 500 * MB)):
-        (tmp_path / "memory" / f"memory.{name}").write_text(str(value))
-    assert available(tmp_path) == (300 * MB, 800 * MB)
-
-
-def test_without_a_limit_the_machine_counts(tmp_path: Path) -> None:
-    assert available(group(tmp_path, "max", 1))[1] == psutil.virtual_memory().total
-    assert available(tmp_path / "nowhere")[1] == psutil.virtual_memory().total
 
 
 def test_the_biggest_program_is_ended_if_it_is_the_cause(tmp_path: Path) -> None:
