@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import random
 import threading
 import time
 import traceback
@@ -14,7 +13,7 @@ from typing import Any
 import structlog
 
 from errors import Cancelled, EngineFailed, InvalidInput, JobError, LostJob, OutOfMemory, Unavailable
-from jobqueue import clock, faults
+from jobqueue import clock, faults, pause
 from jobqueue.database import ERRORS
 from jobqueue.job import Job, Stage
 from jobqueue.queue import Queue
@@ -24,8 +23,6 @@ log = logging.getLogger(__name__)
 #: A stage's own work: Raises JobError, Cancelled or LostJob; returns what to add to the job's result.
 Do = Callable[[Job, "Progress"], dict[str, Any]]
 
-FIRST_PAUSE_S = 1.0
-LONGEST_PAUSE_S = 60.0
 #: How often progress goes to the queue, at the most, in seconds. It is also how soon a cancel is seen.
 PROGRESS_EVERY_S = 0.25
 #: Between two looks at a queue that cannot be written, in seconds.
@@ -136,7 +133,7 @@ def _one(stage: Stage, do: Do, queue: Queue, job: Job, progress: Progress, timeo
 
 
 def _fail_or_retry(stage: Stage, queue: Queue, job: Job, error: JobError, timeout_s: float) -> None:
-    pause_s = _pause_s(job.attempt)
+    pause_s = pause.before_try(job.attempt)
     late = clock.now() + pause_s - job.stage_since > timeout_s
     if isinstance(error, InvalidInput) or late or (not isinstance(error, Unavailable) and job.attempt >= stage.most_attempts):
         queue.fail(job, error.as_json(stage.default_step))
@@ -144,9 +141,3 @@ def _fail_or_retry(stage: Stage, queue: Queue, job: Job, error: JobError, timeou
     else:
         queue.put_back(stage, job, pause_s, error)
         log.warning("again in %.1f s: %s", pause_s, error.message)
-
-
-def _pause_s(attempt: int) -> float:
-    """Exponential back-off with full jitter above a floor, so that a store that comes back is not stormed."""
-    ceiling = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(attempt - 1, 10))
-    return random.uniform(ceiling / 2, ceiling)  # noqa: S311 - jitter, not a secret

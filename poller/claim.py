@@ -12,13 +12,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from jobqueue import clock, faults, glance, intake
+from jobqueue import clock, faults, glance, intake, pause
 from jobqueue.control import Control
 from jobqueue.database import ERRORS
 from jobqueue.job import NewJob
 from jobqueue.queue import Queue
 from jobqueue.wake import SAFETY_POLL_S
-from poller import pause
 from poller.identity import Identity, News
 from poller.orchestrator import Orchestrator
 from poller.room import no_room

@@ -11,12 +11,12 @@ import threading
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from jobqueue import clock, faults
+from jobqueue import clock, faults, pause
 from jobqueue.database import ERRORS
 from jobqueue.job import Event, Job, Report
 from jobqueue.outbox import Outbox
 from jobqueue.queue import Queue
-from poller import pause, words
+from poller import words
 from poller.heed import heed
 from poller.identity import Identity, News
 from poller.orchestrator import Answer, Orchestrator
