@@ -12,9 +12,8 @@ from typing import Any
 
 import flask
 
-from admin import words
 from admin.live import live, said, words_of
-from jobqueue import glance
+from jobqueue import clock, glance
 from jobqueue.samples import COARSE_S, card_of
 from telemetry.health import link, traits
 
@@ -68,7 +67,7 @@ def history() -> dict[str, Any]:
     span_s, step_s = RANGES.get(request.args.get("range", ""), RANGES["20 min"])
     now = time.time()
     after = max(request.args.get("after", 0, type=int), int(now) - span_s - step_s)
-    jobs = glance.marks(worker.queue.database, words.utc_ago(now - min(after, now)), MOST_JOBS)
+    jobs = glance.marks(worker.queue.database, clock.utc(min(after, now) - now), MOST_JOBS)
     cards = worker.samples.columns(min(after, 2**40), step_s)
     return {
         "moved": worker.samples.mark()[1],
@@ -105,7 +104,7 @@ def _seen() -> dict[str, Any]:
         }
         for gpu in poller.get("gpus") or []
     ]
-    jobs = glance.runs(worker.queue.database, words.utc_ago(span_s), most=20)
+    jobs = glance.runs(worker.queue.database, clock.utc(-span_s), most=20)
     return {"cards": cards, "ranges": RANGES, "range": chosen, "rows": ROWS, "reasons": REASONS, "jobs": jobs, "poller": poller}
 
 

@@ -12,7 +12,7 @@ import flask
 
 from admin import detail, files, words
 from admin.live import live, look, settled
-from jobqueue import listing
+from jobqueue import clock, listing
 from jobqueue.job import WORKING, Job
 from jobqueue.listing import Line, Wanted
 from support.log_files import Mask
@@ -94,7 +94,7 @@ def wanted(args: Mapping[str, str]) -> Wanted:
         states=GROUPS.get(args.get("state", "all"), ()),
         engine=kind if kind in KINDS else "",
         text=args.get("q", "")[:200],
-        since=words.utc_ago(TIMES[when][1]) if when in TIMES else "",
+        since=clock.utc(-TIMES[when][1]) if when in TIMES else "",
         sort=sort if sort in listing.SORTS else "newest",
         after=_place(args.get("after", "")),
     )

@@ -71,13 +71,13 @@ def _seen() -> dict[str, Any]:
 def _counted() -> dict[str, Any]:
     """What changes only when a job moves, or with the minute."""
     worker = flask.current_app.extensions["worker"]
-    database, day_ago = worker.queue.database, words.utc_ago(24 * 3600)
+    database, day_ago = worker.queue.database, clock.utc(-24 * 3600)
     last = listing.lines(database, ENDED, 8)
     return {
         "counts": worker.queue.counts(),
         "reports": worker.outbox.waiting(),
         "ended": glance.ended(database, day_ago),
-        "busy": _busy(glance.runs(database, words.utc_ago(3600)), clock.utc()),
+        "busy": _busy(glance.runs(database, clock.utc(-3600)), clock.utc()),
         "day": _day(glance.by_hour(database, day_ago)),
         "last": last,
         "took_s": _took_s(last),
@@ -100,7 +100,7 @@ def _sparks(samples: Any) -> dict[str, Any]:
 
 def _busy(runs: list[dict[str, Any]], now: str) -> float:
     """The share of the last hour in which a job was on the GPU."""
-    first = words.utc_ago(3600)
+    first = clock.utc(-3600)
     spans = sorted((max(run["since"], first), min(run["until"] or now, now)) for run in runs)
     spent, free = 0.0, first
     for since, until in spans:  # one job is prepared while another one is on the GPU

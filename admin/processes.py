@@ -9,9 +9,10 @@ from typing import Any
 import flask
 
 import supervision
-from admin import logs, words
+from admin import logs
 from admin.actions import operator, reason, refusing
 from admin.live import live
+from jobqueue import clock
 from support import log_files
 
 pages = flask.Blueprint("processes", __name__)
@@ -91,7 +92,7 @@ def _page(found: list[supervision.Program], why_not: str | None, chosen: str) ->
     rows = [
         {
             "program": program,
-            "since": words.utc_ago(program.up_s),
+            "since": clock.utc(-program.up_s),
             "memory_bytes": memory_bytes(program.pid),
             "busy": acting.busy(program.name),
             "duty": DUTIES.get(program.name, ""),

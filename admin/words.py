@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -38,11 +38,6 @@ def masked(link: str) -> str:
 def seconds(start: str, end: str) -> float:
     """Between two times of day; 0 if the clock was put back in between."""
     return max(0.0, (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds())
-
-
-def utc_ago(seconds_ago: float) -> str:
-    """The time of day so many seconds ago, as UTC text."""
-    return (datetime.now(UTC) - timedelta(seconds=seconds_ago)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def clock_time(at_s: float) -> str:

@@ -7,7 +7,7 @@ It starts anew at boot, so the database keeps the boot's id and resets such valu
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 
@@ -21,6 +21,7 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def utc() -> str:
-    """The time of day as UTC text with milliseconds, fit to be sorted and shown."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def utc(in_s: float = 0.0) -> str:
+    """The time of day, now or in so many seconds, as UTC text with milliseconds, fit to be sorted and shown."""
+    at = datetime.now(UTC) + timedelta(seconds=in_s)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

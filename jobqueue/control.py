@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import apsw
@@ -59,7 +59,7 @@ class Control:
         """
         value: dict[str, Any] = {"reason": reason, "by": by, "at": clock.utc()}
         for end, seconds in ends_s.items():
-            value |= {end: _utc_in(seconds), f"{end}_boot_s": clock.now() + seconds}
+            value |= {end: clock.utc(seconds), f"{end}_boot_s": clock.now() + seconds}
 
         def statements(connection: apsw.Connection) -> bool:
             lapsed = f"delete from control where name = :name and not {HOLDS}"  # noqa: S608
@@ -216,8 +216,3 @@ def rebased(value: dict[str, Any]) -> dict[str, Any]:
     now = datetime.now(UTC)
     left_s = {end: (datetime.fromisoformat(value[end]) - now).total_seconds() for end in ends}
     return value | {f"{end}_boot_s": clock.now() + seconds for end, seconds in left_s.items()}
-
-
-def _utc_in(seconds: float) -> str:
-    at = datetime.now(UTC) + timedelta(seconds=seconds)
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

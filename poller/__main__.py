@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from datetime import timedelta
 
 from jobqueue import intake
 from jobqueue.control import Control
@@ -40,12 +39,12 @@ def loops(service: Service, queue: Queue, control: Control, outbox: Outbox) -> d
     settings, news, identity = service.settings, News(), identity_of(service.settings)
     look = Look(queue, control, identity, news, settings.HEARTBEAT_INTERVAL_SEC)
     reporting = Reporting(queue, outbox, _orchestrator(settings), identity, news)
-    keep = timedelta(days=settings.KEEP_DAYS)
+    keep_s = settings.KEEP_DAYS * 86400.0
     found: dict[str, Loop] = {
         "look": look.loop,
         "report": reporting.loop,
         "telemetry": sample.loop(samples_file(settings.data_dir), settings.GPUS),
-        "janitor": Janitor(queue, outbox, settings.data_dir, settings.DATA_LIMIT_GB * GB, keep).loop,
+        "janitor": Janitor(queue, outbox, settings.data_dir, settings.DATA_LIMIT_GB * GB, keep_s).loop,
     }
     for number in range(1, FETCH_THREADS + 1):
         found[f"fetch {number}"] = fetch.loop(queue, _inputs(settings), news, f"{service.owner}.{number}")

@@ -12,7 +12,6 @@ import shutil
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from jobqueue import clock, faults, spool
@@ -42,10 +41,10 @@ GB = 1e9
 class Janitor:
     """The loop, and what it may keep."""
 
-    def __init__(self, queue: Queue, outbox: Outbox, data_dir: Path, limit_bytes: float, keep: timedelta) -> None:
+    def __init__(self, queue: Queue, outbox: Outbox, data_dir: Path, limit_bytes: float, keep_s: float) -> None:
         self._queue, self._outbox, self._data_dir = queue, outbox, data_dir
         self._control = Control(queue.database)
-        self._limit_bytes, self._keep = limit_bytes, keep
+        self._limit_bytes, self._keep_s = limit_bytes, keep_s
 
     def loop(self, stop: threading.Event) -> None:
         """Clean once a minute until `stop` is set; what an operator wants removed goes within seconds."""
@@ -85,7 +84,7 @@ class Janitor:
 
     def _forget_old(self) -> None:
         """Rows and files of jobs that are older than what is kept."""
-        before = (datetime.now(UTC) - self._keep).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        before = clock.utc(-self._keep_s)
         while jobs := self._outbox.removable(before, BATCH):
             faults.point("janitor.before_remove")
             for job in jobs:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from datetime import timedelta
 from pathlib import Path
 
 from jobqueue import spool
@@ -16,8 +15,8 @@ HOUR = 3600.0
 MB = 1_000_000
 
 
-def janitor(house: House, limit_bytes: float = 1e12, keep: timedelta = timedelta(days=7)) -> Janitor:
-    return Janitor(house.queue, house.outbox, house.data_dir, limit_bytes, keep)
+def janitor(house: House, limit_bytes: float = 1e12, keep_s: float = 7 * 86400) -> Janitor:
+    return Janitor(house.queue, house.outbox, house.data_dir, limit_bytes, keep_s)
 
 
 def put(file: Path, size: int = 10, age_s: float = 0.0) -> Path:
@@ -42,7 +41,7 @@ def test_a_job_that_is_old_and_acknowledged_is_forgotten(house: House) -> None:
     house.job("succeeded")
     file = output(house, "job-1")
     acknowledge(house)
-    janitor(house, keep=timedelta(seconds=-60)).clean()
+    janitor(house, keep_s=-60).clean()
     assert not file.parent.exists()
     assert house.queue.get("job-1") is None
 
@@ -50,7 +49,7 @@ def test_a_job_that_is_old_and_acknowledged_is_forgotten(house: House) -> None:
 def test_nothing_goes_before_the_end_is_acknowledged(house: House) -> None:
     house.job("succeeded")
     file = output(house, "job-1")
-    janitor(house, limit_bytes=0, keep=timedelta(seconds=-60)).clean()
+    janitor(house, limit_bytes=0, keep_s=-60).clean()
     assert file.exists()
     assert house.queue.get("job-1") is not None
 
