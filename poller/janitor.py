@@ -33,6 +33,8 @@ INCOMING_S = 86400.0
 LEFTOVER_S = 60.0
 #: After which the next round tries again.
 TROUBLE: tuple[type[Exception], ...] = (*ERRORS, OSError)
+#: More than this is for ever (s): a day that long ago may be before the calendar begins.
+EVER_S = 100 * 365 * 86400.0
 #: Rows removed in one commit.
 BATCH = 200
 GB = 1e9
@@ -84,7 +86,7 @@ class Janitor:
 
     def _forget_old(self) -> None:
         """Rows and files of jobs that are older than what is kept."""
-        before = clock.utc(-self._keep_s)
+        before = clock.utc(-min(self._keep_s, EVER_S))
         while jobs := self._outbox.removable(before, BATCH):
             faults.point("janitor.before_remove")
             for job in jobs:

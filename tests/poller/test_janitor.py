@@ -5,6 +5,8 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from jobqueue import spool
 from jobqueue.job import UPLOAD
 from operations import incoming
@@ -51,6 +53,14 @@ def test_nothing_goes_before_the_end_is_acknowledged(house: House) -> None:
     file = output(house, "job-1")
     janitor(house, limit_bytes=0, keep_s=-60).clean()
     assert file.exists()
+    assert house.queue.get("job-1") is not None
+
+
+@pytest.mark.parametrize("keep_s", [1e12, float("inf")])
+def test_what_is_kept_for_ever_is_kept(house: House, keep_s: float) -> None:
+    house.job("succeeded")
+    acknowledge(house)
+    janitor(house, keep_s=keep_s).clean()
     assert house.queue.get("job-1") is not None
 
 
