@@ -17,14 +17,13 @@ import flask
 
 from admin.security import actor
 from jobqueue import clock, glance
+from jobqueue.control import STALE_S
 
 T = TypeVar("T")
 
 #: How long what was read for one look is good for the next, in seconds: while a job runs the data changes four times a second,
 #: and every open tab would have the page rendered anew. A page that is opened, or follows an action, is always fresh.
 GOOD_S = 1.8
-#: How old a program's last word may be before it is taken for silent, in seconds.
-STALE_S = 30.0
 #: Renderings, and things read, that are kept for tabs that show the same page.
 KEPT = 16
 

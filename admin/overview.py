@@ -8,8 +8,9 @@ from typing import Any
 import flask
 
 from admin import draw, files, words
-from admin.live import STALE_S, head, live, look, said, settled, words_of
+from admin.live import head, live, look, said, settled, words_of
 from jobqueue import clock, glance, listing
+from jobqueue.control import STALE_S
 from jobqueue.samples import card_of
 
 pages = flask.Blueprint("overview", __name__)

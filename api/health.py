@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from jobqueue.control import Control
+from jobqueue.control import STALE_S, Control
 from jobqueue.database import DatabaseError
 from jobqueue.queue import Queue
 
@@ -15,8 +15,6 @@ log = logging.getLogger(__name__)
 
 #: Unfinished jobs from /generate above which another one is refused.
 MOST_QUEUED = 16
-#: A program that has not said anything for so long is taken for dead, in seconds.
-STALE_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,13 +9,12 @@ import click
 import answers
 from cli.answer import Worker, not_found, open_worker, say, with_json
 from cli.logs import logs
+from jobqueue.control import STALE_S
 from jobqueue.job import FINISHED, STAGES, Event, Job, Report
 
 __all__ = ["audit", "jobs", "logs", "status"]
 
 STATES = (*(state for stage in STAGES for state in (stage.waiting, stage.working)), *sorted(FINISHED))
-#: How old a program's last word may be before it is not taken for the present any more, in seconds.
-STALE_S = 30.0
 #: The newest reports of a job that are shown; --json has all that are kept.
 REPORTS = 10
 

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 Flag = Literal["paused", "draining", "unfit", "hold"]
 
+#: A program that has not said anything of itself for so long is taken for dead, in seconds.
+STALE_S = 30.0
 #: A log-in ends after this long without a look, and after this long in any case, in seconds.
 IDLE_S = 12 * 3600.0
 LONGEST_S = 7 * 24 * 3600.0

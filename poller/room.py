@@ -5,10 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from jobqueue.control import STALE_S
 from jobqueue.job import Job
 
-#: Older words of the inference program do not count: it may be dead.
-FRESH_S = 30.0
 #: Jobs that may wait for the GPU at the most, and how much earlier than it usually takes to bring one it is claimed, since
 #: links and jobs differ, and what was brought must be prepared.
 MOST_AHEAD, MARGIN = 8, 3.0
@@ -39,7 +38,7 @@ def no_room(
     for flag in ("paused", "draining", "unfit", "hold"):
         if flag in flags:
             return flag
-    if inference is None or inference.get("age_s", FRESH_S) >= FRESH_S:
+    if inference is None or inference.get("age_s", STALE_S) >= STALE_S:
         return "inference is not running"
     if inference.get("model_loaded") is not True:
         return "the model is loading"
