@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from errors import Unavailable
+from jobqueue import spool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,15 +68,8 @@ class Part:
     def finish(self) -> None:
         """Make it the target: on the disk first, then under its name, so that a target that is there is whole."""
         with disk():
-            with self.path.open("rb") as file:
-                os.fsync(file.fileno())
-            self.path.replace(self.target)
+            spool.keep(self.path, self.target)
             self._note_path.unlink(missing_ok=True)
-            folder = os.open(self.target.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
 
     def discard(self) -> None:
         with disk():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from jobqueue import outcome
 from jobqueue.job import Job
 from poller.identity import Identity
 
@@ -21,7 +22,6 @@ _STATES = {
 _MOST = 0.99
 
 _MEASURED = ("GENERATION_TIME_SEC", "SCRIPT_WALL_TIME_SEC", "PEAK_VRAM_MIB", "PEAK_RAM_KB", "frames", "fps", "engine")
-_STAGES = ("download", "validation", "preprocessing", "inference", "postprocessing", "upload")
 
 
 def running(job: Job, identity: Identity) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def metrics(job: Job, gpu_class: str) -> dict[str, Any]:
         "b2_file_name": job.result.get("b2_file_name"),
         "gpu_class": gpu_class,
         **{name: measured.get(name) for name in _MEASURED},
-        "stage_times": {name: times.get(name) for name in _STAGES},
+        "stage_times": {name: times.get(name) for name in outcome.STEPS},
         "total_time": measured.get("total_time", total_s),
     }
     if found["SCRIPT_WALL_TIME_SEC"] is None:
