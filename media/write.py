@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import os
 import time
 from collections import deque
@@ -199,7 +200,7 @@ class _Sound:
         self._stream.bit_rate = AAC_BITS * (1 if layout == "mono" else 2)
         self._samples = 0
 
-    def write_until(self, time_s: Fraction) -> None:
+    def write_until(self, time_s: Fraction | float) -> None:
         while self._samples < time_s * audio.TRACK_RATE_HZ:
             frame = next(self._frames, None)
             if frame is None:
@@ -210,8 +211,5 @@ class _Sound:
 
     def finish(self) -> None:
         """Write what is left: samples shorter than the last picture, and what the encoder holds back."""
-        for frame in self._frames:
-            frame.pts, frame.time_base = self._samples, Fraction(1, audio.TRACK_RATE_HZ)
-            self._samples += frame.samples
-            self._container.mux(self._stream.encode(frame))
+        self.write_until(math.inf)
         self._container.mux(self._stream.encode(None))
