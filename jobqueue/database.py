@@ -1,4 +1,4 @@
-"""The connection: nothing else opens the database file, and nothing may read it by other means (see QUEUE notes below).
+"""The connection: nothing else opens the database file, and nothing may read it by other means.
 
 SQLite comes from `apsw`, because the builds of most distributions have the WAL-reset bug (fixed in 3.51.3, backported to
 3.50.7 and 3.44.6) that loses rows when processes checkpoint side by side. Opening, copying or hashing the file from a
@@ -37,7 +37,6 @@ PATIENCE_S = 30.0
 RESERVE_BYTES = 4 * 1024 * 1024
 
 PRAGMAS = (
-    "pragma busy_timeout = 10000",
     "pragma foreign_keys = on",
     "pragma trusted_schema = off",
     "pragma mmap_size = 0",

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jobqueue.database import Database, Row
+from jobqueue.database import Database
 from jobqueue.statements import HAS_TEXT
 
 #: What a list is sorted by: the expression, and the index that has it.
@@ -79,7 +79,7 @@ class Line:
 def lines(database: Database, wanted: Wanted, limit: int) -> list[Line]:
     """The next lines of the list, at most `limit`."""
     sql, values = statement(wanted, limit)
-    return [_line(row) for row in database.read(sql, *values)]
+    return [Line(**row) for row in database.read(sql, *values)]
 
 
 def all_lines(database: Database, wanted: Wanted, most: int, at_once: int = 500) -> Iterator[Line]:
@@ -116,7 +116,3 @@ def statement(wanted: Wanted, limit: int) -> tuple[str, list[Any]]:
     source = "job" if wanted.sort == "newest" else f"job indexed by {index}"
     page = f"select {_COLUMNS}, {key} as key from {source} where {' and '.join(where)} order by {order} limit ?"  # noqa: S608
     return page, [*values, limit]
-
-
-def _line(row: Row) -> Line:
-    return Line(**row)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,10 +47,13 @@ class Queue:
         def statements(connection: apsw.Connection) -> tuple[Job, bool]:
             if intent is not None:
                 connection.execute("delete from claim_intent where key = ?", (intent,))
-            job, fresh = self._insert_or_join(connection, new)
-            return job, fresh
+            return self._insert_or_join(connection, new)
 
-        job, fresh = self._settled(lambda: self.database.write(statements))
+        try:
+            job, fresh = self.database.write(statements)
+        except CommitUncertain:  # adding twice is adding once
+            time.sleep(0.05)
+            job, fresh = self.database.write(statements)
         self._announce(job.state)
         return job, fresh
 
@@ -223,7 +225,8 @@ class Queue:
         if reason is not None:
             error = EngineFailed(reason, stage=stage.default_step, crashes=dead)
             return self.fail(job, error.as_json(stage.default_step))
-        self._write(sql.COUNT_CRASH, {"id": job.id, "owner": job.owner})
+        values = {"id": job.id, "owner": job.owner}
+        self.database.write(lambda connection: connection.execute(sql.COUNT_CRASH, values).fetchall())
         return self.put_back(stage, job, 0)
 
     def _insert_or_join(self, connection: apsw.Connection, new: NewJob) -> tuple[Job, bool]:
@@ -248,16 +251,6 @@ class Queue:
         if job.state == "succeeded" and new.source in ("main", "buffer"):
             list(connection.execute(sql.REPORT_AGAIN, (job.id, job.round)))
         return job, False
-
-    def _settled(self, write: Callable[[], tuple[Job, bool]]) -> tuple[Job, bool]:
-        try:
-            return write()
-        except CommitUncertain:  # adding twice is adding once
-            time.sleep(0.05)
-            return write()
-
-    def _write(self, sql: str, values: dict[str, Any]) -> list[Row]:
-        return self.database.write(lambda connection: list(connection.execute(sql, values)))
 
     def _announce(self, state: str) -> None:
         if programs := LISTENERS.get(state):
