@@ -63,7 +63,7 @@ def stage_working(state: str) -> Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One row. `inputs` and `params` never change; everything else is what the queue says at the moment of reading."""
+    """One row. `inputs` and `params` never change within a round; all else is what the queue says at the moment of reading."""
 
     #: The orchestrator's id and our primary key.
     id: str

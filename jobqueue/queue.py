@@ -41,7 +41,8 @@ class Queue:
         """Add a job that arrived. Returns it and whether work begins because of this call.
 
         Known and unfinished: it goes on, answered to whom it came from last. Succeeded: its report is sent again.
-        Failed or cancelled: a new round. `intent`: the claim intent that this settles, in the same commit.
+        Failed or cancelled: a new round, with the inputs and parameters that came now. `intent`: the claim intent that this
+        settles, in the same commit.
         """
 
         def statements(connection: apsw.Connection) -> tuple[Job, bool]:
@@ -245,8 +246,10 @@ class Queue:
         if rows:
             return job_from_row(rows[0]), not new.error
         rows = list(connection.execute(sql.NEW_ROUND, _round_values(new.id, new)))
+        if rows and new.error:
+            rows = list(connection.execute(sql.REFUSE, {"id": new.id, "error": json.dumps(new.error), "at": at}))
         if rows:
-            return job_from_row(rows[0]), True
+            return job_from_row(rows[0]), not new.error
         job = job_from_row(next(iter(list(connection.execute(sql.JOIN, values)))))
         if job.state == "succeeded" and new.source in ("main", "buffer"):
             list(connection.execute(sql.REPORT_AGAIN, (job.id, job.round)))
@@ -326,6 +329,7 @@ def _first(rows: list[Row]) -> Job | None:
 
 
 def _round_values(job_id: str, new: NewJob | None = None) -> dict[str, Any]:
-    """Of a new round: from whom the job came anew, or as it was, so that who sent it is who is answered."""
-    sender = {name: getattr(new, name, None) for name in ("source", "buffer_job_id", "queue_job_id")}
-    return {"id": job_id, **sender, "now": clock.now(), "at": clock.utc()}
+    """Of a new round: from whom the job came anew, so that who sent it is who is answered, and what it says; or as it was."""
+    sent = {name: getattr(new, name, None) for name in ("source", "buffer_job_id", "queue_job_id", "engine")}
+    said = {name: json.dumps(getattr(new, name)) if new else None for name in ("inputs", "params")}
+    return {"id": job_id, **sent, **said, "now": clock.now(), "at": clock.utc()}

@@ -46,8 +46,15 @@ update job set state = 'claimed', round = round + 1, number = (select max(number
     progress = 0, phase = null, frames_done = null, frames_total = null, cancel_reason = null, not_before = 0,
     stage_since = :now, result = '{}', error = null, updated_at = :at, started_at = null, finished_at = null,
     source = coalesce(:source, source), buffer_job_id = iif(:source is null, buffer_job_id, :buffer_job_id),
-    queue_job_id = iif(:source is null, queue_job_id, :queue_job_id)
+    queue_job_id = iif(:source is null, queue_job_id, :queue_job_id),
+    engine = coalesce(:engine, engine), inputs = coalesce(:inputs, inputs), params = coalesce(:params, params)
 where id = :id and state in ('failed', 'cancelled')
+returning *"""
+
+#: A new round of a job that cannot be run as it was sent now.
+REFUSE = """
+update job set state = 'failed', error = :error, finished_at = :at, updated_at = :at, phase = 'failed'
+where id = :id and state = 'claimed'
 returning *"""
 
 JOIN = """

@@ -7,6 +7,7 @@ The decoder meets strangers' bytes in a process of its own: if it dies of them, 
 from __future__ import annotations
 
 import contextvars
+import hashlib
 import json
 import logging
 import os
@@ -30,6 +31,7 @@ from jobqueue.worker import Progress, work
 from operations import incoming
 from poller.download import Downloaded, Limits, download
 from poller.identity import News
+from poller.partial import disk
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +96,10 @@ def _at_once(job: Job, progress: Progress, inputs: Inputs, news: News) -> tuple[
         faults.point("fetch.after_rename")
         return time.monotonic(), _probed(job, field, go_on, inputs)
 
-    fields = [field for field in intake.LINKS[job.engine] if job.inputs.get(field)]
-    with ThreadPoolExecutor(max(1, len(fields)), thread_name_prefix="input") as pool:
+    fields = intake.LINKS[job.engine]
+    if lacking := [field for field in fields if not job.inputs.get(field)]:  # refused when it came, and begun anew by hand
+        raise InvalidInput(f"{lacking[0]}: is missing; must be an http:// or https:// link", stage="validation")
+    with ThreadPoolExecutor(len(fields), thread_name_prefix="input") as pool:
         # each with a context of its own, so that what it logs is said of this job
         found = {field: pool.submit(contextvars.copy_context().run, one, field) for field in fields}
         try:
@@ -107,7 +111,7 @@ def _at_once(job: Job, progress: Progress, inputs: Inputs, news: News) -> tuple[
     if errors:
         raise next((error for error in errors if not isinstance(error, Cancelled)), errors[0])
     brought = [each.result()[0] for each in found.values()]
-    return max(brought, default=time.monotonic()), {field: each.result()[1] for field, each in found.items()}
+    return max(brought), {field: each.result()[1] for field, each in found.items()}
 
 
 def _failed(one: Future[Any]) -> bool:
@@ -119,8 +123,9 @@ def _failed(one: Future[Any]) -> bool:
 
 def _bring(job: Job, field: str, go_on: Callable[[], None], inputs: Inputs, news: News) -> None:
     url, target = job.inputs[field], spool.input_file(inputs.data_dir, job.id, field)
-    if target.exists():
-        return  # brought by an earlier life or attempt
+    with disk():
+        if _is_here(target, url):
+            return  # brought by an earlier life, attempt or round
     if url.startswith("file:"):
         _take_over(job, field, url, target, inputs.data_dir)
         return
@@ -134,6 +139,17 @@ def _bring(job: Job, field: str, go_on: Callable[[], None], inputs: Inputs, news
     )
     _measure(got, news)
     log.info("fetched %s, %d bytes in %.1f s", field, got.size_bytes, got.seconds)
+
+
+def _is_here(target: Path, url: str) -> bool:
+    """Whether the file was brought already; one of another link, which the job had in an earlier round, goes."""
+    origin, link = target.with_name(f"{target.name}.from"), hashlib.sha256(url.encode(errors="surrogatepass")).hexdigest()
+    if origin.exists() and origin.read_text() != link:
+        target.unlink(missing_ok=True)
+    if target.exists():
+        return True
+    origin.write_text(link)
+    return False
 
 
 def _take_over(job: Job, field: str, url: str, target: Path, data_dir: Path) -> None:

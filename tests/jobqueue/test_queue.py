@@ -110,6 +110,27 @@ def test_a_failed_job_that_is_claimed_again_begins_a_new_round_and_its_old_end_i
     assert outbox.due() == []
 
 
+def test_a_failed_job_that_is_sent_again_is_tried_with_what_is_sent_now(queue: Queue) -> None:
+    wrong = {"message": "resolution: is wrong", "stage": "validation"}
+    queue.add(dataclasses.replace(arrival(), inputs={}, error=wrong))
+    links = {"video_url": "https://a.example/new.mp4", "audio_url": "https://a.example/new.wav"}
+    job, fresh = queue.add(dataclasses.replace(arrival(), inputs=links, params={"face": 1}))
+    assert (fresh, job.state, job.inputs, job.params) == (True, "claimed", links, {"face": 1})
+    queue.cancel(job.id, "enough")
+    again = queue.retry(job.id)
+    assert again is not None
+    assert (again.inputs, again.params) == (links, {"face": 1})
+
+
+def test_a_failed_job_that_is_sent_again_and_cannot_be_run_fails_again(queue: Queue, outbox: Outbox) -> None:
+    ready(queue)
+    queue.fail(take(queue), EngineFailed("no").as_json("inference"))
+    wrong = {"message": "resolution: is wrong", "stage": "validation"}
+    job, fresh = queue.add(dataclasses.replace(arrival(), inputs={}, error=wrong))
+    assert (fresh, job.state, job.round, job.error) == (False, "failed", 2, wrong)
+    assert [(event.round, event.state) for event, _ in outbox.due()] == [(2, "failed")]
+
+
 def test_generate_joins_a_claimed_job_without_taking_it_from_the_orchestrator(queue: Queue) -> None:
     queue.add(arrival())
     joined, _ = queue.add(arrival(source="queue"))

@@ -24,6 +24,7 @@ from tests.patience import PATIENCE_S
 from tests.poller.house import House, eventually, running
 
 VIDEO, SPEECH = clips.video(), clips.speech()
+OTHER = clips.video(1)
 
 
 def inputs(house: House, **limits: Any) -> fetch.Inputs:
@@ -59,6 +60,24 @@ def test_what_an_earlier_life_brought_is_not_brought_again(house: House) -> None
     spool.input_file(house.data_dir, job.id, "video_url").write_bytes(VIDEO)
     spool.input_file(house.data_dir, job.id, "audio_url").write_bytes(SPEECH)
     assert "inputs_probed" in fetch.fetch(job, progress(house, job), inputs(house), News())
+
+
+def test_a_round_with_another_link_brings_that_one_and_one_with_the_same_link_nothing(house: House) -> None:
+    target = spool.input_file(house.data_dir, "job-1", "video_url")
+    with served(VIDEO, OTHER) as faces, served(SPEECH) as voices:
+        for link, body in (("/1", VIDEO), ("/2", OTHER), ("/2", OTHER)):
+            job = arrived(house, faces.url(link), voices.url())
+            fetch.fetch(job, progress(house, job), inputs(house), News())
+            assert target.read_bytes() == body
+            house.queue.fail(job, {"message": "no face"})
+        assert [seen.path for seen in faces.seen] == ["/1", "/2"]
+        assert len(voices.seen) == 1
+
+
+def test_a_job_that_was_refused_and_is_begun_anew_by_hand_is_refused_again(house: House) -> None:
+    job = house.job("fetching", inputs={})
+    with pytest.raises(InvalidInput, match="video_url: is missing"):
+        fetch.fetch(job, progress(house, job), inputs(house), News())
 
 
 def test_inputs_are_on_their_way_at_the_same_time(house: House) -> None:
