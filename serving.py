@@ -19,7 +19,7 @@ from service import die_with_parent
 SILENCE_S = 60.0
 
 
-def serve(create_app: Callable[[], Any], binds: list[str], *, threads: int, workers_tmp: str | None = None) -> None:
+def serve(create_app: Callable[[], Any], binds: list[str], *, threads: int) -> None:
     """Serve a WSGI application until SIGTERM; the application is made in the worker process, after the fork."""
     options = {
         "bind": binds,
@@ -33,10 +33,8 @@ def serve(create_app: Callable[[], Any], binds: list[str], *, threads: int, work
         "limit_request_fields": 60,
         "secure_scheme_headers": {},  # whoever asks from this machine may say so: a tunnel's strangers do, too
         "control_socket_disable": True,
-        "worker_tmp_dir": workers_tmp,
         "logger_class": _Logger,
         "post_fork": _after_fork,
-        "proc_name": None,
     }
     _Application(create_app, options).run()
 
@@ -64,8 +62,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
 
     def load_config(self) -> None:
         for name, value in self._options.items():
-            if value is not None:
-                self.cfg.set(name, value)
+            self.cfg.set(name, value)
 
     def load(self) -> Any:
         return self._create_app()

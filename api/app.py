@@ -66,7 +66,7 @@ def create_app(
     )
     _add_probes(app, probes)
     _add_generate(app, generate, configuration.token)
-    _add_metrics(app, Scrape(queue, control, outbox, configuration.data_dir, probes), configuration.token)
+    _add_metrics(app, Scrape(outbox, configuration.data_dir, probes), configuration.token)
     _add_outputs(app, outputs.Outputs(configuration.data_dir / "outputs"))
     app.register_error_handler(Exception, _on_error)
     return app
@@ -109,7 +109,7 @@ def _add_metrics(app: Flask, scrape: Scrape, token: str | None) -> None:
 def _add_outputs(app: Flask, folder: outputs.Outputs) -> None:
     @app.get("/outputs/<path:name>")
     def output(name: str) -> Response:
-        return folder.send(name, request.environ)
+        return folder.send(name)
 
 
 def _allowed(token: str | None) -> bool:

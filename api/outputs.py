@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any
 
 from flask import Response, send_file
 from werkzeug.exceptions import NotFound, ServiceUnavailable
@@ -21,7 +20,7 @@ class Outputs:
         self._folder = folder
         self._places = threading.BoundedSemaphore(MOST_READERS)
 
-    def send(self, name: str, environ: dict[str, Any]) -> Response:
+    def send(self, name: str) -> Response:
         """A file of the store. Raises NotFound, or ServiceUnavailable if too many are being sent."""
         path = _inside(self._folder, name)
         if path is None:

@@ -11,18 +11,16 @@ from typing import Any
 
 from api.health import Probes, Seen, fresh, not_loaded
 from jobqueue import intake
-from jobqueue.control import Control
 from jobqueue.database import DatabaseError
 from jobqueue.job import FINISHED, WAITING, WORKING
 from jobqueue.outbox import Outbox
-from jobqueue.queue import Queue
 from telemetry import metrics
 
 
 class Scrape:
     """Counts ends of jobs from one scrape to the next: rows are trimmed, a counter may not go down."""
 
-    def __init__(self, queue: Queue, control: Control, outbox: Outbox, data_dir: Path, probes: Probes) -> None:
+    def __init__(self, outbox: Outbox, data_dir: Path, probes: Probes) -> None:
         self._outbox, self._data_dir, self._probes = outbox, data_dir, probes
         self._lock = threading.Lock()
         kind = intake.shape(probes.engine)

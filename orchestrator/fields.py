@@ -49,8 +49,8 @@ def text(longest: int, *, empty: bool = False, null: bool = False, required: boo
     return Field(rule, lambda v: (null and v is None) or (isinstance(v, str) and least <= len(v) <= longest), required)
 
 
-def matching(pattern: str, example: str, *, required: bool = False) -> Field:
-    return Field(f"must look like {example}", lambda v: isinstance(v, str) and bool(re.fullmatch(pattern, v)), required)
+def matching(pattern: str, example: str) -> Field:
+    return Field(f"must look like {example}", lambda v: isinstance(v, str) and bool(re.fullmatch(pattern, v)), False)
 
 
 def one_of(*words: str) -> Field:
@@ -65,9 +65,9 @@ def number(least: float, most: float, *, required: bool = False) -> Field:
     return Field(f"must be a number, {least:g} to {most:g}", lambda v: _is_number(v) and least <= v <= most, required)
 
 
-def object_(*, null: bool = False, required: bool = False) -> Field:
+def object_(*, null: bool = False) -> Field:
     rule = "must be an object" + (" or null" if null else "")
-    return Field(rule, lambda v: (null and v is None) or isinstance(v, dict), required)
+    return Field(rule, lambda v: (null and v is None) or isinstance(v, dict), False)
 
 
 def link(*, null: bool = False, required: bool = True) -> Field:

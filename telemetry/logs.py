@@ -25,7 +25,7 @@ _QUERY = re.compile(r"(https?://[^\s?\"'<>]+)\?[^\s\"'<>]+")
 Event = MutableMapping[str, Any]
 
 
-def set_up(program: str, log_format: str, folder: Path | None, secrets: list[str], level: int = logging.INFO) -> None:
+def set_up(program: str, log_format: str, folder: Path | None, secrets: list[str]) -> None:
     """Send all logging of this process to standard output and, if given, to `folder`/`program`.log."""
     mask = masker(secrets)
     before = [
@@ -42,7 +42,7 @@ def set_up(program: str, log_format: str, folder: Path | None, secrets: list[str
         file = logging.handlers.RotatingFileHandler(folder / f"{program}.log", "a", FILE_BYTES, FILES_KEPT, delay=True)
         file.setFormatter(_formatter(before, _as_json(mask)))
         handlers.append(file)
-    logging.basicConfig(level=level, handlers=handlers, force=True)
+    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
     logging.captureWarnings(True)
     logging.raiseExceptions = False  # a full disk must not make logging an error of its own
     for noisy in ("urllib3", "b2sdk", "werkzeug", "PIL", "logfury"):

@@ -55,8 +55,8 @@ def detect(
     return [found[distinct(found)] * stretch for found in candidates(answers)]
 
 
-def candidates(answers: Answers, likely: float = LIKELY) -> list[Found]:
-    """Every box that is likelier than that, before overlapping ones are dropped.
+def candidates(answers: Answers) -> list[Found]:
+    """Every box that is LIKELY, before overlapping ones are dropped.
 
     answers: logits (n, 2, h, w), not a face and a face, and places (n, 4, h, w), for cells of 4, 8 … pixels.
     """
@@ -66,7 +66,7 @@ def candidates(answers: Answers, likely: float = LIKELY) -> list[Found]:
         places.append(place.float().flatten(2))
         anchors.append(_anchors(logits.shape[2], logits.shape[3], FIRST_CELL << scale))
     score, place, anchor = torch.cat(scores, 1), torch.cat(places, 2), card.sent(np.concatenate(anchors, 1), scores[0].device)
-    picture, cell = torch.nonzero(score > likely, as_tuple=True)
+    picture, cell = torch.nonzero(score > LIKELY, as_tuple=True)
     rows = torch.cat([place[picture, :, cell].T, anchor[:, cell], score[picture, cell][None], picture[None]])
     numbers = rows.double().cpu().numpy()
     middle = numbers[4:6] + numbers[0:2] * PLACE * numbers[6]
@@ -75,7 +75,7 @@ def candidates(answers: Answers, likely: float = LIKELY) -> list[Found]:
     return [boxes[numbers[8] == at] for at in range(len(score))]
 
 
-def distinct(found: Found, same: float = SAME) -> NDArray[np.int64]:
+def distinct(found: Found) -> NDArray[np.int64]:
     """Which of (k, 5) stay, likeliest first, when each drops what overlaps it; a box of whole pixels includes its last one."""
     left, top, right, bottom, score = found.T
     areas = (right - left + 1) * (bottom - top + 1)
@@ -87,7 +87,7 @@ def distinct(found: Found, same: float = SAME) -> NDArray[np.int64]:
         width = np.minimum(right[best], right[rest]) - np.maximum(left[best], left[rest]) + 1
         height = np.minimum(bottom[best], bottom[rest]) - np.maximum(top[best], top[rest]) + 1
         shared = np.maximum(width, 0) * np.maximum(height, 0)
-        rest = rest[shared / (areas[best] + areas[rest] - shared) <= same]
+        rest = rest[shared / (areas[best] + areas[rest] - shared) <= SAME]
     return np.array(kept, dtype=np.int64)
 
 

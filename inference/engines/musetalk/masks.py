@@ -89,21 +89,21 @@ def classes(scores: torch.Tensor) -> torch.Tensor:
     return scores.argmax(dim=1).to(torch.uint8)
 
 
-def region(boxes: Sequence[Box], expand: float = EXPAND) -> Box:
+def region(boxes: Sequence[Box]) -> Box:
     """The part of the map that any of these boxes' masks depends on; two thirds of it need not be looked at.
 
     A mask is the box's own part of the square, from KEPT_ABOVE on; the cubic reaches two pixels further, or two of the square's
     when that is smaller than the map, and growing and shrinking look at what is around a pixel.
     """
-    x1, y1, x2, y2 = zip(*(_own(box, expand) for box in boxes), strict=True)
+    x1, y1, x2, y2 = zip(*(_own(box) for box in boxes), strict=True)
     across, rows = CONE + CHEEK_X * CHEEK_TIMES, CHEEK_Y * CHEEK_TIMES
     wanted = Box(min(x1) - across, min(y1) - DOWN - rows, max(x2) + across, max(y2) + UP + rows)
     return wanted.cut(SIDE, SIDE)
 
 
-def _own(box: Box, expand: float) -> tuple[int, int, int, int]:
+def _own(box: Box) -> tuple[int, int, int, int]:
     """The pixels of the map that the box's own part of the square is resized from."""
-    around = square(box, expand)
+    around = square(box)
     scale = SIDE / max(1, around.width)
     reach = 2 * max(1.0, scale) + 1
     first = max(box.y1 - around.y1, int(around.width * KEPT_ABOVE))

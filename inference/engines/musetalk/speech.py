@@ -143,10 +143,10 @@ def silence(encoder: Any, *, as_trained: bool = False) -> torch.Tensor:
     return windows(hidden(nothing, encoder, as_trained=as_trained), range(1, 2), Fraction(1))[0]
 
 
-def positions(tokens: int = TOKENS, size: int = SIZE) -> torch.Tensor:
-    """(tokens, size) float32, added to every window: sines in the even columns, cosines in the odd (base 10000)."""
-    place = torch.arange(tokens, dtype=torch.float32)[:, None]
-    turns = place * torch.exp(torch.arange(0, size, 2).float() * (-math.log(10000.0) / size))
+def positions() -> torch.Tensor:
+    """(50, 384) float32, added to every window: sines in the even columns, cosines in the odd (base 10000)."""
+    place = torch.arange(TOKENS, dtype=torch.float32)[:, None]
+    turns = place * torch.exp(torch.arange(0, SIZE, 2).float() * (-math.log(10000.0) / SIZE))
     return torch.stack([torch.sin(turns), torch.cos(turns)], dim=2).flatten(1)
 
 
