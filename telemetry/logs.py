@@ -51,8 +51,10 @@ def set_up(program: str, log_format: str, folder: Path | None, secrets: list[str
 
 
 def masker(secrets: list[str]) -> Callable[[str], str]:
-    """A function that takes known secrets and the query strings of links (signed URLs) out of a text."""
-    known = sorted((re.escape(secret) for secret in secrets if len(secret) >= 4), key=len, reverse=True)
+    """A function that takes known secrets, also as JSON writes them, and queries of links (signed URLs) out of a text."""
+    long = [secret for secret in secrets if len(secret) >= 4]
+    forms = {*long, *(json.dumps(secret, ensure_ascii=ascii_)[1:-1] for secret in long for ascii_ in (False, True))}
+    known = sorted(map(re.escape, forms), key=len, reverse=True)
     pattern = re.compile("|".join(known)) if known else None
 
     def mask(text: str) -> str:
