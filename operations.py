@@ -112,6 +112,9 @@ class Operator:
         wrong = intake.problems(payload, engine, local=True)
         if wrong:
             raise ValueError("; ".join(f"{name}: {text}" for name, text in wrong.items()))
+        known = self.queue.get(payload["musetalk_job_id"])
+        if known is not None and known.source != "local":
+            raise ValueError(f"musetalk_job_id: {known.id} is another's job, who waits for its end; leave it out")
         job, _ = self.queue.add(intake.new_job(payload, engine, "local"))
         self._note(action, job.id, None, "done")
         return job

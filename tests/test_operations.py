@@ -164,3 +164,14 @@ def test_without_supervisord_a_restart_says_so_and_is_noted(operator: Operator, 
 def test_a_program_that_supervisord_does_not_know_is_named(operator: Operator, supervisord: Supervised) -> None:
     with pytest.raises(supervision.NotRunning, match="no program called uploader"):
         operator.restart("uploader", supervisord.folder / "run", "a leak")
+
+
+def test_a_job_of_ones_own_may_not_take_the_place_of_anothers(operator: Operator, tmp_path: Path) -> None:
+    links = {"video_url": "https://a.example/v.mp4", "audio_url": "https://a.example/a.wav"}
+    add(operator, "theirs")
+    with pytest.raises(ValueError, match="musetalk_job_id: theirs is another's job"):
+        operator.submit({"musetalk_job_id": "theirs", **links}, "musetalk", tmp_path)
+    theirs = operator.queue.get("theirs")
+    assert theirs is not None
+    assert theirs.source == "main"
+    assert [operator.submit({"musetalk_job_id": "mine", **links}, "musetalk", tmp_path).round for _ in range(2)] == [1, 1]
