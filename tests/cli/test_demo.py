@@ -14,7 +14,7 @@ import pytest
 
 from tests.cli.conftest import CHECKOUT, Run
 
-#: An engine that is quick; the real one is seen in tests/test_end_to_end.py.
+#: An engine that is quick.
 QUICK = {"ENGINE": "tests.fakes.engines.copies"}
 
 
