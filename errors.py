@@ -6,6 +6,7 @@ by `jobqueue.worker.work` from the class alone; nobody else retries a job. This 
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 #: Characters of a message, and of the end of a stack trace, that a job keeps and reports.
@@ -38,9 +39,18 @@ class JobError(Exception):
             "error_type": self.error_type,
             "retryable": self.retryable,
             "stage": self.stage or default_stage,
-            "details": {name: value for name, value in self.details.items() if name != "stack_trace"},
+            "details": {name: _as_json(value) for name, value in self.details.items() if name != "stack_trace"},
             "stack_trace": trace[-LONGEST:] if isinstance(trace, str) else trace,
         }
+
+
+def _as_json(value: Any) -> Any:
+    """The value, or its text if JSON has no such: an error that could not be kept would come back for ever."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return str(value)
+    return value
 
 
 class InvalidInput(JobError):

@@ -136,6 +136,21 @@ def test_a_result_that_cannot_be_kept_costs_the_job_and_is_not_taken_for_a_full_
         until(lambda: state(queue, "a") == "failed")
 
 
+@pytest.mark.parametrize("value", [float("nan"), {1, 2}])
+def test_what_an_error_says_is_kept_whatever_it_is(queue: Queue, value: object) -> None:
+    ready(queue)
+
+    def do(job: Job, progress: Progress) -> dict[str, Any]:
+        raise EngineFailed("no", found=value)
+
+    with working(queue, do, timeout_s=0.1):
+        until(lambda: state(queue, "a") == "failed")
+    job = queue.get("a")
+    assert job is not None
+    assert job.error is not None
+    assert job.error["details"] == {"found": str(value)}
+
+
 def test_a_cancel_reaches_the_work_through_its_progress(queue: Queue) -> None:
     ready(queue)
     heard: list[str] = []
