@@ -43,6 +43,8 @@ def loop(path: Path, gpus: str, read: Callable[[str], list[dict[str, Any]]] = gp
             except TROUBLE as error:
                 if not failing:
                     log.warning("what the GPUs do could not be kept: %s", error)
+                if writing is not None:
+                    writing.close()
                 failing, writing, pause_s = True, None, SELDOM_S
             due = max(due + pause_s, clock.now())  # after a look that took long: at once, and no faster later
             stop.wait(due - clock.now())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,6 +59,14 @@ def test_a_folder_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
     asked: list[str] = []
     with sampling(samples.samples_file(tmp_path), [CARD], asked):
         until(lambda: asked)
+
+
+def test_what_cannot_be_kept_leaves_no_file_open(tmp_path: Path) -> None:
+    asked, before = list[str](), len(os.listdir("/proc/self/fd"))
+    with sampling(samples.samples_file(tmp_path), [CARD | {"utilization_gpu": "much"}], asked):
+        until(lambda: asked)
+    assert samples.Samples(samples.samples_file(tmp_path)).mark() == (0, 0)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_the_poller_keeps_what_the_drivers_library_tells(house: House, tmp_path: Path) -> None:
