@@ -15,11 +15,9 @@ import click
 from cli import system
 from cli.answer import EXIT_FAILED, Failure, say
 from cli.system import Job
-from cli.up import CHECKOUT
+from operations import SAMPLE, SAMPLES
 from settings import Settings
 
-SAMPLES = CHECKOUT / "samples"
-VIDEO, AUDIO = "face.mp4", "speech.wav"
 #: How long the orchestrator may take to start and how long the job may take, in seconds.
 START_S, JOB_S = 60.0, 900.0
 LOOK_EVERY_S = 0.3
@@ -31,7 +29,7 @@ LOOK_EVERY_S = 0.3
 @click.option("--json", "as_json", is_flag=True, help="Print the result in JSON; progress goes to standard error.")
 def demo(once: bool, data: str | None, as_json: bool) -> None:
     """Start everything on this machine, run the sample job, and stay up until Ctrl-C."""
-    for name in (VIDEO, AUDIO):
+    for name in SAMPLE["musetalk"].values():
         if not (SAMPLES / name).is_file():
             raise Failure(f"{SAMPLES / name}: is missing from the checkout", EXIT_FAILED)
     for number in (signal.SIGTERM, signal.SIGINT):  # a shell starts what it puts into the background with SIGINT ignored
@@ -59,7 +57,7 @@ def _interrupt(number: int, frame: Any) -> None:
 
 def _submitted(running: system.Demo, samples: str) -> str:
     """Hand the sample job to the orchestrator as soon as it answers; returns its id."""
-    body = {"engine": "musetalk", "video_url": f"{samples}/{VIDEO}", "audio_url": f"{samples}/{AUDIO}"}
+    body = {"engine": "musetalk"} | {field: f"{samples}/{name}" for field, name in SAMPLE["musetalk"].items()}
 
     def submit() -> Job | None:
         running.check_alive()
