@@ -66,6 +66,13 @@ class Unavailable(JobError):
     error_type = "processing_error"
 
 
+class Unreachable(JobError):
+    """A server that only this job needs does not give what it should, after all tries: not tried again here, but another
+    worker may have it, or this one later, when it is sent again."""
+
+    error_type = "processing_error"
+
+
 class EngineFailed(JobError):
     """This worker is at fault (CUDA error, out of memory, missed deadline): retried a few times, then handed back."""
 

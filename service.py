@@ -3,7 +3,8 @@
     service = start("poller")
     sys.exit(run(service, {"claim": …, "report": …}))
 
-SIGTERM stops all loops; a loop that dies ends the process, and supervisord starts it anew. One process a program and data
+SIGTERM stops all loops, but those that bring what is nearly done to its end: these go on until nothing is, or LINGER_S have
+passed. A loop that dies ends the process, and supervisord starts it anew. One process a program and data
 folder: a file lock, which the kernel frees at death, so that whoever holds it may put back what its dead self held.
 """
 
@@ -20,15 +21,17 @@ import secrets
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
 import settings as settings_module
-from jobqueue import faults
+from jobqueue import clock, faults
 from jobqueue.control import Control
-from jobqueue.database import PATIENCE_S, Database
+from jobqueue.database import ERRORS, PATIENCE_S, Database
+from jobqueue.job import Job
 from jobqueue.migrations import WrongDatabase, check_version
 from jobqueue.outbox import Outbox
 from jobqueue.queue import Queue
@@ -41,6 +44,10 @@ log = logging.getLogger(__name__)
 EXIT_SETTINGS = 2
 EXIT_RUNNING = 3
 
+#: How long after a signal the lasting loops go on, in seconds: above inference's own grace, and below every stopwaitsecs of
+#: supervisord.conf. How old the liveness file of a program that lives may be then.
+LINGER_S, ALIVE_S = 40.0, 5.0
+
 Loop = Callable[[threading.Event], None]
 
 
@@ -52,6 +59,7 @@ class Service:
     owner: str
     settings: Settings
     stop: threading.Event = field(default_factory=threading.Event)
+    over: threading.Event = field(default_factory=threading.Event)
 
     def open_queue(self, patience_s: float = PATIENCE_S) -> tuple[Queue, Control, Outbox]:
         """The queue, for this process; call it after any fork. patience_s: how long a write may wait for others."""
@@ -77,8 +85,15 @@ def start(program: str) -> Service:
     return Service(program=program, owner=f"{program}/{secrets.token_hex(4)}", settings=settings)
 
 
-def run(service: Service, loops: Mapping[str, Loop], ring: Callable[[], None]) -> int:
-    """Run the loops, each in a thread, until SIGTERM or the death of one of them. `ring` wakes those that wait.
+def run(
+    service: Service,
+    loops: Mapping[str, Loop],
+    ring: Callable[[], None],
+    lasting: Mapping[str, Loop] | None = None,
+    is_finishing: Callable[[], bool] = lambda: False,
+) -> int:
+    """Run the loops, each in a thread, until SIGTERM or the death of one of them. `ring` wakes those that wait. After a signal
+    the `lasting` ones go on while `is_finishing()`.
 
     Returns the exit code: 0 after a signal, 1 after the death of a loop.
     """
@@ -87,9 +102,9 @@ def run(service: Service, loops: Mapping[str, Loop], ring: Callable[[], None]) -
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, frame: signals.put(received))
     dead: list[str] = []
-    threads = [
-        threading.Thread(target=_run_loop, args=(name, loop, service.stop, dead), name=name) for name, loop in loops.items()
-    ]
+    told = [(name, loop, service.stop) for name, loop in loops.items()]
+    told += [(name, loop, service.over) for name, loop in (lasting or {}).items()]
+    threads = [threading.Thread(target=_run_loop, args=(*each, dead), name=each[0]) for each in told]
     for thread in threads:
         thread.daemon = True
         thread.start()
@@ -104,6 +119,12 @@ def run(service: Service, loops: Mapping[str, Loop], ring: Callable[[], None]) -
             continue
     service.stop.set()
     ring()
+    deadline = time.monotonic() + LINGER_S
+    while not dead and time.monotonic() < deadline and is_finishing():
+        alive.touch()
+        time.sleep(0.2)
+    service.over.set()
+    ring()
     for thread in threads:
         while thread.is_alive():
             alive.touch()
@@ -115,6 +136,26 @@ def run(service: Service, loops: Mapping[str, Loop], ring: Callable[[], None]) -
 def liveness_file(run_dir: Path, program: str) -> Path:
     """Touched every second by a program that lives; the guard looks at its age."""
     return run_dir / f"alive-{program}"
+
+
+def can_finish(job: Job, run_dir: Path) -> bool:
+    """Whether this job may still come to its end while the programs stop: it is on the GPU or on its way into the store, and
+    the program that has it there lives."""
+    program = {"generating": "inference", "generated": "uploader", "uploading": "uploader"}.get(job.state)
+    if program is None or (job.state == "generated" and job.not_before > clock.now()):
+        return False
+    try:
+        return time.time() - liveness_file(run_dir, program).stat().st_mtime < ALIVE_S
+    except FileNotFoundError:
+        return False
+
+
+def is_finishing(queue: Queue, run_dir: Path) -> bool:
+    """Whether any job can finish (see can_finish). A queue that cannot be read is not waited for."""
+    try:
+        return any(can_finish(job, run_dir) for job in queue.unfinished())
+    except ERRORS:
+        return False
 
 
 def lock(data_dir: Path, name: str) -> bool:

@@ -19,15 +19,16 @@ from service import die_with_parent
 SILENCE_S = 60.0
 
 
-def serve(create_app: Callable[[], Any], binds: list[str], *, threads: int) -> None:
-    """Serve a WSGI application until SIGTERM; the application is made in the worker process, after the fork."""
+def serve(create_app: Callable[[], Any], binds: list[str], *, threads: int, grace_s: float = 3) -> None:
+    """Serve a WSGI application until SIGTERM; the application is made in the worker process, after the fork. grace_s: how long
+    requests may still take then."""
     options = {
         "bind": binds,
         "worker_class": Worker,
         "workers": 1,
         "threads": threads,
         "timeout": 60,
-        "graceful_timeout": 3,
+        "graceful_timeout": int(grace_s),
         "keepalive": 15,
         "limit_request_line": 4094,
         "limit_request_fields": 60,
@@ -51,7 +52,7 @@ def dual_stack(port: int) -> str:
 
 
 def is_stopping() -> bool:
-    """Whether this process has been told to end; a request that waits then has about two seconds to answer."""
+    """Whether this process has been told to end; a request that waits has the grace of `serve` to answer."""
     return Worker.stopping
 
 

@@ -219,7 +219,6 @@ class Settings(BaseModel):
     API_TOKEN: str | None = None
     #: What the machine costs an hour, for the page's cost line.
     PRICE_PER_HOUR: Annotated[float, Field(ge=0)] | None = None
-
     #: For the torture test: the named point at which a program kills itself once (see jobqueue/faults.py).
     KILL_AT: str | None = None
 
@@ -312,8 +311,10 @@ SECRETS = frozenset({"INTERNAL_API_KEY", "B2_KEY_ID", "B2_APP_KEY", "ADMIN_PASSW
 def load(environ: Mapping[str, str] | None = None) -> Settings:
     """Read the settings. `environ` defaults to the process's own. Raises SettingsError with one line."""
     environ = os.environ if environ is None else environ
-    names = {name for field in Settings.model_fields for name in variables(field)}
-    given = {name: _expanded(environ[name], environ).strip() for name in names if name in environ}
+    names = [name for field in Settings.model_fields for name in variables(field) if name in environ]
+    given = {name: _expanded(environ[name], environ).strip() for name in names}
+    if odd := [name for name in names if not given[name].isprintable()]:
+        raise SettingsError(f"{odd[0]}: holds a line break or another control character; must be one line of text")
     try:
         return Settings.model_validate({name: value for name, value in given.items() if value})
     except ValidationError as error:

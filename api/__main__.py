@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import serving
 from api.app import Configuration, create_app
-from service import start
+from jobqueue.job import Job
+from service import LINGER_S, can_finish, start
 from settings import VERSION
 
 #: Of these, api.generate.MOST_WAITERS may wait for jobs and api.outputs.MOST_READERS send videos; the rest answer probes.
@@ -24,10 +25,15 @@ def main() -> None:
         gpu_class=settings.GPU_CLASS_NAME,
         patience_s=settings.JOB_TIMEOUT_SEC * 3 + 60,
     )
+
+    def may_wait(job: Job) -> bool:
+        return not serving.is_stopping() or can_finish(job, settings.run_dir)
+
     serving.serve(
-        lambda: create_app(configuration, service.open_queue, serving.is_stopping),
+        lambda: create_app(configuration, service.open_queue, may_wait),
         [serving.dual_stack(settings.HTTP_PORT)],
         threads=THREADS,
+        grace_s=LINGER_S + 3,
     )
 
 

@@ -19,6 +19,7 @@ from api.health import Probes
 from api.scrape import Scrape
 from jobqueue import intake
 from jobqueue.control import Control
+from jobqueue.job import Job
 from jobqueue.outbox import Outbox
 from jobqueue.queue import Queue
 from telemetry.metrics import CONTENT_TYPE
@@ -49,9 +50,10 @@ class Configuration:
 
 
 def create_app(
-    configuration: Configuration, open_queue: Callable[[], tuple[Queue, Control, Outbox]], is_stopping: Callable[[], bool]
+    configuration: Configuration, open_queue: Callable[[], tuple[Queue, Control, Outbox]], may_wait: Callable[[Job], bool]
 ) -> Flask:
-    """The WSGI application. Call it in the process that serves, because it opens the queue."""
+    """The WSGI application. Call it in the process that serves, because it opens the queue. may_wait(job): whether a request
+    may go on waiting for a job, which it may not for one that cannot finish when the worker stops."""
     queue, control, outbox = open_queue()
     app = Flask("api", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MOST_BODY_BYTES
@@ -62,7 +64,7 @@ def create_app(
         engine=intake.shape(configuration.engine),
         gpu_class=configuration.gpu_class,
         patience_s=configuration.patience_s,
-        is_stopping=is_stopping,
+        may_wait=may_wait,
     )
     _add_probes(app, probes)
     _add_generate(app, generate, configuration.token)

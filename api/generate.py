@@ -47,11 +47,11 @@ class Generate:
         engine: str,
         gpu_class: str | None,
         patience_s: float,
-        is_stopping: Callable[[], bool],
+        may_wait: Callable[[Job], bool],
     ) -> None:
         self._queue, self._control = queue, control
         self._engine, self._gpu_class = engine, gpu_class
-        self._patience_s, self._is_stopping = patience_s, is_stopping
+        self._patience_s, self._may_wait = patience_s, may_wait
         self._places = threading.BoundedSemaphore(MOST_WAITERS)
 
     def answer(self, read_body: Callable[[], bytes], queue_job_id: str | None, peer: socket.socket | None) -> Answer:
@@ -92,7 +92,7 @@ class Generate:
                 return self._end(job)
             if time.monotonic() > deadline:
                 return _later(f"not done after {self._patience_s:.0f} s; the job goes on, send it again to join it")
-            if self._is_stopping():
+            if not self._may_wait(job):
                 return _later("the worker stops; the job is kept, send it again to join it")
             if peer is not None and _has_left(peer):
                 return _later("the client has gone")

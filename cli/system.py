@@ -23,7 +23,7 @@ from service import die_with_parent
 from settings import Settings
 
 #: How long the programs may take to end, in seconds.
-STOP_S = 60.0
+STOP_S = 90.0
 #: What a user's environment may say about a real fleet and its store; the demo sets it aside.
 ASIDE = ("B2_KEY_ID", "B2_APP_KEY", "B2_BUCKET_NAME", "BUFFER_WORKER_ID", "WORKER_TYPE", "KILL_AT")
 

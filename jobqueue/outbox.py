@@ -93,6 +93,16 @@ class Outbox:
         """What was said of a job to the orchestrator, as far as it is kept, oldest first."""
         return [Report(**row) for row in self.database.read(_REPORTS, job_id)]
 
+    def told(self, job: Job) -> float:
+        """The most progress that was said of this round of a job, as far as it is kept."""
+        sql = "select coalesce(max(progress), 0.0) as told from report where job = ? and round = ?"
+        return float(self.database.read(sql, job.id, job.round)[0]["told"])
+
+    def hurry(self) -> None:
+        """Report at once what waits for a later try."""
+        sql = "update event set not_before = 0 where sent_at is null and ends"
+        self.database.write(lambda connection: connection.execute(sql).fetchall(), durable=False)
+
     def ended(self, after: int | None) -> tuple[int, list[tuple[str, str]]]:
         """Engine and state of each end of a job since the event `after` (None: nothing yet), and the newest event's id."""
         newest = self.database.read("select coalesce(max(id), 0) as id from event")[0]["id"]

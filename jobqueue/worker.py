@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from errors import Cancelled, EngineFailed, InvalidInput, JobError, LostJob, OutOfMemory, Unavailable
+from errors import Cancelled, EngineFailed, InvalidInput, JobError, LostJob, OutOfMemory, Unavailable, Unreachable
 from jobqueue import clock, faults, pause
 from jobqueue.database import ERRORS
 from jobqueue.job import Job, Stage
@@ -135,7 +135,8 @@ def _one(stage: Stage, do: Do, queue: Queue, job: Job, progress: Progress, timeo
 def _fail_or_retry(stage: Stage, queue: Queue, job: Job, error: JobError, timeout_s: float) -> None:
     pause_s = pause.before_try(job.attempt)
     late = clock.now() + pause_s - job.stage_since > timeout_s
-    if isinstance(error, InvalidInput) or late or (not isinstance(error, Unavailable) and job.attempt >= stage.most_attempts):
+    spent = job.attempt >= stage.most_attempts and not isinstance(error, Unavailable)
+    if late or spent or isinstance(error, InvalidInput | Unreachable):
         queue.fail(job, error.as_json(stage.default_step))
         log.error("failed: %s", error.message)
     else:

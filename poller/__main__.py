@@ -19,7 +19,7 @@ from poller.janitor import GB, Janitor
 from poller.look import Look
 from poller.orchestrator import Orchestrator
 from poller.report import Reporting
-from service import Loop, Service, run, start
+from service import Loop, Service, is_finishing, run, start
 from settings import VERSION, Settings
 
 FETCH_THREADS = 2
@@ -31,18 +31,18 @@ def main() -> int:
     queue, control, outbox = service.open_queue()
     queue.recover("poller", service.owner, service.settings.JOB_TIMEOUT_SEC)
     control.take_down("hold")  # of a life that ended while it asked
-    return run(service, loops(service, queue, control, outbox), queue.bell.ring)
+    first, lasting = loops(service, queue, control, outbox)
+    return run(service, first, queue.bell.ring, lasting, lambda: is_finishing(queue, service.settings.run_dir))
 
 
-def loops(service: Service, queue: Queue, control: Control, outbox: Outbox) -> dict[str, Loop]:
-    """The loops that these settings call for, by name."""
+def loops(service: Service, queue: Queue, control: Control, outbox: Outbox) -> tuple[dict[str, Loop], dict[str, Loop]]:
+    """The loops that these settings call for, by name: those that bring in work, and those that tell of it to the last."""
     settings, news, identity = service.settings, News(), identity_of(service.settings)
     look = Look(queue, control, identity, news, settings.HEARTBEAT_INTERVAL_SEC)
     reporting = Reporting(queue, outbox, _orchestrator(settings), identity, news)
     keep_s = settings.KEEP_DAYS * 86400.0
+    lasting: dict[str, Loop] = {"look": look.loop, "report": reporting.loop}
     found: dict[str, Loop] = {
-        "look": look.loop,
-        "report": reporting.loop,
         "telemetry": sample.loop(samples_file(settings.data_dir), settings.GPUS),
         "janitor": Janitor(queue, outbox, settings.data_dir, settings.DATA_LIMIT_GB * GB, keep_s).loop,
     }
@@ -52,10 +52,10 @@ def loops(service: Service, queue: Queue, control: Control, outbox: Outbox) -> d
     heartbeat, claims = _orchestrator(settings), _orchestrator(settings)
     if heartbeat is not None:
         found["ask"] = Ask(queue, control, reporting).loop
-        found["heartbeat"] = Heartbeat(queue, heartbeat, look, identity, news, settings.HEARTBEAT_INTERVAL_SEC).loop
+        lasting["heartbeat"] = Heartbeat(queue, heartbeat, look, identity, news, settings.HEARTBEAT_INTERVAL_SEC).loop
     if claims is not None and settings.mode != "queue":
         found["claim"] = Claiming(queue, control, claims, identity, _rhythm(settings), news).loop
-    return found
+    return found, lasting
 
 
 def identity_of(settings: Settings) -> Identity:

@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 
 import requests
 
-from errors import JobError, Unavailable
+from errors import JobError, Unreachable
 from poller.partial import Note
 
 #: Answers of the 4xx kind that a later try may better; all of 5xx are such.
@@ -22,7 +22,7 @@ PASSING = (408, 425, 429)
 class Broken(Exception):
     """This try failed, the next may not. `reason` goes on after the host's name: "answered 503 Service Unavailable"."""
 
-    def __init__(self, reason: str, *, retry_after_s: float = 0.0, final: type[JobError] = Unavailable) -> None:
+    def __init__(self, reason: str, *, retry_after_s: float = 0.0, final: type[JobError] = Unreachable) -> None:
         super().__init__(reason)
         self.reason = reason
         self.retry_after_s = retry_after_s

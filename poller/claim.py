@@ -7,6 +7,7 @@ over, is asked for again with the same key instead of leaving a job claimed by n
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from jobqueue.queue import Queue
 from jobqueue.wake import SAFETY_POLL_S
 from poller.identity import Identity, News
 from poller.orchestrator import Orchestrator
-from poller.room import no_room
+from poller.room import MOST_AHEAD, no_room
 
 log = logging.getLogger(__name__)
 
@@ -80,14 +81,19 @@ class Claiming:
         return wait_s
 
     def _no_room(self) -> str | None:
+        unfinished = self._queue.unfinished()
         return no_room(
-            unfinished=self._queue.unfinished(),
+            unfinished=unfinished,
             flags=self._control.flags(),
             usual=self._usual(),
             inference=self._control.published().get("inference"),
             capacity=self._identity.capacity if self._identity.mode == "buffer" else 1,
             prefetch_jobs=self._rhythm.prefetch_jobs,
             prefetch_lead_s=self._rhythm.prefetch_lead_s,
+            # a buffer says how many jobs it holds
+            most_ahead=self._rhythm.prefetch_jobs if self._identity.mode == "buffer" else MOST_AHEAD,
+            waiting_for_store=sum(job.state in ("generated", "uploading") for job in unfinished),
+            free_bytes=shutil.disk_usage(self._identity.data_dir).free,
             now=datetime.now(UTC),
         )
 
@@ -118,7 +124,10 @@ class Claiming:
         job, fresh = self._queue.add(new, intent=key)
         faults.point("claim.after_commit")
         self._worked(f"job {job.id[:200]}")
-        log.info("claimed %.200s%s, round %d", job.id, "" if fresh else f" again (it is {job.state})", job.round)
+        if new.error is not None and job.state == "failed":
+            log.warning("refused %.200s: %s", job.id, new.error["message"])
+        else:
+            log.info("claimed %.200s%s, round %d", job.id, "" if fresh else f" again (it is {job.state})", job.round)
         return 0.0
 
     def _worked(self, result: str) -> None:

@@ -62,8 +62,9 @@ def download(
                when a server starts again from the beginning. What it raises ends the download.
     cancelled  asked as often; both are called in the calling thread, also in the pauses between tries
 
-    Raises InvalidInput (dead, refused, too large), Unavailable (not now), Cancelled; after the last two the part that came
-    stays beside `target` and the next call goes on from there if the server can tell that its file is still the same.
+    Raises InvalidInput (dead, refused, too large), Unreachable (not after all tries), Unavailable (not now), Cancelled; after
+    the last three the part that came stays beside `target` and the next call goes on from there if the server can tell that its
+    file is still the same.
     """
     part = Part(target, url)
     deadline = time.monotonic() + limits.total_s
@@ -132,8 +133,8 @@ def _pause_s(host: str, broken: Broken, failures: int, limits: Limits, field: st
         why = f"it asks for {broken.retry_after_s:.0f} s of patience" if too_long else f"tried {failures} times"
         why = "tried once" if failures == 1 and not too_long else why
         raise broken.final(f"{field}: {host} {broken.reason} ({why})", stage="download", host=host)
-    jitter_s = random.uniform(0, min(limits.max_pause_s, limits.pause_s * 2 ** (failures - 1)))  # noqa: S311 - no secret
-    pause_s = max(jitter_s, broken.retry_after_s)
+    ceiling_s = min(limits.max_pause_s, limits.pause_s * 2 ** (failures - 1))
+    pause_s = max(random.uniform(ceiling_s / 2, ceiling_s), broken.retry_after_s)  # noqa: S311 - no secret
     log.warning("%s: %s %s; trying again in %.1f s", field, host, broken.reason, pause_s)
     return pause_s
 

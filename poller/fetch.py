@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from errors import Cancelled, InvalidInput, Unavailable
+from errors import Cancelled, EngineFailed, InvalidInput, Unavailable, Unreachable
 from jobqueue import faults, intake, spool
 from jobqueue.job import FETCH, Job
 from jobqueue.queue import Queue
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 _KINDS = {"video_url": "video", "audio_url": "audio", "image_url": "image"}
 #: How long a probe may take, in seconds: decoding both ends of a file takes a few.
 PROBE_TIMEOUT_S = 120.0
+#: Signals by which somebody ends a probe; all others are its file's doing.
+ENDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 #: Downloads smaller than this say nothing about the speed of the line.
 _LEAST_MEASURED_BYTES = 256 * 1024
 _PROGRESS = 0.05
@@ -129,14 +132,20 @@ def _bring(job: Job, field: str, go_on: Callable[[], None], inputs: Inputs, news
     if url.startswith("file:"):
         _take_over(job, field, url, target, inputs.data_dir)
         return
-    got = download(
-        url,
-        target,
-        inputs.limits,
-        field=field,
-        on_bytes=lambda done, total: go_on(),
-        cancelled=lambda: False,  # what `go_on` raises ends the download
-    )
+    try:
+        got = download(
+            url,
+            target,
+            inputs.limits,
+            field=field,
+            on_bytes=lambda done, total: go_on(),
+            cancelled=lambda: False,  # what `go_on` raises ends the download
+        )
+    except Unreachable as error:
+        if news.orchestrator.get("ok", True):
+            raise
+        # nobody else can be reached either: it is this machine's network, which comes back
+        raise Unavailable(error.message, stage=error.stage, **error.details) from error
     _measure(got, news)
     log.info("fetched %s, %d bytes in %.1f s", field, got.size_bytes, got.seconds)
 
@@ -199,9 +208,13 @@ def _probed(job: Job, field: str, go_on: Callable[[], None], inputs: Inputs) -> 
 
 
 def run_probe(command: list[str], tick: Callable[[], None], timeout_s: float = PROBE_TIMEOUT_S) -> dict[str, Any] | None:
-    """The JSON that a probe prints; None if it died, took too long, or printed something else. `tick` may raise."""
+    """The JSON that a probe prints; None if it died, took too long, or printed something else. `tick` may raise. Raises
+    EngineFailed if somebody ended it."""
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) as probe:
+    # in a session of its own: a signal that stops all programs is none of its file's doing
+    with subprocess.Popen(
+        command, cwd=_ROOT, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, start_new_session=True
+    ) as probe:
         deadline = time.monotonic() + timeout_s
         try:
             while True:
@@ -215,6 +228,8 @@ def run_probe(command: list[str], tick: Callable[[], None], timeout_s: float = P
                         return None
         finally:
             probe.kill()
+    if -probe.returncode in ENDED:
+        raise EngineFailed(f"the program that looks at inputs was ended by signal {-probe.returncode}", stage="validation")
     try:
         found = json.loads(printed)
     except ValueError:

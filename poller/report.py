@@ -58,6 +58,7 @@ class Reporting:
         self._unwanted: set[tuple[str, int]] = set()  # running reports of these are answered "gone"
         self._half_told: set[tuple[int, str]] = set()
         self._failing = ""
+        self._reached: bool | None = None  # by the last heartbeat, as this loop saw it
         self._talking = threading.Lock()  # `poller.ask` tells of running jobs too
 
     def loop(self, stop: threading.Event) -> None:
@@ -83,6 +84,8 @@ class Reporting:
 
     def step(self) -> float:
         """Send what is due. Returns how long to wait before the next look, in seconds."""
+        if self._is_back():
+            self._outbox.hurry()
         more = self._tell_ends()
         unfinished = self._queue.unfinished()
         self._forget(unfinished)
@@ -90,6 +93,12 @@ class Reporting:
         if more and reached:
             return 0.0
         return BUSY_S if unfinished else IDLE_S
+
+    def _is_back(self) -> bool:
+        """Whether the orchestrator answers again after it did not: what waits need not wait for its back-off."""
+        ok, before = self._news.orchestrator.get("ok"), self._reached
+        self._reached = ok
+        return before is False and ok is True
 
     # ---- ends -------------------------------------------------------------------------------------------------------------
 
@@ -143,7 +152,7 @@ class Reporting:
     def _bodies(self, job: Job) -> list[tuple[Place, dict[str, Any]]]:
         """Where the end of a job must be told, and in what words."""
         gpu_class = self._news.gpu_class
-        told: tuple[Place, dict[str, Any]] = ("progress", words.ended(job, self._identity, gpu_class))
+        told: tuple[Place, dict[str, Any]] = ("progress", words.ended(job, self._identity, gpu_class, self._outbox.told(job)))
         if job.source == "buffer" and job.buffer_job_id is not None:
             return [("status", words.buffer_ended(job, gpu_class)), told]
         return [told]

@@ -11,6 +11,8 @@ from jobqueue.job import Job
 #: Jobs that may wait for the GPU at the most, and how much earlier than it usually takes to bring one it is claimed, since
 #: links and jobs differ, and what was brought must be prepared.
 MOST_AHEAD, MARGIN = 8, 3.0
+#: Room on the disk below which nothing more is begun, and so many finished videos that the store has not taken.
+LEAST_FREE_BYTES, MOST_UNSTORED = 1_000_000_000, 16
 #: The part of a job's progress that the GPU makes (PROTOCOL §3): from here, by this much.
 _FROM, _SPAN = 0.10, 0.80
 
@@ -24,20 +26,28 @@ def no_room(
     capacity: int,
     prefetch_jobs: int,
     prefetch_lead_s: float,
+    most_ahead: int,
+    waiting_for_store: int,
+    free_bytes: int,
     now: datetime,
 ) -> str | None:
     """Why no job may be claimed now; None if one may.
 
     inference: what that program last published, None if nothing. usual: seconds that jobs spent in each state lately.
+    waiting_for_store: finished videos that are not stored yet. free_bytes: on the disk of the data folder.
 
     A job is claimed when fewer than `capacity` are before the GPU or on it; or ahead of time, if the GPU is expected to be free
-    for it within `prefetch_lead_s` seconds: while fewer than `prefetch_jobs` wait, and beyond these, up to MOST_AHEAD, as long
-    as those that wait will be done before its inputs could be here. So the GPU does not idle where jobs are short and the
-    link is slow, and nobody else's GPU could have begun it much earlier.
+    for it within `prefetch_lead_s` seconds: while fewer than `prefetch_jobs` wait, and beyond these, up to `most_ahead`, as
+    long as those that wait will be done before its inputs could be here. So the GPU does not idle where jobs are short and
+    the link is slow, and nobody else's GPU could have begun it much earlier.
     """
     for flag in ("paused", "draining", "unfit", "hold"):
         if flag in flags:
             return flag
+    if free_bytes < LEAST_FREE_BYTES:
+        return f"the disk has only {free_bytes / 1e6:.0f} MB free"
+    if waiting_for_store >= MOST_UNSTORED:
+        return "finished videos wait for the store"
     if inference is None or inference.get("age_s", STALE_S) >= STALE_S:
         return "inference is not running"
     if inference.get("model_loaded") is not True:
@@ -49,7 +59,7 @@ def no_room(
     if prefetch_jobs == 0:
         return "a job is running" if not waiting else "enough jobs wait"
     free_s = _free_s(running, len(waiting), usual, now)
-    most = MOST_AHEAD if free_s is not None and free_s < MARGIN * usual.get("fetching", 0.0) else prefetch_jobs
+    most = most_ahead if free_s is not None and free_s < MARGIN * usual.get("fetching", 0.0) else prefetch_jobs
     if len(waiting) >= most:
         return "enough jobs wait"
     return None if free_s is not None and free_s <= prefetch_lead_s else "the running job is not about to end"

@@ -38,7 +38,7 @@ class Limits:
     read_timeout_s: float = 30.0  # of silence
     min_bytes_per_s: float = 1024.0  # on average over the window; less is a stall
     window_s: float = 30.0
-    pause_s: float = 1.0  # the longest pause before the second try; it doubles from try to try
+    pause_s: float = 4.0  # the longest pause before the second try, half of it the shortest; both double from try to try
     max_pause_s: float = 30.0  # also the longest Retry-After that is waited for
     allow_private: bool = False  # also addresses that are not on the public internet
 

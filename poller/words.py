@@ -41,12 +41,12 @@ def running(job: Job, identity: Identity) -> dict[str, Any]:
     }
 
 
-def ended(job: Job, identity: Identity, gpu_class: str) -> dict[str, Any]:
-    """The terminal progress report."""
+def ended(job: Job, identity: Identity, gpu_class: str, told: float = 0.0) -> dict[str, Any]:
+    """The terminal progress report. told: the progress that was last reported, below which it may not go."""
     succeeded = job.state == "succeeded"
     body = {
         "status": "succeeded" if succeeded else "failed",
-        "progress": 1.0 if succeeded else round(min(job.progress, _MOST), 4),
+        "progress": 1.0 if succeeded else round(min(max(job.progress, told), _MOST), 4),
         "phase": "completed" if succeeded else "failed",
         "worker_id": identity.worker_id,
         "metrics": metrics(job, gpu_class),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from functools import partial
 
 from errors import Unavailable
 from jobqueue import clock
@@ -12,7 +13,7 @@ from jobqueue.control import Control
 from jobqueue.database import ERRORS
 from jobqueue.job import UPLOAD
 from jobqueue.worker import work
-from service import run, start
+from service import Loop, is_finishing, run, start
 from settings import Settings
 from uploader.stores import Store, StoreRefused
 from uploader.upload import Upload
@@ -90,8 +91,9 @@ def main() -> int:
     def upload(number: int, stop: threading.Event) -> None:
         work(UPLOAD, stage.do, queue, f"{service.owner}.{number}", stop, timeout_s=settings.JOB_TIMEOUT_SEC)
 
-    loops = {f"upload-{number}": lambda stop, number=number: upload(number, stop) for number in range(THREADS)}
-    return run(service, {**loops, "check": lambda stop: check(store, control, stop)}, queue.bell.ring)
+    loops: dict[str, Loop] = {f"upload-{number}": partial(upload, number) for number in range(THREADS)}
+    loops["check"] = partial(check, store, control)
+    return run(service, {}, queue.bell.ring, loops, lambda: is_finishing(queue, settings.run_dir))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from errors import Cancelled, InvalidInput, JobError, Unavailable
+from errors import Cancelled, InvalidInput, JobError, Unavailable, Unreachable
 from poller.download import Downloaded, Limits, download
 from settings import child_environment
 from tests.fakes.file_server import Answer, FileServer, Handler, chunked, drip, redirect, silence, status, whole
@@ -170,8 +170,8 @@ def test_a_part_that_the_server_cannot_continue_is_begun_anew(target: Path) -> N
 @pytest.mark.parametrize(
     "bad", [whole(BODY, cut_after=10), chunked([BODY[:10]], ends=False), lambda handler: handler.hang_up(), status(500)]
 )
-def test_a_link_that_always_breaks_is_unavailable_after_its_tries(target: Path, bad: Answer) -> None:
-    with FileServer([bad]) as server, pytest.raises(Unavailable, match=r"^video_url: 127\.0\.0\.1 .*tried 3 times") as raised:
+def test_a_link_that_always_breaks_is_unreachable_after_its_tries(target: Path, bad: Answer) -> None:
+    with FileServer([bad]) as server, pytest.raises(Unreachable, match=r"^video_url: 127\.0\.0\.1 .*tried 3 times") as raised:
         get(server.url(), target)
     assert len(server.seen) == 3
     assert raised.value.retryable
@@ -189,7 +189,7 @@ def test_tries_that_bring_the_file_forward_are_not_counted(target: Path) -> None
 
 def test_a_dead_process_leaves_a_part_that_the_next_goes_on_with(target: Path) -> None:
     with FileServer([whole(BODY, cut_after=100_000), whole(BODY)]) as server:
-        with pytest.raises(Unavailable, match="tried once"):
+        with pytest.raises(Unreachable, match="tried once"):
             get(server.url(), target, replace(LIMITS, tries=1))
         assert left(target) == ["video.part", "video.part.json"]
         got = get(server.url(), target)
@@ -199,7 +199,7 @@ def test_a_dead_process_leaves_a_part_that_the_next_goes_on_with(target: Path) -
 
 def test_the_part_of_another_link_is_not_continued(target: Path) -> None:
     with FileServer([whole(BODY, cut_after=100_000), whole(BODY)]) as server:
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unreachable):
             get(server.url("/one"), target, replace(LIMITS, tries=1))
         get(server.url("/two"), target)
     assert server.seen[1].headers["Range"] is None
@@ -208,7 +208,7 @@ def test_the_part_of_another_link_is_not_continued(target: Path) -> None:
 
 def test_a_part_that_was_whole_already_only_gets_its_name(target: Path) -> None:
     with FileServer([whole(BODY, cut_after=100_000)]) as server:
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unreachable):
             get(server.url(), target, replace(LIMITS, tries=1))
         target.with_name("video.part").write_bytes(BODY)
         assert get(server.url(), target).content_type == "video/mp4"
@@ -257,7 +257,7 @@ def test_retry_after_is_honoured(target: Path) -> None:
 
 @pytest.mark.parametrize("said", ["3600", "Fri, 01 Jan 2100 00:00:00 GMT"])
 def test_a_retry_after_beyond_the_limit_is_not_waited_for(target: Path, said: str) -> None:
-    with FileServer([status(503, Retry_After=said)]) as server, pytest.raises(Unavailable, match="of patience"):
+    with FileServer([status(503, Retry_After=said)]) as server, pytest.raises(Unreachable, match="of patience"):
         get(server.url(), target)
     assert len(server.seen) == 1
 
@@ -297,7 +297,7 @@ def test_a_stalled_connection_is_a_broken_one(target: Path) -> None:
     with FileServer([slow, whole(BODY)]) as server:
         get(server.url(), target, limits)
     assert target.read_bytes() == BODY
-    with FileServer([slow]) as server, pytest.raises(Unavailable, match="less than 1000 bytes a second"):
+    with FileServer([slow]) as server, pytest.raises(Unreachable, match="less than 1000 bytes a second"):
         get(server.url(), target.with_name("other"), limits)
 
 
@@ -309,7 +309,7 @@ def test_the_whole_may_not_take_longer_than_the_limit(target: Path) -> None:
 
 def test_a_silent_server_is_given_up(target: Path) -> None:
     limits = replace(LIMITS, tries=2, read_timeout_s=0.3)
-    with FileServer([silence]) as server, pytest.raises(Unavailable, match=r"was silent for 0.3 s \(tried 2 times\)"):
+    with FileServer([silence]) as server, pytest.raises(Unreachable, match=r"was silent for 0.3 s \(tried 2 times\)"):
         get(server.url(), target, limits)
 
 
@@ -392,11 +392,11 @@ def test_a_name_that_does_not_exist_is_a_dead_link(target: Path) -> None:
         get("http://no-such-host.invalid/clip.mp4", target)
 
 
-def test_a_refused_connection_is_unavailable(target: Path) -> None:
+def test_a_refused_connection_is_unreachable(target: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     refused = os.strerror(errno.ECONNREFUSED).lower()
-    with pytest.raises(Unavailable, match=rf"127.0.0.1 could not be reached: {refused} \(tried 3 times\)"):
+    with pytest.raises(Unreachable, match=rf"127.0.0.1 could not be reached: {refused} \(tried 3 times\)"):
         get(f"http://127.0.0.1:{port}/", target)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from errors import Cancelled, InvalidInput
+from errors import Cancelled, EngineFailed, InvalidInput, Unavailable, Unreachable
 from jobqueue import spool
 from jobqueue.job import Job
 from jobqueue.worker import Progress
@@ -209,6 +209,30 @@ def test_a_decoder_that_dies_costs_the_job_and_nothing_else() -> None:
     talks = [sys.executable, "-c", "print('no JSON')"]
     assert fetch.run_probe(killed, lambda: None) is None
     assert fetch.run_probe(talks, lambda: None) is None
+
+
+def test_a_decoder_that_somebody_ends_says_nothing_of_its_file() -> None:
+    ended = [sys.executable, "-c", "import os; os.kill(os.getpid(), 15)"]
+    with pytest.raises(EngineFailed, match="was ended by signal 15"):
+        fetch.run_probe(ended, lambda: None)
+
+
+def test_a_signal_to_all_programs_does_not_reach_the_decoder() -> None:
+    says = [sys.executable, "-c", "import json, os; print(json.dumps({'group': os.getpgrp()}))"]
+    found = fetch.run_probe(says, lambda: None)
+    assert found
+    assert found["group"] != os.getpgrp()
+
+
+@pytest.mark.parametrize(("others", "error"), [({}, Unreachable), ({"ok": True}, Unreachable), ({"ok": False}, Unavailable)])
+def test_a_server_that_fails_ends_the_job_after_the_tries_unless_nobody_else_answers_either(
+    house: House, others: dict[str, Any], error: type[Exception]
+) -> None:
+    with FileServer([status(503)] * 3) as faces, served(SPEECH) as voices:
+        job = arrived(house, faces.url(), voices.url())
+        with pytest.raises(error, match=r"answered 503 Service Unavailable \(tried 2 times\)"):
+            fetch.fetch(job, progress(house, job), inputs(house, tries=2), News(orchestrator=others))
+        assert len(faces.seen) == 2
 
 
 def test_a_decoder_that_hangs_is_ended() -> None:

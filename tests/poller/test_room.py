@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 from jobqueue.job import Job
-from poller.room import no_room, remaining_s
+from poller.room import MOST_AHEAD, no_room, remaining_s
 from tests.poller.house import House
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 LOADED = {"model_loaded": True, "age_s": 1.0}
+#: Nothing waits for the store, the disk has room.
+EMPTY = {"waiting_for_store": 0, "free_bytes": 10**12, "most_ahead": MOST_AHEAD}
 
 
 def jobs(house: House, *wanted: str | tuple[int, int, int]) -> list[Job]:
@@ -38,6 +40,8 @@ def jobs(house: House, *wanted: str | tuple[int, int, int]) -> list[Job]:
         ((), {"inference": None}, "inference is not running"),
         ((), {"inference": {"model_loaded": True, "age_s": 31.0}}, "inference is not running"),
         ((), {"inference": {"model_loaded": False, "age_s": 1.0}}, "the model is loading"),
+        ((), {"waiting_for_store": 16}, "finished videos wait for the store"),
+        ((), {"free_bytes": 900_000_000}, "the disk has only 900 MB free"),
         (("generated",), {}, None),
         (("uploading", "generated"), {}, None),
         (("claimed",), {}, "enough jobs wait"),
@@ -68,6 +72,7 @@ def test_a_job_is_claimed_just_in_time(
         "prefetch_jobs": 1,
         "prefetch_lead_s": 15.0,
         "now": NOW,
+        **EMPTY,
     }
     assert no_room(**{**rule, "unfinished": jobs(house, *unfinished), **changes}) == reason
 
@@ -91,6 +96,7 @@ SHORT = {"claimed": 0.1, "fetching": 2.4, "ready": 0.5, "generating": 2.0, "gene
         (((1, 5, 10), "ready"), {"prefetch_jobs": 0}, "enough jobs wait"),
         (((1, 5, 10), "ready"), {"prefetch_lead_s": 2.0}, "the running job is not about to end"),
         (("fetching",), {}, None),  # the GPU idles
+        (((1, 5, 10), "ready"), {"most_ahead": 1}, "enough jobs wait"),
         (((1, 5, 10), *["ready"] * 8), {"usual": {**SHORT, "generating": 0.01}}, "enough jobs wait"),
     ],
 )
@@ -98,7 +104,7 @@ def test_more_are_claimed_where_jobs_are_short_and_the_link_is_slow(
     house: House, unfinished: tuple[Any, ...], changes: dict[str, Any], reason: str | None
 ) -> None:
     rule = {"flags": {}, "usual": SHORT, "inference": LOADED, "capacity": 1, "prefetch_jobs": 1, "prefetch_lead_s": 15.0}
-    assert no_room(**{**rule, "now": NOW, "unfinished": jobs(house, *unfinished), **changes}) == reason
+    assert no_room(**{**rule, **EMPTY, "now": NOW, "unfinished": jobs(house, *unfinished), **changes}) == reason
 
 
 def test_the_end_is_expected_from_progress_when_frames_are_not_counted(house: House) -> None:

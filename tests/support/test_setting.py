@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 import settings
 from support import setting
+
+
+@pytest.mark.parametrize("value", ["super\nsecret", "tab\there", "bell\x07"])
+def test_a_value_of_more_than_one_line_is_refused_without_saying_it(value: str) -> None:
+    with pytest.raises(settings.SettingsError) as refused:
+        settings.load({"INTERNAL_API_KEY": value})
+    said = "INTERNAL_API_KEY: holds a line break or another control character; must be one line of text"
+    assert str(refused.value) == said
 
 
 def test_a_setting_says_its_value_source_default_and_meaning(tmp_path: Path) -> None:
