@@ -81,6 +81,10 @@ class Claiming:
         return wait_s
 
     def _no_room(self) -> str | None:
+        try:
+            disk = shutil.disk_usage(self._identity.data_dir)
+        except OSError as error:
+            return f"the disk does not answer: {(error.strerror or str(error)).lower()}"
         unfinished = self._queue.unfinished()
         return no_room(
             unfinished=unfinished,
@@ -93,7 +97,7 @@ class Claiming:
             # a buffer says how many jobs it holds
             most_ahead=self._rhythm.prefetch_jobs if self._identity.mode == "buffer" else MOST_AHEAD,
             waiting_for_store=sum(job.state in ("generated", "uploading") for job in unfinished),
-            free_bytes=shutil.disk_usage(self._identity.data_dir).free,
+            disk_bytes=(disk.total, disk.free),
             now=datetime.now(UTC),
         )
 

@@ -11,8 +11,9 @@ from jobqueue.job import Job
 #: Jobs that may wait for the GPU at the most, and how much earlier than it usually takes to bring one it is claimed, since
 #: links and jobs differ, and what was brought must be prepared.
 MOST_AHEAD, MARGIN = 8, 3.0
-#: Room on the disk below which nothing more is begun, and so many finished videos that the store has not taken.
-LEAST_FREE_BYTES, MOST_UNSTORED = 1_000_000_000, 16
+#: Room on the disk below which nothing more is begun: so much, or on a small disk this share of it. And so many finished
+#: videos that the store has not taken.
+LEAST_FREE_BYTES, LEAST_FREE, MOST_UNSTORED = 1_000_000_000, 0.05, 16
 #: The part of a job's progress that the GPU makes (PROTOCOL §3): from here, by this much.
 _FROM, _SPAN = 0.10, 0.80
 
@@ -28,13 +29,13 @@ def no_room(
     prefetch_lead_s: float,
     most_ahead: int,
     waiting_for_store: int,
-    free_bytes: int,
+    disk_bytes: tuple[int, int],
     now: datetime,
 ) -> str | None:
     """Why no job may be claimed now; None if one may.
 
     inference: what that program last published, None if nothing. usual: seconds that jobs spent in each state lately.
-    waiting_for_store: finished videos that are not stored yet. free_bytes: on the disk of the data folder.
+    waiting_for_store: finished videos that are not stored yet. disk_bytes: what the data folder's disk holds, and what is free.
 
     A job is claimed when fewer than `capacity` are before the GPU or on it; or ahead of time, if the GPU is expected to be free
     for it within `prefetch_lead_s` seconds: while fewer than `prefetch_jobs` wait, and beyond these, up to `most_ahead`, as
@@ -44,8 +45,9 @@ def no_room(
     for flag in ("paused", "draining", "unfit", "hold"):
         if flag in flags:
             return flag
-    if free_bytes < LEAST_FREE_BYTES:
-        return f"the disk has only {free_bytes / 1e6:.0f} MB free"
+    total, free = disk_bytes
+    if free < min(LEAST_FREE_BYTES, total * LEAST_FREE):
+        return f"the disk has only {free / 1e6:.0f} MB free"
     if waiting_for_store >= MOST_UNSTORED:
         return "finished videos wait for the store"
     if inference is None or inference.get("age_s", STALE_S) >= STALE_S:

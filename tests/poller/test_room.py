@@ -13,7 +13,7 @@ from tests.poller.house import House
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 LOADED = {"model_loaded": True, "age_s": 1.0}
 #: Nothing waits for the store, the disk has room.
-EMPTY = {"waiting_for_store": 0, "free_bytes": 10**12, "most_ahead": MOST_AHEAD}
+EMPTY = {"waiting_for_store": 0, "disk_bytes": (10**12, 10**12), "most_ahead": MOST_AHEAD}
 
 
 def jobs(house: House, *wanted: str | tuple[int, int, int]) -> list[Job]:
@@ -41,7 +41,9 @@ def jobs(house: House, *wanted: str | tuple[int, int, int]) -> list[Job]:
         ((), {"inference": {"model_loaded": True, "age_s": 31.0}}, "inference is not running"),
         ((), {"inference": {"model_loaded": False, "age_s": 1.0}}, "the model is loading"),
         ((), {"waiting_for_store": 16}, "finished videos wait for the store"),
-        ((), {"free_bytes": 900_000_000}, "the disk has only 900 MB free"),
+        ((), {"disk_bytes": (10**12, 900_000_000)}, "the disk has only 900 MB free"),
+        ((), {"disk_bytes": (60_000_000, 2_000_000)}, "the disk has only 2 MB free"),
+        ((), {"disk_bytes": (60_000_000, 5_000_000)}, None),
         (("generated",), {}, None),
         (("uploading", "generated"), {}, None),
         (("claimed",), {}, "enough jobs wait"),
