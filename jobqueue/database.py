@@ -176,8 +176,7 @@ class Database:
         if connection is None:
             if os.getpid() != self._pid:
                 raise RuntimeError("this Database was made before a fork; a connection must not cross it")
-            connection = connect(self.path, durable)
-            connection.set_busy_timeout(min(BUSY_TIMEOUT_MS, int(self._patience_s * 1000)))
+            connection = connect(self.path, durable, busy_ms=min(BUSY_TIMEOUT_MS, int(self._patience_s * 1000)))
             setattr(self._local, name, connection)
         return connection
 
@@ -190,11 +189,11 @@ class Database:
         return True
 
 
-def connect(path: Path, durable: bool = True, *, create: bool = False) -> apsw.Connection:
-    """A connection with our pragmas, WAL checked, rows as dicts."""
+def connect(path: Path, durable: bool = True, *, create: bool = False, busy_ms: int = BUSY_TIMEOUT_MS) -> apsw.Connection:
+    """A connection with our pragmas, WAL checked, rows as dicts. busy_ms: how long it waits for others, from the beginning."""
     flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
     connection = apsw.Connection(str(path), flags=flags)
-    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+    connection.set_busy_timeout(busy_ms)
     if create:
         connection.execute("pragma auto_vacuum = incremental")
     for pragma in PRAGMAS:
