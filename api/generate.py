@@ -104,7 +104,7 @@ class Generate:
                 "status": "succeeded" if job.engine == "fastwan" else "success",
                 "output_url": job.result["output_url"],
                 "musetalk_job_id": job.id,
-                "metrics": outcome.metrics(job, self._gpu_class or self._card()),
+                "metrics": outcome.metrics(job, self._gpu_class or self._card() or "cpu"),
             }
             return Answer(status=200, body=body)
         times = outcome.stage_times(job)

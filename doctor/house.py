@@ -12,7 +12,7 @@ import answers
 from doctor import start
 from doctor.finding import Finding, Level, Situation
 from jobqueue import soundness
-from jobqueue.control import Control
+from jobqueue.control import STALE_S, Control
 from jobqueue.database import Database, DatabaseError
 from jobqueue.migrations import WrongDatabase, check_version
 from telemetry import xid
@@ -22,8 +22,6 @@ from weights import manifest, verify
 LARGE_LOG_BYTES = 256 * 2**20
 #: Files that are named one by one.
 MOST_LINES = 5
-#: What a program said longer ago than this is not taken for the present.
-STALE_S = 30.0
 #: How long an error that the driver reported is told of, in seconds.
 REPORTED_S = 86400.0
 #: How long a program may take until it answers.
@@ -103,7 +101,7 @@ def _ago_s(at: str) -> float:
 
 def _links(said: dict[str, Any]) -> list[Finding]:
     """What the running programs themselves see of the orchestrator and the store: with their keys, unlike us."""
-    fresh = {program: body for program, body in said.items() if body["age_s"] <= STALE_S}
+    fresh = {program: body for program, body in said.items() if body["age_s"] < STALE_S}
     seen = {
         "heartbeats": (fresh.get("poller", {}).get("orchestrator") or {}, "worker logs poller"),
         "uploads": (fresh.get("uploader", {}), "worker logs uploader"),

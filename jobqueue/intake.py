@@ -19,7 +19,7 @@ LINKS = {"musetalk": ("video_url", "audio_url"), "fastwan": ("image_url",)}
 #: Characters that a prompt may have; the model reads the first 512 words or parts of words.
 MOST_WORDS = 10_000
 
-_ID = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._:-]{1,200}")
+_ID = re.compile(r"(?!\.)[A-Za-z0-9._:-]{1,200}")  # one that begins with a dot would be a hidden file in the local store
 
 Check = Callable[[Any], str | None]
 
@@ -92,7 +92,7 @@ def is_usable(job_id: Any) -> bool:
 def _id(value: Any) -> str | None:
     if isinstance(value, str) and _ID.fullmatch(value):
         return None
-    return "must be 1 to 200 letters, digits, dots, colons, dashes or underscores"
+    return "must be 1 to 200 letters, digits, dots, colons, dashes or underscores, and not begin with a dot"
 
 
 def _link(value: Any) -> str | None:

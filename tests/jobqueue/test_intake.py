@@ -86,3 +86,8 @@ def test_a_job_that_is_wrong_keeps_nothing_of_what_it_held() -> None:
 def test_a_job_of_the_other_engine_is_not_taken_for_one_with_fields_missing(engine: str, job: dict[str, Any]) -> None:
     ((_, says),) = intake.problems(job, engine).items()
     assert says.startswith(f"this worker serves {engine} jobs")
+
+
+@pytest.mark.parametrize("job_id", [".", "..", ".hidden", "a/b", "a b", "", "x" * 201])
+def test_an_id_that_could_not_be_a_files_name_is_refused(job_id: str) -> None:
+    assert "musetalk_job_id" in intake.problems({**FACE, "musetalk_job_id": job_id}, "musetalk")
