@@ -1,7 +1,8 @@
 """The orchestrator's client: its URLs and its JSON (PROTOCOL §3), nobody else's business.
 
 Every call ends in time, whatever the other side does: names that are not looked up, a server that accepts and says nothing,
-or one that sends a byte a second. So each call runs in a thread of its own that is left behind when the time is up.
+or one that sends a byte a second. So each call runs in a thread of its own that is left behind when the time is up; its
+connection is cut then, because a server that sends a byte a second would keep thread and socket for hours.
 """
 
 from __future__ import annotations
@@ -9,13 +10,17 @@ from __future__ import annotations
 import json
 import logging
 import queue
+import socket
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from urllib.parse import quote
 
 import requests
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 
 from support.text import plain
@@ -69,7 +74,7 @@ class Orchestrator:
     def __init__(self, base_url: str, api_key: str | None, timeout_s: float = TIMEOUT_S) -> None:
         self._base_url, self._api_key, self._timeout_s = base_url.rstrip("/"), api_key, timeout_s
         self._session = self._new_session()
-        self._left_behind: list[threading.Thread] = []
+        self._left_behind: list[_Call] = []
 
     def claim(self, mode: str, body: dict[str, Any], key: str) -> Answer:
         """Ask for a job. The same `key` again asks for the answer that was lost. An ok answer is a JSON object for certain."""
@@ -85,18 +90,16 @@ class Orchestrator:
         return self._post(f"/internal/buffer/jobs/{_segment(buffer_job_id)}/status", body)
 
     def _post(self, path: str, body: dict[str, Any], key: str | None = None, must_be_json: bool = False) -> Answer:
-        self._left_behind = [thread for thread in self._left_behind if thread.is_alive()]
+        self._left_behind = [call for call in self._left_behind if call.is_alive()]
         if len(self._left_behind) >= MOST_LEFT_BEHIND:
             return Answer(kind="down", words=f"{len(self._left_behind)} earlier calls still hang")
-        answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
-        session, began = self._session, time.monotonic()
-        request = self._request(path, body, key)
-        arguments = (answers, session, request, began + self._timeout_s, self._timeout_s, must_be_json)
-        call = threading.Thread(target=_send_and_put, args=arguments, name="call", daemon=True)
+        began = time.monotonic()
+        call = _Call(self._session, self._request(path, body, key), began + self._timeout_s, self._timeout_s, must_be_json)
         call.start()
         try:
-            answer = answers.get(timeout=self._timeout_s)
+            answer = call.answers.get(timeout=self._timeout_s)
         except queue.Empty:
+            call.cut()
             self._left_behind.append(call)
             self._session = self._new_session()  # the old one's connections may all be in the hands of hanging calls
             answer = Answer(kind="down", words=f"no answer within {self._timeout_s:g} s")
@@ -120,18 +123,75 @@ class Orchestrator:
 
     def _new_session(self) -> requests.Session:
         session = requests.Session()
-        session.mount("http://", requests.adapters.HTTPAdapter(max_retries=0, pool_maxsize=8))
-        session.mount("https://", requests.adapters.HTTPAdapter(max_retries=0, pool_maxsize=8))
+        for scheme in ("http://", "https://"):
+            adapter = requests.adapters.HTTPAdapter(max_retries=0, pool_maxsize=8)
+            adapter.poolmanager.pool_classes_by_scheme = {"http": _PlainPool, "https": _SecurePool}
+            session.mount(scheme, adapter)
         return session
+
+
+class _Call(threading.Thread):
+    """One call. `answers` gets what came of it; `cut` ends it, at once if it has its connection already."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(name="call", daemon=True)
+        self.answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        self._arguments = arguments
+        self._lock = threading.Lock()
+        self._line: socket.socket | None = None
+        self._is_cut = False
+
+    def run(self) -> None:
+        self.answers.put(_send(*self._arguments))
+
+    def uses(self, line: socket.socket | None) -> None:
+        """Its request goes out on this connection."""
+        with self._lock:
+            self._line = line
+            if self._is_cut:
+                self._shut()
+
+    def cut(self) -> None:
+        with self._lock:
+            self._is_cut = True
+            self._shut()
+
+    def _shut(self) -> None:
+        if self._line is not None:
+            with suppress(OSError):  # it has been closed already
+                self._line.shutdown(socket.SHUT_RDWR)
+
+
+class _Plain(HTTPConnection):
+    def getresponse(self) -> Any:
+        _tell(self.sock)
+        return super().getresponse()
+
+
+class _Secure(HTTPSConnection):
+    def getresponse(self) -> Any:
+        _tell(self.sock)
+        return super().getresponse()
+
+
+class _PlainPool(HTTPConnectionPool):
+    ConnectionCls = _Plain
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _Secure
+
+
+def _tell(line: socket.socket | None) -> None:
+    """The call that runs in this thread waits for an answer on this connection."""
+    call = threading.current_thread()
+    if isinstance(call, _Call):
+        call.uses(line)
 
 
 def _segment(name: str) -> str:
     """One segment of a path: slashes, dots and all else that could lead elsewhere are encoded."""
     return quote(name, safe="") if name.strip(".") else name.replace(".", "%2E")
-
-
-def _send_and_put(answers: queue.SimpleQueue[Answer], *arguments: Any) -> None:
-    answers.put(_send(*arguments))
 
 
 def _send(

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
+from typing import Any
 
 import pytest
 
-from poller.orchestrator import Orchestrator
+from poller.orchestrator import MOST_LEFT_BEHIND, Orchestrator
 from tests.fakes import orchestrator as behaviours
 from tests.fakes.orchestrator import Behaviour, FakeOrchestrator
+from tests.patience import until
 
 
 @pytest.mark.parametrize(
@@ -56,10 +59,28 @@ def test_a_refused_connection_is_said_in_a_few_words() -> None:
     assert (answer.kind, answer.text) == ("down", "ConnectionRefusedError: Connection refused")
 
 
-def test_calls_that_hang_do_not_pile_up(fake: FakeOrchestrator) -> None:
-    fake.script = lambda heard: behaviours.drips()
+@pytest.mark.parametrize("behaviour", [behaviours.hangs(), behaviours.drips(), behaviours.drips_body()])
+def test_calls_that_were_left_behind_end_although_their_server_goes_on(fake: FakeOrchestrator, behaviour: Behaviour) -> None:
+    fake.script = lambda heard: behaviour
     orchestrator = Orchestrator(fake.url, None, timeout_s=0.1)
+    for _ in range(2 * MOST_LEFT_BEHIND):
+        orchestrator.heartbeat("main", "w", {})
+    fake.script = lambda heard: behaviours.says({})
+    until(lambda: orchestrator.heartbeat("main", "w", {}).kind == "ok", 5)
+    until(lambda: not [thread for thread in threading.enumerate() if thread.name == "call"], 5)
+
+
+def test_calls_that_hang_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+
+    def hang(*_: Any, **__: Any) -> None:  # a look-up of a name has no connection yet that could be cut
+        over.wait(30)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    orchestrator = Orchestrator("http://orchestrator.example", None, timeout_s=0.05)
     texts = {orchestrator.progress("musetalk", "j", {}).text for _ in range(30)}
+    over.set()
     assert any("still hang" in text for text in texts)
 
 
