@@ -6,8 +6,19 @@ by `jobqueue.worker.work` from the class alone; nobody else retries a job. This 
 
 from __future__ import annotations
 
+import errno
 import json
 from typing import Any
+
+#: What a program, its machine or its disk can be short of for a while. None of it is the job's fault.
+_SHORT_OF = {
+    errno.EMFILE: "this program has no file handle left (ulimit -n)",
+    errno.ENFILE: "this machine has no file handle left",
+    errno.ENOMEM: "this machine has no memory left",
+    errno.ENOSPC: "the disk is full; the job is tried again when there is room",
+    errno.EDQUOT: "the quota of the disk is used up; the job is tried again when there is room",
+    errno.EROFS: "the disk can only be read now",
+}
 
 #: Characters of a message, and of the end of a stack trace, that a job keeps and reports.
 LONGEST = 20_000
@@ -94,3 +105,23 @@ class LostJob(Exception):
 def first_line(error: BaseException) -> str:
     """What a library's error says, for one line of a log: at most 300 characters, its name if it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def shortage(error: BaseException) -> Unavailable | None:
+    """What this machine is short of, by an error that is not one of ours; None if that is not what it says."""
+    if isinstance(error, OSError) and error.errno in _SHORT_OF:
+        return Unavailable(_SHORT_OF[error.errno])
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return Unavailable(
+            "no thread can be started on this machine (ulimit -u, the container's limit of processes, or memory)"
+        )
+    return None
+
+
+def lacks_handles(error: BaseException | None) -> bool:
+    """Whether this process has no file handle left, by an error or by what was raised before it."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno == errno.EMFILE:
+            return True
+        error = error.__cause__ or error.__context__
+    return False

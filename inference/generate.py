@@ -8,7 +8,6 @@ it anew and the queue counts the death.
 from __future__ import annotations
 
 import contextlib
-import errno
 import faulthandler
 import hashlib
 import os
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import media.probe
-from errors import EngineFailed, JobError, Unavailable
+from errors import EngineFailed, JobError, shortage
 from inference.ahead import Ahead
 from inference.engine import Engine, Metrics
 from inference.inputs import inputs_of
@@ -64,7 +63,7 @@ class Generate:
             _keep_frame(glimpse.beside(written), spool.frame_file(self.data_dir, job.id, None))
             faults.point("generate.after_rename")
         except OSError as error:
-            raise _disk_error(error) from error
+            raise _outside(error) from error
         except RuntimeError as error:  # which is how CUDA fails
             if getattr(self.engine, "is_lost", bool)():
                 raise CardLost(str(error)) from error
@@ -134,7 +133,5 @@ def _keep_frame(newest: Path, kept: Path) -> None:
         os.replace(newest, kept)
 
 
-def _disk_error(error: OSError) -> JobError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Unavailable("the disk is full; the job is tried again when there is room", stage="postprocessing")
-    return EngineFailed(f"{type(error).__name__}: {error.strerror or error}")
+def _outside(error: OSError) -> JobError:
+    return shortage(error) or EngineFailed(f"{type(error).__name__}: {error.strerror or error}")

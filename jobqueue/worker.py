@@ -12,7 +12,18 @@ from typing import Any
 
 import structlog
 
-from errors import Cancelled, EngineFailed, InvalidInput, JobError, LostJob, OutOfMemory, Unavailable, Unreachable
+from errors import (
+    Cancelled,
+    EngineFailed,
+    InvalidInput,
+    JobError,
+    LostJob,
+    OutOfMemory,
+    Unavailable,
+    Unreachable,
+    lacks_handles,
+    shortage,
+)
 from jobqueue import clock, faults, pause
 from jobqueue.database import ERRORS
 from jobqueue.job import Job, Stage
@@ -28,12 +39,19 @@ PROGRESS_EVERY_S = 0.25
 #: Between two looks at a queue that cannot be written, in seconds.
 QUEUE_PAUSE_S = 1.0
 
+#: Starts of a job after which a program without file handles ends, to have some in its next life.
+MOST_WITHOUT_HANDLES = 4
+
 #: What says nothing about the job: it is no longer ours, or the queue cannot be written.
 NOT_THE_JOBS: tuple[type[Exception], ...] = (LostJob, *ERRORS)
 
 
 class Stopped(Exception):
     """The program is to end and this job cannot finish in time: it goes back unharmed."""
+
+
+class NoHandles(BaseException):
+    """This process has no file handle left and gets none back: it must end. No kind of `Exception`: a job would be blamed."""
 
 
 class Progress:
@@ -76,6 +94,7 @@ def work(
     """Take jobs of a stage and do them, one after another, until `stop` is set.
 
     timeout_s: how long a stage may take, its retries included; after it, errors of the outside end the job too.
+    Raises NoHandles.
     """
     job, unsure = None, False
     while not stop.is_set():
@@ -117,13 +136,11 @@ def _one(stage: Stage, do: Do, queue: Queue, job: Job, progress: Progress, timeo
     except NOT_THE_JOBS:
         raise
     except JobError as error:
-        _fail_or_retry(stage, queue, job, error, timeout_s)
+        _fail_or_retry(stage, queue, job, error, timeout_s, error)
     except MemoryError:
         _fail_or_retry(stage, queue, job, OutOfMemory("the machine ran out of memory"), timeout_s)
     except Exception as error:  # the one place that catches everything: a job never ends the process
-        unknown = EngineFailed(f"{type(error).__name__}: {error}", stack_trace=traceback.format_exc(limit=-20))
-        unknown.error_type = "unknown_error"
-        _fail_or_retry(stage, queue, job, unknown, timeout_s)
+        _fail_or_retry(stage, queue, job, shortage(error) or _unknown(error), timeout_s, error)
     else:
         state, following = queue.done_and_take(stage, job, result)
         faults.point(f"{stage.name}.after_commit")
@@ -132,7 +149,15 @@ def _one(stage: Stage, do: Do, queue: Queue, job: Job, progress: Progress, timeo
     return None
 
 
-def _fail_or_retry(stage: Stage, queue: Queue, job: Job, error: JobError, timeout_s: float) -> None:
+def _unknown(error: Exception) -> JobError:
+    unknown = EngineFailed(f"{type(error).__name__}: {error}", stack_trace=traceback.format_exc(limit=-20))
+    unknown.error_type = "unknown_error"
+    return unknown
+
+
+def _fail_or_retry(
+    stage: Stage, queue: Queue, job: Job, error: JobError, timeout_s: float, raised: Exception | None = None
+) -> None:
     pause_s = pause.before_try(job.attempt)
     late = clock.now() + pause_s - job.stage_since > timeout_s
     spent = job.attempt >= stage.most_attempts and not isinstance(error, Unavailable)
@@ -142,3 +167,5 @@ def _fail_or_retry(stage: Stage, queue: Queue, job: Job, error: JobError, timeou
     else:
         queue.put_back(stage, job, pause_s, error)
         log.warning("again in %.1f s: %s", pause_s, error.message)
+    if job.attempt >= MOST_WITHOUT_HANDLES and lacks_handles(raised):
+        raise NoHandles("this program has no file handle left (ulimit -n); its next life has some")

@@ -208,13 +208,10 @@ def _probed(job: Job, field: str, go_on: Callable[[], None], inputs: Inputs) -> 
 
 
 def run_probe(command: list[str], tick: Callable[[], None], timeout_s: float = PROBE_TIMEOUT_S) -> dict[str, Any] | None:
-    """The JSON that a probe prints; None if it died, took too long, or printed something else. `tick` may raise. Raises
-    EngineFailed if somebody ended it."""
-    pipe = subprocess.PIPE
-    # in a session of its own: a signal that stops all programs is none of its file's doing
-    with subprocess.Popen(
-        command, cwd=_ROOT, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, start_new_session=True
-    ) as probe:
+    """The JSON that a probe prints; None if it died, took too long, or printed something else. `tick` may raise.
+
+    Raises Unavailable if none can be started, EngineFailed if somebody ended it."""
+    with _started(command) as probe:
         deadline = time.monotonic() + timeout_s
         try:
             while True:
@@ -236,3 +233,12 @@ def run_probe(command: list[str], tick: Callable[[], None], timeout_s: float = P
         log.warning("the probe ended with %d: %s", probe.returncode, complaint.decode(errors="replace")[-500:])
         return None
     return found if isinstance(found, dict) else None
+
+
+def _started(command: list[str]) -> subprocess.Popen[bytes]:
+    pipe = subprocess.PIPE
+    try:  # in a session of its own: a signal that stops all programs is none of its file's doing
+        return subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, start_new_session=True)
+    except OSError as error:  # no process, no file handle, no memory left
+        reason = (error.strerror or str(error)).lower()
+        raise Unavailable(f"the probe could not be started on this machine: {reason}", stage="validation") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +16,7 @@ import errors
 from errors import Cancelled, EngineFailed, InvalidInput, LostJob, Unavailable
 from jobqueue.job import GENERATE, Job
 from jobqueue.queue import Queue
-from jobqueue.worker import Progress, work
+from jobqueue.worker import MOST_WITHOUT_HANDLES, NoHandles, Progress, work
 from tests.jobqueue.conftest import ready
 from tests.patience import PATIENCE_S, until
 
@@ -213,3 +215,51 @@ def test_what_a_job_keeps_of_an_error_is_of_a_known_length() -> None:
     kept = EngineFailed("m" * 10_000_000, stack_trace="s" * 10_000_000 + "the end").as_json("inference")
     assert (len(kept["message"]), len(kept["stack_trace"])) == (errors.LONGEST, errors.LONGEST)
     assert kept["stack_trace"].endswith("the end")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(
+            OSError(number, os.strerror(number))
+            for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EROFS)
+        ),
+        RuntimeError("can't start new thread"),
+    ],
+)
+def test_a_machine_that_is_short_of_something_costs_no_job(
+    queue: Queue, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobqueue.worker.MOST_WITHOUT_HANDLES", 100)
+    monkeypatch.setattr("jobqueue.pause.before_try", lambda tries: 0.01)
+    ready(queue)
+    tries: list[int] = []
+
+    def do(job: Job, progress: Progress) -> dict[str, Any]:
+        tries.append(job.attempt)
+        if len(tries) <= 2 * GENERATE.most_attempts:
+            raise error
+        return {}
+
+    with working(queue, do):
+        until(lambda: state(queue, "a") in ("generated", "failed"))
+    assert state(queue, "a") == "generated"
+
+
+def test_a_program_that_gets_no_file_handle_back_ends_and_its_job_waits(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobqueue.pause.before_try", lambda tries: 0.01)
+    ready(queue)
+    tries: list[int] = []
+
+    def do(job: Job, progress: Progress) -> dict[str, Any]:
+        tries.append(job.attempt)
+        try:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        except OSError:
+            raise Unavailable("the input could not be kept") from None  # as the poller says it
+
+    with pytest.raises(NoHandles):
+        work(GENERATE, do, queue, "inference/1", threading.Event(), timeout_s=60)
+    job = queue.get("a")
+    assert job is not None
+    assert (job.state, len(tries)) == ("ready", MOST_WITHOUT_HANDLES)
