@@ -14,9 +14,9 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from jobqueue import clock, faults, spool
+from jobqueue import clock, faults, migrations, spool
 from jobqueue.control import Control
-from jobqueue.database import ERRORS
+from jobqueue.database import ERRORS, RESERVE_BYTES
 from jobqueue.outbox import Outbox
 from jobqueue.queue import Queue
 from operations import incoming
@@ -25,6 +25,10 @@ log = logging.getLogger(__name__)
 
 #: Seconds until the first round, and between two; and between two looks for files that an operator wants removed.
 FIRST_S, EVERY_S, ASKED_S = 10.0, 60.0, 2.0
+#: The most of a core that rounds may take; many small jobs make them longer, and so more seldom, down to this pause (s).
+MOST_SHARE, SELDOM_S = 0.005, 900.0
+#: Room on the disk, in reserves, at which the one that was given up is made anew.
+ROOM_FOR_RESERVE = 8
 #: A folder that belongs to no job is left alone for this long (s): its job may be just about to be added.
 ORPHAN_S = 3600.0
 #: A file that was handed in and that no unfinished job names is left alone for this long (s).
@@ -49,14 +53,16 @@ class Janitor:
         self._limit_bytes, self._keep_s = limit_bytes, keep_s
 
     def loop(self, stop: threading.Event) -> None:
-        """Clean once a minute until `stop` is set; what an operator wants removed goes within seconds."""
+        """Clean once a minute, or less often, until `stop` is set; what an operator wants removed goes within seconds."""
         due = clock.now() + FIRST_S
         while not stop.wait(ASKED_S):
             try:
                 self.discard()
                 if clock.now() >= due:
                     due = clock.now() + EVERY_S
+                    began_s = time.thread_time()
                     self.clean()
+                    due = clock.now() + pause_after(time.thread_time() - began_s)
             except TROUBLE as error:
                 log.warning("the data folder could not be cleaned: %s", error)
 
@@ -68,6 +74,8 @@ class Janitor:
         self._remove_orphans({*settled, *open_})
         self._remove_incoming()
         self._make_room(settled, open_)
+        self._control.trim_notes()
+        self._renew_reserve()
 
     def discard(self) -> None:
         """Remove the files of jobs that an operator wants removed; those of a job whose end is not acknowledged yet wait."""
@@ -130,6 +138,13 @@ class Janitor:
             if _age_s(entry) > INCOMING_S and Path(entry.path).absolute().as_uri() not in wanted:
                 Path(entry.path).unlink(missing_ok=True)
 
+    def _renew_reserve(self) -> None:
+        """Once there is room again: the next full disk needs one as well, and the worker may run on for months."""
+        database = self._queue.database.path
+        if not database.with_suffix(".reserve").exists() and _free_bytes(self._data_dir) >= ROOM_FOR_RESERVE * RESERVE_BYTES:
+            migrations.make_reserve(database)
+            log.info("there is room again: the reserve beside the queue was made anew")
+
     def _make_room(self, settled: dict[str, str], open_: dict[str, str]) -> None:
         """Bring the folder under its limit: what the engine keeps to save time, then folders of jobs that are over, then stored
         outputs, each the oldest first."""
@@ -149,6 +164,15 @@ class Janitor:
         log.info("the data folder was over its limit; the oldest that nobody waits for was removed")
         if over_bytes > 0:
             log.warning("the data folder is still %.2f GB over DATA_LIMIT_GB: unfinished work needs it", over_bytes / GB)
+
+
+def pause_after(spent_s: float) -> float:
+    """How long until the next round, in seconds, after one that took so many seconds of a processor."""
+    return max(EVERY_S, min(spent_s / MOST_SHARE, SELDOM_S))
+
+
+def _free_bytes(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
 
 
 def _thinned(files: Iterable[os.DirEntry[str]], over_bytes: float) -> float:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from jobqueue import spool
+from jobqueue.database import RESERVE_BYTES
 from jobqueue.job import UPLOAD
 from operations import incoming
-from poller.janitor import Janitor, size_bytes
+from poller.janitor import Janitor, pause_after, size_bytes
 from tests.poller.house import House, running
 
 HOUR = 3600.0
@@ -161,6 +162,38 @@ def test_leftovers_of_a_finished_job_go_and_its_output_stays(house: House) -> No
     dead = put(spool.attempt_file(house.data_dir, "job-1", "inference/dead"), age_s=HOUR)
     janitor(house).clean()
     assert (file.exists(), part.exists(), dead.exists()) == (True, False, False)
+
+
+def test_the_reserve_that_a_full_disk_has_cost_is_made_anew_once_there_is_room(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserve = house.data_dir / "jobs.reserve"
+    reserve.unlink()
+    monkeypatch.setattr("poller.janitor._free_bytes", lambda folder: RESERVE_BYTES)
+    janitor(house).clean()
+    assert not reserve.exists()
+    monkeypatch.setattr("poller.janitor._free_bytes", lambda folder: 100 * RESERVE_BYTES)
+    janitor(house).clean()
+    assert reserve.stat().st_size == RESERVE_BYTES
+
+
+def test_the_audit_trail_does_not_grow_for_ever(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobqueue.control.MOST_REFUSED", 3)
+    monkeypatch.setattr("jobqueue.control.MOST_NOTES", 5)
+    house.control.note("web", "pause", None, None, "done")
+    for number in range(10):
+        house.control.note("api@203.0.113.7", "log in", f"stranger {number}", None, "refused")
+    janitor(house).clean()
+    kept = house.control.notes()
+    assert [row["target"] for row in kept] == ["stranger 9", "stranger 8", "stranger 7", None]  # who paused is still known
+    for number in range(10):
+        house.control.note("web", "retry", str(number), None, "done")
+    janitor(house).clean()
+    assert [row["target"] for row in house.control.notes() if row["action"] != "log in"] == ["9", "8", "7", "6", "5"]
+
+
+def test_rounds_that_take_long_are_more_seldom() -> None:
+    assert [pause_after(spent_s) for spent_s in (0.0, 0.2, 1.5, 60.0)] == [60.0, 60.0, 300.0, 900.0]
 
 
 def test_it_ends_when_it_is_told_to(house: House) -> None:
