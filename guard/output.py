@@ -7,13 +7,12 @@ supervisord's own way, reopening /dev/fd/1, fails where another user or a socket
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
 import re
 import time
 from dataclasses import dataclass, field
+from io import TextIOBase
 from typing import Any
 
 import structlog
@@ -32,7 +31,8 @@ _TEXT_LINE = re.compile(r"\d{4}-\d\d-\d\dT\S+ \S+ +(?:debug|info|WARN|ERROR) +(?
 class Output:
     """Whole lines out of pieces, by program and channel."""
 
-    def __init__(self, log_format: str) -> None:
+    def __init__(self, log_format: str, outside: TextIOBase) -> None:
+        self._outside = outside
         self._event = _json_event if log_format == "json" else _text_event
         self._unfinished: dict[tuple[str, str], bytes] = {}
         self._strange: dict[str, _Strange] = {}
@@ -70,7 +70,7 @@ class Output:
             self._last[program] = text.strip() if event is None else event
             if event is not None:
                 self._flush(program)
-                _write(text + "\n")
+                self._outside.write(text + "\n")
                 continue
             strange = self._strange.setdefault(program, _Strange(since_s=time.monotonic()))
             strange.lines.append(text)
@@ -103,10 +103,3 @@ def _json_event(text: str) -> str | None:
 def _text_event(text: str) -> str | None:
     match = _TEXT_LINE.fullmatch(text)
     return match["event"] if match else None
-
-
-def _write(text: str) -> None:
-    data = text.encode()
-    with contextlib.suppress(OSError):  # nobody reads any more: the work goes on, the log files have it
-        while data:
-            data = data[os.write(1, data) :]

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from guard import verdict
 from guard.output import Output
+from guard.outside import Outside
 from guard.supervise import supervise
 from telemetry import logs
 
@@ -35,10 +36,11 @@ def main(arguments: list[str] | None = None) -> int:
     if lock is None:
         sys.stderr.write(f"DATA_DIR={options.data}: another worker runs on this folder; stop it or choose another folder\n")
         return EXIT_REFUSED
+    sys.stdout = outside = Outside(1)
     logs.set_up("supervisor", options.log_format, options.data / "logs", [])
     verdict.forget(options.run)
     _adopt_orphans()
-    supervise(options.configuration, options.run, Output(options.log_format))
+    supervise(options.configuration, options.run, Output(options.log_format, outside))
     _sweep()
     final = verdict.found(options.run) or verdict.Verdict(code=0, reason="stopped")
     log.log(logging.ERROR if final.code else logging.INFO, "the worker ends: %s", final.reason)
