@@ -41,7 +41,7 @@ class Heartbeat:
         self._began = clock.now()
         self._bare = False
         self._free = threading.Semaphore(MOST_BEATS)
-        self._newest = 0
+        self._newest = self._left_out = 0
 
     def loop(self, stop: threading.Event) -> None:
         """Beat until `stop` is set."""
@@ -54,7 +54,9 @@ class Heartbeat:
             if self._free.acquire(blocking=False):
                 threading.Thread(target=self._beat, args=(number,), name="beat", daemon=True).start()
             else:
-                log.warning("a heartbeat was left out: the last %d are still not answered", MOST_BEATS)
+                if not self._left_out:  # for hours, maybe: how many there were is said at the end
+                    log.warning("a heartbeat was left out: the last %d are still not answered", MOST_BEATS)
+                self._left_out += 1
             due = max(due + self._interval_s, clock.now())  # after a pause of the whole container: at once
             stop.wait(max(0.0, due - clock.now()))
 
@@ -91,6 +93,9 @@ class Heartbeat:
             log.warning("the heartbeat failed: %s", answer.text)
         if ok and not before.get("ok"):
             log.info("the orchestrator answers heartbeats")
+        if ok and self._left_out:
+            log.info("%d heartbeats were left out before that", self._left_out)
+            self._left_out = 0
         self._news.orchestrator = {
             "ok": ok,
             "at": clock.utc(),

@@ -25,6 +25,7 @@ _lock = threading.Lock()  # NVML is told to start and stop by one thread at a ti
 _started_in: int | None = None  # the process in which NVML is open; a forked child must open its own
 _known: dict[str, Gpu] = {}  # identity by UUID of every card seen: asked once, and one that has gone can still be named
 _events = Events()
+_is_silent = False  # whether the driver let the last look wait in vain: said once, not every second for days
 
 
 def readings(only: str = "all", timeout_s: float = 3.0) -> list[Gpu]:
@@ -51,13 +52,20 @@ def health(only: str = "all", timeout_s: float = 3.0) -> list[Gpu]:
 
 
 def _in_time(only: str, timeout_s: float, values: Callable[[Any, Any], Gpu]) -> list[Gpu]:
+    global _is_silent
     answer: queue.SimpleQueue[list[Gpu]] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(only, timeout_s, values, answer), name="nvml", daemon=True).start()
     try:
-        return answer.get(timeout=timeout_s)
+        cards = answer.get(timeout=timeout_s)
     except queue.Empty:
-        log.warning("the GPU driver did not answer within %.1f s", timeout_s)
+        if not _is_silent:
+            log.warning("the GPU driver did not answer within %.1f s; it is asked again until it does", timeout_s)
+        _is_silent = True
         return [_unread(card) for card in list(_known.values()) if _wanted(card, only)]
+    if _is_silent:
+        log.info("the GPU driver answers again")
+    _is_silent = False
+    return cards
 
 
 def _read(only: str, timeout_s: float, values: Callable[[Any, Any], Gpu], answer: queue.SimpleQueue[list[Gpu]]) -> None:

@@ -110,6 +110,18 @@ def test_a_beat_waits_for_no_answer_to_an_earlier_one(house: House, fake: FakeOr
         assert len(fake.wait_for("/heartbeat", 3)) == 3  # none of them is answered
 
 
+def test_beats_that_are_left_out_for_long_are_said_once_and_counted(
+    house: House, fake: FakeOrchestrator, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    fake.script = lambda heard: behaviours.drips()
+    with running(*loops(house, fake, interval_s=0.02, timeout_s=0.3)):
+        fake.wait_for("/heartbeat", 10)
+        fake.script = lambda heard: None
+        eventually(lambda: "left out before that" in caplog.text)
+    assert caplog.text.count("a heartbeat was left out") == 1
+
+
 def test_beats_go_on_when_the_orchestrator_hangs_for_long(house: House, fake: FakeOrchestrator) -> None:
     fake.script = lambda heard: behaviours.drips()
     with running(*loops(house, fake, interval_s=0.1, timeout_s=0.3)):

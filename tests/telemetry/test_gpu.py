@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import pytest
 
 from settings import child_environment
 from telemetry import card as asked
-from telemetry import xid
+from telemetry import gpu, xid
 from tests.fakes import nvml
+from tests.patience import until
 
 #: Answers each line of its input (the arguments of `readings` as JSON) with a line of readings.
 CHILD = """
@@ -168,6 +170,20 @@ def test_a_driver_that_hangs_costs_the_caller_a_moment_and_keeps_the_name(machin
         (card,) = machine.read(timeout_s=0.3)
         assert card["name"] == "NVIDIA GeForce RTX 3060"
         assert card["temperature_c"] is None
+
+
+def test_a_driver_that_hangs_for_days_is_said_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    over = threading.Event()
+    monkeypatch.setattr(gpu, "_cards", lambda only, values: [] * over.wait(20))
+    for _ in range(5):
+        gpu.gauges(timeout_s=0.05)
+    over.set()
+    until(lambda: "answers again" in caplog.text or gpu.gauges(timeout_s=1))
+    assert [record.message.split(" within")[0] for record in caplog.records] == [
+        "the GPU driver did not answer",
+        "the GPU driver answers again",
+    ]
 
 
 def test_without_the_library_there_is_no_card(tmp_path: Path) -> None:
