@@ -66,8 +66,8 @@ def test_calls_that_were_left_behind_end_although_their_server_goes_on(fake: Fak
     for _ in range(2 * MOST_LEFT_BEHIND):
         orchestrator.heartbeat("main", "w", {})
     fake.script = lambda heard: behaviours.says({})
-    until(lambda: orchestrator.heartbeat("main", "w", {}).kind == "ok", 5)
-    until(lambda: not [thread for thread in threading.enumerate() if thread.name == "call"], 5)
+    until(lambda: orchestrator.heartbeat("main", "w", {}).kind == "ok")
+    until(lambda: not [thread for thread in threading.enumerate() if thread.name == "call"])
 
 
 def test_calls_that_hang_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
