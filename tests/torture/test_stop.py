@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,11 @@ import requests
 from tests.fakes import clips
 from tests.fakes.file_server import FileServer, whole
 from tests.fakes.orchestrator import Behaviour, Heard, fake_orchestrator, says
+from tests.patience import free_port
 from tests.torture.worker import Worker
 
 #: The job takes ten steps, of so many seconds each.
 STEP_S = 0.3
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_what_is_on_the_gpu_when_the_worker_stops_is_stored_reported_and_answered(tmp_path: Path) -> None:
