@@ -1,4 +1,4 @@
-"""How a camera was held: the turn that makes a video's stored pictures upright."""
+"""How a camera was held: the turn that makes stored pictures upright."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Turn:
         """The upright width and height of a stored picture."""
         return (height, width) if self.transpose else (width, height)
 
-    def apply(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def apply(self, picture: NDArray[Any]) -> NDArray[Any]:
         """The upright picture; (height, width, channels), contiguous."""
         if self.transpose:
             picture = picture.transpose(1, 0, 2)
@@ -31,6 +31,20 @@ class Turn:
         if self.mirror_y:
             picture = picture[::-1]
         return np.ascontiguousarray(picture)
+
+
+#: EXIF's tag, and what its numbers ask for.
+ORIENTATION = 0x0112
+EXIF = {
+    1: Turn(),
+    2: Turn(mirror_x=True),
+    3: Turn(mirror_x=True, mirror_y=True),
+    4: Turn(mirror_y=True),
+    5: Turn(transpose=True),
+    6: Turn(transpose=True, mirror_x=True),
+    7: Turn(transpose=True, mirror_x=True, mirror_y=True),
+    8: Turn(transpose=True, mirror_y=True),
+}
 
 
 def of(frame: Any) -> Turn:
@@ -48,6 +62,21 @@ def of_matrix(data: bytes) -> Turn:
     if abs(a) + abs(d) >= abs(b) + abs(c):
         return Turn(mirror_x=a < 0, mirror_y=d < 0)
     return Turn(transpose=True, mirror_x=c < 0, mirror_y=b < 0)
+
+
+def of_exif(note: bytes) -> Turn:
+    """The same for an image's EXIF note, which is a TIFF's header and first directory; none where it does not say."""
+    order = {b"II": "<", b"MM": ">"}.get(note[:2])
+    if order is None:
+        return Turn()
+    try:
+        (first,) = struct.unpack_from(order + "I", note, 4)
+        (count,) = struct.unpack_from(order + "H", note, first)
+        entries = (struct.unpack_from(order + "HHIH", note, first + 2 + 12 * number) for number in range(count))
+        said = next((value for tag, _, _, value in entries if tag == ORIENTATION), 1)
+    except struct.error:
+        return Turn()
+    return EXIF.get(said, Turn())
 
 
 def _of_angle(degrees: int) -> Turn:

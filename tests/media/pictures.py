@@ -53,6 +53,12 @@ def lying_on_its_side(jpeg: bytes) -> bytes:
     return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(note)) + note + jpeg[2:]
 
 
+def turned(png: bytes, orientation: int, order: str = "<") -> bytes:
+    """The PNG with an EXIF note of how its camera was held."""
+    note = {"<": b"II", ">": b"MM"}[order] + struct.pack(order + "HIHHHIHHI", 42, 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+    return png[:33] + _chunk(b"eXIf", note) + png[33:]
+
+
 def moving(path: Path, codec: str, pixels: str, frames: int = 4, size: tuple[int, int] = (80, 64)) -> Path:
     """An animation whose first frame is green and whose others are red."""
     with av.open(str(path), "w") as container:

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from errors import InvalidInput
-from media import still
+from media import still, turn
 from media.probe import answer
 from tests.media import files, pictures
 
@@ -72,6 +72,25 @@ def test_a_turned_photograph_stands_upright(tmp_path: Path) -> None:
     assert picture.shape == (80, 64, 3)
     assert is_near(picture[40, 60], (0, 0, 255))  # what was above is at the right
     assert is_near(picture[40, 4], (255, 0, 0))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_transparency_is_turned_with_its_picture(tmp_path: Path, orientation: int, order: str) -> None:
+    glass = np.zeros((64, 80, 4), np.uint8)
+    glass[:32, :, 2], glass[:, :40, 1], glass[32:, 40:, 0], glass[..., 3] = 255, 255, 255, 255
+    glass[:32, 40:] = (0, 0, 255, 0)
+    picture = read(tmp_path, pictures.turned(pictures.encoded(glass), orientation, order))
+    opaque = read(tmp_path, pictures.turned(pictures.encoded(glass[..., :3]), orientation, order))
+    is_glass = (opaque == (255, 0, 0)).all(axis=2)
+    assert is_glass.mean() == 0.25
+    assert (picture[is_glass] == 255).all()
+    assert (picture[~is_glass] == opaque[~is_glass]).all()
+
+
+@pytest.mark.parametrize("note", [b"", b"II", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\0\x09", b"Exif\0\0II*\0"])
+def test_a_damaged_note_turns_nothing(note: bytes) -> None:
+    assert turn.of_exif(note) == turn.Turn()
 
 
 @pytest.mark.parametrize(("name", "codec", "pixels"), [("a.gif", "gif", "rgb8"), ("a.webp", "libwebp_anim", "yuv420p")])
