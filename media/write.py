@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
 import os
 import time
 from collections import deque
@@ -84,7 +83,7 @@ def write(
             sound = _Sound(container, speech) if speech is not None else None
             frames = _write_frames(container, video, itertools.chain([first], coming), sound, path)
             if sound is not None:
-                sound.finish()
+                sound.finish((frames + 1) / rate)
     except FFmpegError as error:
         if isinstance(error, OSError | MemoryError):
             raise
@@ -200,7 +199,7 @@ class _Sound:
         self._stream.bit_rate = AAC_BITS * (1 if layout == "mono" else 2)
         self._samples = 0
 
-    def write_until(self, time_s: Fraction | float) -> None:
+    def write_until(self, time_s: Fraction) -> None:
         while self._samples < time_s * audio.TRACK_RATE_HZ:
             frame = next(self._frames, None)
             if frame is None:
@@ -209,7 +208,8 @@ class _Sound:
             self._samples += frame.samples
             self._container.mux(self._stream.encode(frame))
 
-    def finish(self) -> None:
-        """Write what is left: samples shorter than the last picture, and what the encoder holds back."""
-        self.write_until(math.inf)
+    def finish(self, time_s: Fraction) -> None:
+        """Write what is left before time_s, a picture after the last one: what no whole picture was made for, but not the rest
+        of a speech that was cut; and what the encoder holds back."""
+        self.write_until(time_s)
         self._container.mux(self._stream.encode(None))

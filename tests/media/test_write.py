@@ -72,6 +72,14 @@ def test_sound_and_pictures_have_the_speechs_length(tmp_path: Path, rate: Fracti
         assert (sound.codec_context.name, sound.sample_rate) == ("aac", 48_000)
 
 
+@pytest.mark.parametrize("rate", [Fraction(25), Fraction(1)])
+def test_sound_that_goes_on_ends_with_the_pictures(tmp_path: Path, rate: Fraction) -> None:
+    speech = files.sound(tmp_path / "a.wav", seconds=10)
+    with av.open(str(made(tmp_path / "a.mp4", count=3, rate=rate, speech=speech))) as container:
+        [sound] = container.streams.audio
+        assert float(3 / rate) <= float(sound.duration * sound.time_base) <= float(4 / rate) + 0.2
+
+
 def test_pixels_that_are_not_square_stay_so(tmp_path: Path) -> None:
     path = made(tmp_path / "a.mp4", pixel_aspect=Fraction(16, 15))
     assert video.open_clip(path).pixel_aspect == Fraction(16, 15)

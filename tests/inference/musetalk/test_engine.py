@@ -20,6 +20,7 @@ from inference.engine import Inputs  # noqa: E402
 from inference.engines.musetalk import models, mouths, trial  # noqa: E402
 from inference.engines.musetalk.engine import Engine  # noqa: E402
 from inference.engines.musetalk.room import Room  # noqa: E402
+from media.probe import probe  # noqa: E402
 from tests.inference.musetalk.engines import Say, changed, clip, ignore, levels, loaded, pictures, run, tone, use  # noqa: E402
 
 
@@ -55,6 +56,13 @@ def test_speech_longer_than_the_video_loops_holds_or_is_cut(say: Say, tmp_path: 
     path, _ = say(clip(tmp_path / "a.mp4", [150, 180, 210]), tone(tmp_path / "a.wav", 0.32), {"loop": loop})
     assert levels(path) == pytest.approx(expected, abs=3)
     assert all(changed(picture) for picture in pictures(path))
+
+
+def test_what_is_cut_ends_with_its_pictures_and_its_sound(say: Say, tmp_path: Path) -> None:
+    path, _ = say(clip(tmp_path / "a.mp4", [150, 180, 210]), tone(tmp_path / "a.wav", 5.0), {"loop": "cut"})
+    length_s = probe(path).audio_duration_s
+    assert length_s is not None
+    assert 0.12 <= length_s <= 0.4
 
 
 def test_a_video_longer_than_the_speech_is_cut_to_it(say: Say, tmp_path: Path) -> None:
