@@ -44,7 +44,7 @@ def windows(
     quiet = silence.quiet(loudness, frames, rate) & (not params.parity)
     nothing = _nothing(models, as_trained) if quiet.any() else None
     first = 0
-    for batch in speech.batches(heard, frames, rate, size, "repeat" if as_trained else "zeros"):
+    for batch in speech.batches(heard, frames, rate, size, "repeat" if as_trained else "zeros", models.device):
         still = quiet[first : first + len(batch)]
         if nothing is not None and still.any():
             batch = torch.where(card.sent(still, batch.device)[:, None, None], nothing, batch)

@@ -115,14 +115,15 @@ def windows(states: torch.Tensor, frames: range, rate: Fraction, ends: Ends = "z
 
 
 def batches(
-    pieces: Iterable[torch.Tensor], frames: int, rate: Fraction, size: int, ends: Ends = "zeros"
+    pieces: Iterable[torch.Tensor], frames: int, rate: Fraction, size: int, ends: Ends = "zeros", device: Any = "cpu"
 ) -> Iterator[torch.Tensor]:
-    """The windows of frames 0 … frames - 1 in batches of `size`, the last one shorter, while `listen` goes on.
+    """The windows of frames 0 … frames - 1 in batches of `size`, the last one shorter, while `listen` goes on. device: where
+    the pieces are, if there is one: a speech of a few samples has none.
 
     No more of the states than a piece and a batch is in memory.
     """
     source = iter(pieces)
-    kept, first, ended = next(source, torch.zeros(0, 5, SIZE)), 0, False
+    kept, first, ended = next(source, torch.zeros(0, 5, SIZE, device=device)), 0, False
     for start in range(0, frames, size):
         batch = range(start, min(start + size, frames))
         stop = batch[-1] * STATES_HZ * rate.denominator // rate.numerator - BEFORE + WINDOW

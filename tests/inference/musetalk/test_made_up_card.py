@@ -110,6 +110,12 @@ def test_a_recording_plays_what_runs_live_for_any_number_of_pictures(on_card: En
     assert int(apart.abs().max()) <= mouths.SAME
 
 
+def test_speech_of_a_few_samples_is_one_frame(card: Any, on_card: Engine, inputs: Inputs, tmp_path: Path) -> None:
+    """Too few for a single one at 16 kHz, so that nothing of it comes to the card."""
+    short = replace(inputs, audio=tone(tmp_path / "a.wav", 4 / 48_000, rate_hz=48_000))
+    assert len(do(card, on_card, short, tmp_path).pictures) == 1
+
+
 def test_what_cannot_be_recorded_runs_live_and_the_rest_is_recorded(on_card: Engine, caplog: pytest.LogCaptureFixture) -> None:
     found = on_card._models["1.5"]
 
