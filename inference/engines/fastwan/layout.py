@@ -18,8 +18,8 @@ STEMS = {
     "vae": "diffusion_pytorch_model",
     "text_encoder": "model",
 }
-#: What a tokenizer may be read from.
-TOKENIZERS = ("tokenizer.json", "spiece.model")
+#: What the tokenizer is read from; out of `spiece.model` beside it one could only be made with a library more.
+TOKENIZER = "tokenizer/tokenizer.json"
 FETCHED = "`worker models pull fastwan` fetches it"
 #: The tiny decoder's file, which only FASTWAN_DECODER=tiny needs.
 TINY = manifest.TINY
@@ -52,8 +52,10 @@ def missing(models: Path) -> list[str]:
             part(models, name)
         except EngineFailed as error:
             lines.append(error.message)
-    if not any((folder / "tokenizer" / name).is_file() for name in TOKENIZERS):
-        lines.append(line(models, folder / "tokenizer" / TOKENIZERS[0], "is missing"))
+    try:
+        _json(models, folder / TOKENIZER)
+    except EngineFailed as error:
+        lines.append(error.message)
     return lines
 
 
@@ -79,16 +81,18 @@ def part(models: Path, name: str) -> Part:
 
 def _check_whole(models: Path, path: Path) -> None:
     """A file of safetensors says in its header where its last tensor ends; a shorter one is found out without reading it."""
-    if not path.is_file():
-        raise EngineFailed(line(models, path, "is missing"))
-    size = path.stat().st_size
     try:
+        size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if not 2 <= length <= LONGEST_HEADER:
                 raise ValueError("no header")
             header = json.loads(file.read(length))
         ends = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+    except FileNotFoundError:
+        raise EngineFailed(line(models, path, "is missing")) from None
+    except OSError as error:
+        raise EngineFailed(line(models, path, _unreadable(error))) from error
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise EngineFailed(line(models, path, f"is not a file of safetensors ({size:,} bytes)")) from error
     if size != 8 + length + ends:
@@ -100,11 +104,17 @@ def _json(models: Path, path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text())
     except FileNotFoundError:
         raise EngineFailed(line(models, path, "is missing")) from None
+    except OSError as error:
+        raise EngineFailed(line(models, path, _unreadable(error))) from error
     except ValueError as error:
         raise EngineFailed(line(models, path, "is not JSON")) from error
     if not isinstance(found, dict):
         raise EngineFailed(line(models, path, "is not a JSON object"))
     return found
+
+
+def _unreadable(error: OSError) -> str:
+    return f"cannot be read ({(error.strerror or str(error)).lower()})"
 
 
 def line(models: Path, path: Path, what: str) -> str:

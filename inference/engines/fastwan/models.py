@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
-from errors import EngineFailed, OutOfMemory
+from errors import EngineFailed, OutOfMemory, first_line
 from inference.engines import card
 from inference.engines.fastwan import eight, float8, layout, tiny, wide
 from weights.plans import PINNED_SLAB_BYTES, Plan
@@ -93,7 +93,7 @@ def load(models: Path, device: str | torch.device, dtype: torch.dtype, plan: Pla
             vae=_vae(models, device, dtype, plan, moved),
             tiny=_tiny(models, device, dtype) if plan.decoder == "tiny" else None,
             text=_text(models, text_device, dtype, plan, moved),
-            tokenizer=AutoTokenizer.from_pretrained(layout.home(models) / "tokenizer", local_files_only=True),
+            tokenizer=_tokenizer(models),
             plan=plan,
             device=device,
             text_device=text_device,
@@ -217,6 +217,14 @@ def _text(models: Path, device: torch.device, dtype: torch.dtype, plan: Plan, mo
     if device.type != "cpu":
         return network.to(device=device, dtype=dtype)
     return wide.widened(network) if wide.is_needed(network) else network
+
+
+def _tokenizer(models: Path) -> Any:
+    path = layout.home(models) / layout.TOKENIZER
+    try:
+        return AutoTokenizer.from_pretrained(path.parent, local_files_only=True)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise EngineFailed(layout.line(models, path.parent, f"no tokenizer can be read ({first_line(error)})")) from error
 
 
 def _read(part: layout.Part, device: torch.device, moved: Moved) -> dict[str, Tensor]:

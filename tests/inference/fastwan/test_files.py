@@ -69,6 +69,25 @@ def fill(path: str, content: str) -> Callable[[Path], None]:
     return do
 
 
+def folder(path: str) -> Callable[[Path], None]:
+    """Something that no user may read as a file."""
+
+    def do(models_: Path) -> None:
+        (home(models_) / path).unlink()
+        (home(models_) / path).mkdir()
+
+    return do
+
+
+def alone(path: str) -> Callable[[Path], None]:
+    """The tokenizer in its other form only."""
+
+    def do(folder: Path) -> None:
+        (home(folder) / "tokenizer/tokenizer.json").rename(home(folder) / path)
+
+    return do
+
+
 SHARD = "text_encoder/model-00002-of-00004.safetensors"
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 
@@ -84,7 +103,11 @@ TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
         (lose("transformer/config.json"), "transformer/config.json: is missing"),
         (fill("text_encoder/config.json", "{"), "text_encoder/config.json: is not JSON"),
         (fill("vae/config.json", "[]"), "vae/config.json: is not a JSON object"),
+        (folder("vae/config.json"), "vae/config.json: cannot be read (is a directory)"),
+        (folder(TRANSFORMER), f"{TRANSFORMER}: cannot be read (is a directory)"),
         (lose("tokenizer/tokenizer.json"), "tokenizer/tokenizer.json: is missing"),
+        (cut("tokenizer/tokenizer.json"), "tokenizer/tokenizer.json: is not JSON"),
+        (alone("tokenizer/spiece.model"), "tokenizer/tokenizer.json: is missing"),
     ],
 )
 def test_a_file_that_is_missing_or_cut_short_is_named_in_one_line(
@@ -97,6 +120,22 @@ def test_a_file_that_is_missing_or_cut_short_is_named_in_one_line(
     with pytest.raises(EngineFailed) as caught:
         models.load(copy, "cpu", torch.float32, BESIDE)
     assert caught.value.message == line
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("tokenizer.json", "{}"),
+        ("tokenizer.json", '{"added_tokens": 1}'),
+        ("tokenizer_config.json", "{"),
+        ("tokenizer_config.json", '{"added_tokens_decoder": 1}'),
+    ],
+)
+def test_a_tokenizer_that_is_none_is_an_error_in_one_line(copy: Path, file: str, content: str) -> None:
+    (home(copy) / "tokenizer" / file).write_text(content)
+    with pytest.raises(EngineFailed, match=r"tokenizer.*worker models pull fastwan") as caught:
+        models.load(copy, "cpu", torch.float32, BESIDE)
+    assert "\n" not in caught.value.message
 
 
 def test_no_text_encoder_is_said(copy: Path) -> None:
