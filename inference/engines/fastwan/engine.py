@@ -127,8 +127,7 @@ class Engine:
         heard = self._prompts.known(self._ready(moved), prompt)
         known = heard is not None
         if heard is None and self._loaded.text_device.type == "cpu":
-            with self._encoding:
-                heard = self._prompts.made(self._loaded, prompt, moved)
+            heard = self._heard(prompt, moved)
         return job.Prepared(
             shape=size,
             picture=None if picture is None else shape.cover(picture, size.width, size.height),
@@ -160,7 +159,7 @@ class Engine:
             share = steps_share + (1 - steps_share) * done / prepared.shape.latents[2]
             progress("inferring", round(frames * share), frames)
 
-        latents = self._within_memory(lambda: self._denoised(prepared, stepped, times), moved)
+        latents = self._within_memory(lambda: self._denoised(prepared, stepped, times, moved), moved)
         if not bool(torch.isfinite(latents).all()):
             raise EngineFailed("the model's answer is not a number; its weights may be damaged: worker models verify fastwan")
         written = self._within_memory(
@@ -184,10 +183,18 @@ class Engine:
                 raise EngineFailed("the engine is not loaded")
             return self._models
 
-    def _denoised(self, prepared: job.Prepared, stepped: Callable[[int], None], times: job.Times) -> Tensor:
+    def _heard(self, prompt: str, moved: models.Moved) -> Tensor:
+        """The prompt's embeddings, worked out now, one prompt at a time: on a processor that takes minutes."""
+        with _taken(self._encoding, moved):
+            loaded = self._loaded
+            return self._prompts.made(loaded, prompt, moved if loaded.text_device.type == "cpu" else None)
+
+    def _denoised(
+        self, prepared: job.Prepared, stepped: Callable[[int], None], times: job.Times, moved: models.Moved = lambda: None
+    ) -> Tensor:
         """The video's latents, on the host: they must outlive a card that has no room for their decoding."""
+        heard = self._heard(prepared.prompt, moved) if prepared.heard is None else prepared.heard
         loaded = self._loaded
-        heard = self._prompts.made(loaded, prepared.prompt) if prepared.heard is None else prepared.heard
         image = None if prepared.picture is None else vae.encode(loaded, prepared.picture)
         network = Transformer(loaded, text.filled_up(heard), prepared.shape.latents, image is not None, self._fused)
         times.conditioned = time.monotonic()

@@ -18,7 +18,7 @@ from torch import nn  # noqa: E402
 
 from errors import Cancelled, EngineFailed, OutOfMemory  # noqa: E402
 from inference.engine import Inputs  # noqa: E402
-from inference.engines.fastwan import vae  # noqa: E402
+from inference.engines.fastwan import job, shape, vae  # noqa: E402
 from inference.engines.fastwan.decoder import Decoder  # noqa: E402
 from inference.engines.fastwan.engine import Engine  # noqa: E402
 from media import probe  # noqa: E402
@@ -176,6 +176,29 @@ def test_weights_that_are_loaded_anew_are_said_and_hear_a_cancel(small: Engine, 
     metrics = run(small, tmp_path / "o.mp4", None, progress=progress)  # it loads what the cancelled job had begun to
     assert (metrics.extra["plan"], metrics.frames) == (PLANS[4].name, 9)
     assert said.index("inferring") > 10
+
+
+def test_a_prompt_that_is_encoded_beside_the_card_after_all_hears_a_cancel(small: Engine) -> None:
+    """What was to be encoded on the card when the job was prepared, by a plan that had no room."""
+    unheard = job.anything(shape.Shape(width=64, height=64, frames=9))
+    with pytest.raises(Cancelled):
+        small._denoised(unheard, lambda _: None, job.Times(0), refuse)
+
+
+def test_who_waits_for_another_ones_prompt_hears_a_cancel(small: Engine) -> None:
+    said: list[str] = []
+
+    def progress(phase: str, done: int, total: int) -> None:
+        said.append(phase)
+        if len(said) > 3:
+            raise Cancelled("enough")
+
+    with small._encoding, pytest.raises(Cancelled):
+        run(small, Path("never"), None, progress=progress, prompt="another one")
+
+
+def refuse() -> None:
+    raise Cancelled("enough")
 
 
 def test_out_of_memory_in_decoding_takes_the_next_smaller_plan(small: Engine, tmp_path: Path) -> None:
