@@ -2,7 +2,6 @@
 
     python -m benchmarks.fastwan --tiny            two CPU cores: small networks; shows that every path runs
     python -m benchmarks.fastwan                   a card: the true architecture in bfloat16
-    python -m benchmarks.fastwan --agreement --sizes 128x128x5     how far fp8 is from bf16, on a card or without
 
 All weights are random and made in place, so nothing is downloaded. (A) is diffusers' image-to-video pipeline with the distilled
 steps as a fixed schedule and the VAE in 32 bits, as the model's card has it; (A2) the same with the VAE's decoder in 16 bits;
@@ -141,9 +140,9 @@ def compare(found: models.Models, size: shape.Shape, with_image: bool, rounds: i
     width = found.transformer.config.text_dim
     words = torch.randn(1, 20, width, generator=torch.Generator().manual_seed(2)).to(found.dtype)
     heard, filled = words, text.filled_up(words)
-    picture = _picture(size) if with_image else None
+    picture = painting(size) if with_image else None
     fused = Fused("first" if found.device.type == "cuda" else "off")
-    engines = {"ours" + name: _engine(lossy(found, *kinds) if name else found, fused) for name, kinds in LOSSY.items()}
+    engines = {"ours" + name: engine_of(lossy(found, *kinds) if name else found, fused) for name, kinds in LOSSY.items()}
     engine = engines["ours"]
     pipes = fastwan_pipeline.variants(found)
     difference = apart(engine, pipes["A2"], heard, picture, size)
@@ -175,21 +174,11 @@ def changed(exact: Engine, other: Engine, heard: torch.Tensor, picture: Any, siz
     return float((second - first).norm() / first.norm())
 
 
-def _engine(found: models.Models, fused: Fused) -> Engine:
+def engine_of(found: models.Models, fused: Fused) -> Engine:
     engine = Engine()
     engine.configure(Options(decoder=found.plan.decoder))
     engine.use(found, fused)
     return engine
-
-
-def agreement(size: shape.Shape) -> dict[str, Any]:
-    """How far fp8 takes the latents of the true architecture from those in 16 bits, on any machine with 20 GB of memory."""
-    device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    found = networks(False, device, torch.bfloat16)
-    heard = torch.randn(1, 20, 4096, generator=torch.Generator().manual_seed(2)).bfloat16()
-    engines = [_engine(each, Fused()) for each in (found, lossy(found, "fp8", "full"))]
-    apart = changed(engines[0], engines[1], heard, _picture(size), size)
-    return {"device": str(device), "torch": torch.__version__, "fp8": apart}
 
 
 def _median(of: list[dict[str, Any]]) -> dict[str, Any]:
@@ -204,7 +193,7 @@ def _positions(network: Any) -> Any:
     return type(network.rope)(config.attention_head_dim, tuple(config.patch_size), config.rope_max_seq_len)
 
 
-def _picture(size: shape.Shape) -> Any:
+def painting(size: shape.Shape) -> Any:
     blots = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
     return np.array(Image.fromarray(blots).resize((size.width, size.height), Image.Resampling.BICUBIC))
 
@@ -237,17 +226,12 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=None, metavar="WxHxF")
     parser.add_argument("--modes", nargs="+", default=["image", "text"], choices=["image", "text"])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--agreement", action="store_true", help="only say how far fp8 is from bf16, at the true architecture")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args()
     asked = options.sizes or (["128x64x13"] if options.tiny else ["1280x704x121", "832x480x121"])
     sizes = [
         shape.Shape(width=w, height=h, frames=f) for w, h, f in ([int(side) for side in size.split("x")] for size in asked)
     ]
-    if options.agreement:
-        said = agreement(sizes[0])
-        print(json.dumps(said) if options.json else f"fp8 changes the latents by {100 * said['fp8']:.1f} % ({said['device']})")
-        return
     device = torch.device("cuda:0" if torch.cuda.is_available() and not options.tiny else "cpu")
     found = networks(options.tiny, device, torch.bfloat16 if device.type == "cuda" else torch.float32)
     results = [compare(found, size, mode == "image", options.rounds) for size in sizes for mode in options.modes]
