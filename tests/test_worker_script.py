@@ -91,6 +91,16 @@ def test_a_set_up_that_was_broken_off_is_mended(checkout: Path) -> None:
     assert not (checkout / ".venv.lock").exists()
 
 
+def test_an_environment_whose_python_is_gone_is_made_anew(ready: Path) -> None:
+    """As after an upgrade of the system."""
+    python = ready / ".venv" / "bin" / "python"
+    python.unlink()
+    python.symlink_to("/nowhere/python3.11")
+    mended = run(ready, "status")
+    assert mended.returncode == 0, mended.stderr
+    assert "installing requirements/worker.txt" in mended.stderr
+
+
 def test_two_at_once_do_not_collide(checkout: Path) -> None:
     command = [str(checkout / "worker"), "status"]
     both = [subprocess.Popen(command, env=environment(), stdout=-1, stderr=-1, text=True) for _ in range(2)]
