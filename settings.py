@@ -95,7 +95,7 @@ Mode = Literal["main", "buffer", "queue"]
 class Settings(BaseModel):
     """The worker's settings. The first name of a field is the variable's own, the others are older spellings."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     #: The orchestrator's address. None: the worker stands alone.
     ORCHESTRATOR_BASE_URL: Url | None = None

@@ -18,6 +18,13 @@ def test_a_value_of_more_than_one_line_is_refused_without_saying_it(value: str) 
     assert str(refused.value) == said
 
 
+@pytest.mark.parametrize("value", ["inf", "1e400", "nan"])
+@pytest.mark.parametrize("name", ["MAX_INPUT_MB", "DATA_LIMIT_GB", "AVATAR_CACHE_GB", "JOB_TIMEOUT_SEC"])
+def test_a_limit_is_a_number(name: str, value: str) -> None:
+    with pytest.raises(settings.SettingsError, match=f"{name}={value}: input should be a finite number"):
+        settings.load({name: value})
+
+
 def test_a_setting_says_its_value_source_default_and_meaning(tmp_path: Path) -> None:
     (tmp_path / "worker_id").write_text("kept-name\n")
     (tmp_path / "admin_token").write_text("a token of our own\n")
