@@ -204,7 +204,7 @@ class Settings(BaseModel):
     COMPILE: Literal["first", "off"] = "first"
     #: The linear layers of FastWan's transformer: bf16, or fp8 for half their memory and a higher rate, which is not exact.
     FASTWAN_LINEARS: Literal["bf16", "fp8"] = "bf16"
-    #: What makes FastWan's pictures: full (the VAE), or tiny: a hundredth of its work, less memory, blurrier pictures.
+    #: What makes FastWan's pictures: full (the VAE), or tiny: a two-hundredth of its work, less memory, blurrier pictures.
     FASTWAN_DECODER: Literal["full", "tiny"] = "full"
     #: Days that finished jobs are kept for the page.
     KEEP_DAYS: Annotated[float, Field(gt=0)] = 7
