@@ -157,7 +157,7 @@ class Engine:
             speech=inputs.audio,
             loudness=loudness,
             params=wanted,
-            frames=cycle.length(frames, len(avatar), wanted.loop),
+            frames=frames if clip.is_still else cycle.length(frames, len(avatar), wanted.loop),  # a photo has no end
         )
         return Prepared(job=job, shape=output, took_s=time.monotonic() - began, cached=cached)
 

@@ -71,7 +71,8 @@ def test_a_video_longer_than_the_speech_is_cut_to_it(say: Say, tmp_path: Path) -
     assert levels(path) == pytest.approx([150, 155, 160, 165], abs=3)
 
 
-def test_a_still_is_looked_at_once_and_lasts_as_long_as_the_speech(weights: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("loop", ["loop", "hold", "cut"])
+def test_a_still_is_looked_at_once_and_lasts_as_long_as_the_speech(weights: Path, tmp_path: Path, loop: str) -> None:
     import cv2
 
     engine, looked = loaded(weights), []
@@ -83,7 +84,7 @@ def test_a_still_is_looked_at_once_and_lasts_as_long_as_the_speech(weights: Path
 
     use(engine, detector=counted)
     cv2.imwrite(str(tmp_path / "a.png"), np.full((129, 131, 3), 200, np.uint8))
-    metrics = run(engine, tmp_path / "out.mp4", tmp_path / "a.png", tone(tmp_path / "a.wav", 0.4))
+    metrics = run(engine, tmp_path / "out.mp4", tmp_path / "a.png", tone(tmp_path / "a.wav", 0.4), {"loop": loop})
     assert (metrics.frames, metrics.fps, looked) == (10, 25.0, [1])
     assert (metrics.width, metrics.height) == (132, 130)
     assert all(changed(picture) for picture in pictures(tmp_path / "out.mp4"))
