@@ -81,13 +81,6 @@ def edges_of_points(points: NDArray[np.float64], shift: int = 0) -> Edges:
     return edges
 
 
-def room(points: NDArray[np.float64]) -> tuple[int, int]:
-    """How far bbox_shift can reasonably go up and down, in pixels, from (n, 68, 2): the distances to the points next to it."""
-    whole = points.astype(np.int32)
-    up, down = whole[:, NOSE + 1, 1] - whole[:, NOSE, 1], whole[:, NOSE, 1] - whole[:, NOSE - 1, 1]
-    return int(up.mean()), int(down.mean())
-
-
 def steady(edges: Edges, rate: Fraction) -> Edges:
     """Boxes over time without the landmarks' steps, short gaps filled. edges: (n, 4), one row a picture.
 

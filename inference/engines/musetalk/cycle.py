@@ -1,4 +1,4 @@
-"""Which picture of the person's video an output frame is made from, when the speech is longer or shorter than the video."""
+"""How long the output is, when the speech is longer or shorter than the person's video."""
 
 from __future__ import annotations
 
@@ -12,11 +12,3 @@ Loop = Literal["loop", "hold", "cut"]
 def length(speech_frames: int, pictures: int, loop: Loop) -> int:
     """How many frames the output has, from how long the speech is in frames and how many pictures the video has."""
     return min(speech_frames, pictures) if loop == "cut" else speech_frames
-
-
-def picture(frame: int, pictures: int, loop: Loop) -> int:
-    """The number of the picture for output frame `frame`, both from 0."""
-    if loop != "loop":
-        return min(frame, pictures - 1)
-    at = frame % (2 * pictures)
-    return at if at < pictures else 2 * pictures - 1 - at

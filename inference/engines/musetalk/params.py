@@ -16,7 +16,7 @@ Fit = Literal["source", "pad", "crop"]
 #: `largest`, the how manieth from the left in the first picture with faces, or a point as shares of width and height.
 Face = Literal["largest"] | int | tuple[float, float]
 
-#: How far bbox_shift may go, in pixels. What is useful is a few pixels, see `boxes.room`.
+#: How far bbox_shift may go, in pixels. What is useful is a few pixels.
 MOST_SHIFT = 50
 MOST_MARGIN = 200
 #: The parsing map is 512 wide; a cheek reaches from its middle to at most its edge.

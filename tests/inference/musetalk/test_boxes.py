@@ -62,10 +62,6 @@ def test_the_margin_below_the_chin_ends_at_the_pictures_edge() -> None:
     assert boxes.with_margin(Box(1, 2, 30, 40), 10, 45) == Box(1, 2, 30, 45)
 
 
-def test_the_room_for_a_shift_is_the_distance_to_the_neighbouring_points() -> None:
-    assert boxes.room(np.stack([face(0, 9, 90, 50), face(0, 9, 90, 60)])) == (9, 6)
-
-
 def test_whole_boxes_lie_in_the_picture_on_all_four_sides() -> None:
     edges = np.array([[-5.0, -7, 900, 800], [1.4, 2.6, 10.5, 20.5], [-50, 0, -2, 9], [np.nan] * 4])
     assert boxes.whole(edges, 640, 480) == [Box(0, 0, 640, 480), Box(1, 3, 10, 20), None, None]
