@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 PUBLISH_EVERY_S = 5.0
 #: How long to wait before an engine that could not be loaded is tried again, in seconds.
 LOAD_AGAIN_S = 60.0
+#: How a library fails that is there by half: torch loads others by their files.
+UNLOADABLE = (ImportError, OSError)
 
 
 class Inference:
@@ -124,6 +126,9 @@ def _lacking(name: str, settings: Settings) -> str | None:
         if _module(name).split(".")[0] == lacks:
             return f"ENGINE={name}: this version of the worker has no such engine"
         return f"ENGINE={name} needs {lacks}, which is not installed; worker setup --engine installs it"
+    except UNLOADABLE as error:
+        said = f"ENGINE={name} needs what cannot be loaded ({first_line(error)})"
+        return f"{said}; worker setup --engine installs it, anew if .venv is removed before"
     missing = getattr(engine, "missing", None)
     files = missing(settings.models_dir) if missing else []
     if files:
@@ -166,7 +171,10 @@ def find_device(name: str, settings: Settings) -> tuple[str, str | None]:
     """
     if importlib.util.find_spec("torch") is None:
         return "cpu", None
-    torch = importlib.import_module("torch")
+    try:
+        torch = importlib.import_module("torch")
+    except UNLOADABLE:
+        return "cpu", None  # an engine that needs it has been refused
     if torch.cuda.is_available():
         return "cuda:0", None
     cards = gpu.gauges(settings.GPUS) if name in manifest.ENGINES else []

@@ -189,6 +189,21 @@ def test_an_engine_without_its_libraries_makes_the_worker_unfit_and_says_what_to
         assert "needs a_library_that_nobody_has, which is not installed; worker setup --engine" in flag["reason"]
 
 
+def test_an_engine_whose_libraries_cannot_be_loaded_makes_the_worker_unfit_and_says_why(tmp_path: Path) -> None:
+    with running(tmp_path, fake("has_half_a_library")) as program:
+        flag = until(lambda: program.control.flag("unfit"))
+        assert "needs what cannot be loaded (libhalf.so.1: cannot open" in flag["reason"]
+        assert program.process.poll() is None
+
+
+def test_the_preview_engine_runs_beside_half_a_torch(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text('raise ImportError("libcudart.so.13: cannot open shared object file")')
+    with running(tmp_path, "musetalk", PYTHONPATH=str(tmp_path)) as program:
+        said = until(lambda: (word := program.control.published().get("inference")) and word["model_loaded"] and word)
+        assert (said["engine"], said["device"]) == ("preview", "cpu")
+        assert "libcudart.so.13" in said["note"]
+
+
 def test_a_machine_that_stands_alone_without_weights_runs_the_preview_engine_and_says_so(tmp_path: Path) -> None:
     with running(tmp_path, "musetalk", MODELS_DIR=str(tmp_path / "none")) as program:
         said = until(lambda: (word := program.control.published().get("inference")) and word["model_loaded"] and word)
