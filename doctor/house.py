@@ -15,6 +15,7 @@ from jobqueue import soundness
 from jobqueue.control import STALE_S, Control
 from jobqueue.database import Database, DatabaseError
 from jobqueue.migrations import WrongDatabase, check_version
+from settings import Settings
 from telemetry import xid
 from weights import manifest, verify
 
@@ -22,6 +23,9 @@ from weights import manifest, verify
 LARGE_LOG_BYTES = 256 * 2**20
 #: Files that are named one by one.
 MOST_LINES = 5
+#: What the UNet's configuration may be called.
+UNET_CONFIGS = ("musetalk.json", "config.json")
+NAMED_BY = "MUSETALK_UNET_MODEL_PATH or MUSETALK_UNET_CONFIG names it"
 #: How long an error that the driver reported is told of, in seconds.
 REPORTED_S = 86400.0
 #: How long a program may take until it answers.
@@ -35,7 +39,10 @@ def weights(now: Situation) -> list[Finding]:
     engine, folder = now.settings.ENGINE, now.settings.models_dir
     if engine not in manifest.ENGINES:
         return []
+    named = _named(now.settings) if engine == "musetalk" else {}
     lacking = verify.needed(verify.look(folder, engine), engine, manifest.chosen(now.settings.FASTWAN_DECODER))
+    lacking = [verdict for verdict in lacking if verdict.path not in named]
+    lacking += [verify.Verdict(str(path), "missing", f"is missing: {NAMED_BY}") for path in named.values() if not path.is_file()]
     if not lacking:
         said = f"{engine}'s are all in {folder}, by size; `worker models verify` reads every byte"
         return [Finding(name="weights", level="ok", said=said)]
@@ -43,6 +50,15 @@ def weights(now: Situation) -> list[Finding]:
     lines = [f"{verdict.path} {verdict.said.split(';')[0]}" for verdict in lacking]
     lines = [*lines[:MOST_LINES], *([f"and {len(lines) - MOST_LINES} more"] if len(lines) > MOST_LINES else [])]
     return [Finding(name="weights", level="fail", said=said, do=f"worker models pull {engine}", lines=tuple(lines))]
+
+
+def _named(settings: Settings) -> dict[str, Path]:
+    """MuseTalk's files that older variables name, or that lie beside such a one, by those that they stand for."""
+    weights, config = settings.MUSETALK_UNET_MODEL_PATH, settings.MUSETALK_UNET_CONFIG
+    beside = [weights.absolute().parent / name for name in UNET_CONFIGS] if weights and not config else []
+    config = config or next((path for path in beside if path.is_file()), None)
+    named = {"musetalkV15/unet.pth": weights, f"musetalkV15/{UNET_CONFIGS[0]}": config}
+    return {name: path.absolute() for name, path in named.items() if path}
 
 
 def queue(now: Situation) -> list[Finding]:

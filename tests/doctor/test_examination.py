@@ -133,6 +133,22 @@ def test_weights_that_are_there_by_size_are_not_read(worker: Run, folder: Path) 
     assert found["lines"] == [f"{manifest.FASTWAN[2].path} has 7 bytes, 9,999,660,080 are right"]
 
 
+def test_weights_that_an_older_variable_names_are_looked_for_there(worker: Run, folder: Path) -> None:
+    unet = folder / "elsewhere" / "unet.pth"
+    for file in manifest.MUSETALK:
+        path = folder / "models" / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.parent.name != "musetalkV15":
+            with path.open("wb") as hole:
+                hole.truncate(file.size_bytes or 0)
+    found = findings(worker, 1, ENGINE="musetalk", MUSETALK_UNET_MODEL_PATH=str(unet))["weights"]
+    assert [line.split(" ")[0] for line in found["lines"]] == ["musetalkV15/musetalk.json", str(unet)]
+    unet.parent.mkdir()
+    for name in ("unet.pth", "config.json"):
+        (unet.parent / name).write_text("{}")
+    assert findings(worker, 1, ENGINE="musetalk", MUSETALK_UNET_MODEL_PATH=str(unet))["weights"]["level"] == "ok"
+
+
 @pytest.mark.parametrize("engine", ["preview", "musetalk"])
 def test_a_queue_that_is_sound_is_said_to_be_with_what_is_put_up_in_it(worker: Run, operator: Operator, engine: str) -> None:
     operator.pause("a new card comes")
