@@ -97,10 +97,14 @@ _PICKLE = types.SimpleNamespace(__name__="inert", Unpickler=_Unpickler, load=_lo
 def read(path: Path, remedy: str) -> dict[str, Tensor]:
     """The tensors of a file by name. Raises EngineFailed: one line with the file, ending in `remedy`."""
     try:
-        size_bytes = path.stat().st_size
-        found = load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
+        with path.open("rb") as file:
+            size_bytes = file.seek(0, 2)
     except FileNotFoundError:
         raise EngineFailed(f"{path}: is missing; {remedy}") from None
+    except OSError as error:
+        raise EngineFailed(f"{path}: cannot be read ({(error.strerror or str(error)).lower()}); {remedy}") from error
+    try:
+        found = load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
     except MemoryError:
         raise EngineFailed(f"{path}: does not fit into memory") from None
     except _FAULTS as error:

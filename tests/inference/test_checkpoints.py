@@ -146,6 +146,16 @@ def test_a_file_that_is_empty_or_not_there_is_refused_in_one_line(tmp_path: Path
         assert raised.value.message == f"{tmp_path / name}: {said}; fetch it again"
 
 
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_a_file_that_may_not_be_read_is_said_to_be_that(tmp_path: Path, ending: str) -> None:
+    (tmp_path / f"folder.{ending}").mkdir()
+    (tmp_path / "file").touch()
+    for name, said in ((f"folder.{ending}", "is a directory"), (f"file/w.{ending}", "not a directory")):
+        with pytest.raises(EngineFailed) as raised:
+            checkpoints.read(tmp_path / name, FETCHED)
+        assert raised.value.message == f"{tmp_path / name}: cannot be read ({said}); fetch it again"
+
+
 @pytest.mark.parametrize("content", [[], {}, {"state_dict": {}}, {"epoch": 3}, torch.zeros(3)])
 def test_a_file_without_tensors_by_name_is_refused(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "w.pth")
