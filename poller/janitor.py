@@ -26,7 +26,9 @@ log = logging.getLogger(__name__)
 #: Seconds until the first round, and between two; and between two looks for files that an operator wants removed.
 FIRST_S, EVERY_S, ASKED_S = 10.0, 60.0, 2.0
 #: The most of a core that rounds may take; many small jobs make them longer, and so more seldom, down to this pause (s).
-MOST_SHARE, SELDOM_S = 0.005, 900.0
+MOST_SHARE, SELDOM_S = 0.005, 300.0
+#: Room that is left on the disk, whatever DATA_LIMIT_GB allows: so many bytes, or this share of a small one.
+LEFT_BYTES, LEFT_SHARE = 2e9, 0.05
 #: Room on the disk, in reserves, at which the one that was given up is made anew.
 ROOM_FOR_RESERVE = 8
 #: A folder that belongs to no job is left alone for this long (s): its job may be just about to be added.
@@ -51,15 +53,17 @@ class Janitor:
         self._queue, self._outbox, self._data_dir = queue, outbox, data_dir
         self._control = Control(queue.database)
         self._limit_bytes, self._keep_s = limit_bytes, keep_s
+        self._complained = ""
 
     def loop(self, stop: threading.Event) -> None:
-        """Clean once a minute, or less often, until `stop` is set; what an operator wants removed goes within seconds."""
-        due = clock.now() + FIRST_S
+        """Clean once a minute, or less often while there is room, until `stop` is set; what an operator wants removed goes
+        within seconds."""
+        due = soonest = clock.now() + FIRST_S
         while not stop.wait(ASKED_S):
             try:
                 self.discard()
-                if clock.now() >= due:
-                    due = clock.now() + EVERY_S
+                if clock.now() >= (soonest if _lacking_bytes(self._data_dir) > 0 else due):
+                    due = soonest = clock.now() + EVERY_S
                     began_s = time.thread_time()
                     self.clean()
                     due = clock.now() + pause_after(time.thread_time() - began_s)
@@ -147,23 +151,42 @@ class Janitor:
 
     def _make_room(self, settled: dict[str, str], open_: dict[str, str]) -> None:
         """Bring the folder under its limit: what the engine keeps to save time, then folders of jobs that are over, then stored
-        outputs, each the oldest first."""
-        over_bytes = size_bytes(self._data_dir) - self._limit_bytes
-        if over_bytes <= 0:
+        outputs, each the oldest first. On a disk that is smaller, or full of other things, room is made as well, but stored
+        outputs stay: they are what the jobs were for."""
+        over_bytes, lacking_bytes = size_bytes(self._data_dir) - self._limit_bytes, _lacking_bytes(self._data_dir)
+        if (wanted_bytes := max(over_bytes, lacking_bytes)) <= 0:
+            self._complained = ""
             return
-        over_bytes = _thinned(_files(spool.cache(self._data_dir)), over_bytes)
+        left_bytes = _thinned(_files(spool.cache(self._data_dir)), wanted_bytes)
         for name, job_id in settled.items():
-            folder_bytes = size_bytes(self._data_dir / "jobs" / name)
-            if over_bytes > 0 and folder_bytes > 0:
+            if left_bytes <= 0:
+                break
+            if (folder_bytes := size_bytes(self._data_dir / "jobs" / name)) > 0:
                 faults.point("janitor.before_remove")
                 self._remove_folder(job_id)
-                over_bytes -= folder_bytes
-        unreported = {job_id.rsplit("/", 1)[-1] for job_id in open_.values()}
-        stored = (file for file in _files(self._data_dir / "outputs") if Path(file.path).stem not in unreported)
-        over_bytes = _thinned(stored, over_bytes)
-        log.info("the data folder was over its limit; the oldest that nobody waits for was removed")
+                left_bytes -= folder_bytes
+        over_bytes -= wanted_bytes - left_bytes
+        lacking_bytes -= wanted_bytes - left_bytes
         if over_bytes > 0:
-            log.warning("the data folder is still %.2f GB over DATA_LIMIT_GB: unfinished work needs it", over_bytes / GB)
+            unreported = {job_id.rsplit("/", 1)[-1] for job_id in open_.values()}
+            stored = (file for file in _files(self._data_dir / "outputs") if Path(file.path).stem not in unreported)
+            over_bytes = _thinned(stored, over_bytes)
+        self._say(over_bytes, lacking_bytes)
+
+    def _say(self, over_bytes: float, lacking_bytes: float) -> None:
+        """What came of it. That there still is too little room is said once, not at every round of days."""
+        if over_bytes > 0:
+            words = "the data folder is still over DATA_LIMIT_GB: unfinished work needs it"
+        elif lacking_bytes > 0:
+            words = "the disk is nearly full, and nothing is left here that could go; make room on it"
+        else:
+            words = ""
+            log.info(
+                "the data folder was over its limit, or its disk nearly full; the oldest that nobody waits for was removed"
+            )
+        if words and words != self._complained:
+            log.warning("%s (%.2f GB)", words, max(over_bytes, lacking_bytes) / GB)
+        self._complained = words
 
 
 def pause_after(spent_s: float) -> float:
@@ -173,6 +196,12 @@ def pause_after(spent_s: float) -> float:
 
 def _free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
+
+
+def _lacking_bytes(folder: Path) -> float:
+    """By how much too little is left on the disk."""
+    disk = shutil.disk_usage(folder)
+    return min(LEFT_BYTES, LEFT_SHARE * disk.total) - disk.free
 
 
 def _thinned(files: Iterable[os.DirEntry[str]], over_bytes: float) -> float:
