@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 FIRST_S, EVERY_S, ASKED_S = 10.0, 60.0, 2.0
 #: The most of a core that rounds may take; many small jobs make them longer, and so more seldom, down to this pause (s).
 MOST_SHARE, SELDOM_S = 0.005, 300.0
+#: The same while too little is left on the disk: it fills up within seconds.
+SHORT_SHARE, SHORT_S = 0.05, 10.0
 #: Room that is left on the disk, whatever DATA_LIMIT_GB allows: so many bytes, or this share of a small one.
 LEFT_BYTES, LEFT_SHARE = 2e9, 0.05
 #: Room on the disk, in reserves, at which the one that was given up is made anew.
@@ -66,7 +68,8 @@ class Janitor:
                     due = soonest = clock.now() + EVERY_S
                     began_s = time.thread_time()
                     self.clean()
-                    due = clock.now() + pause_after(time.thread_time() - began_s)
+                    spent_s = time.thread_time() - began_s
+                    due, soonest = clock.now() + pause_after(spent_s), clock.now() + max(SHORT_S, spent_s / SHORT_SHARE)
             except TROUBLE as error:
                 log.warning("the data folder could not be cleaned: %s", error)
 
@@ -199,9 +202,10 @@ def _free_bytes(folder: Path) -> int:
 
 
 def _lacking_bytes(folder: Path) -> float:
-    """By how much too little is left on the disk."""
+    """What must go from a disk on which too little is left: until twice as much is free, or it would soon be full again."""
     disk = shutil.disk_usage(folder)
-    return min(LEFT_BYTES, LEFT_SHARE * disk.total) - disk.free
+    least_bytes = min(LEFT_BYTES, LEFT_SHARE * disk.total)
+    return 2 * least_bytes - disk.free if disk.free < least_bytes else 0.0
 
 
 def _thinned(files: Iterable[os.DirEntry[str]], over_bytes: float) -> float:
