@@ -8,6 +8,7 @@ never outlives supervisord.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import signal
@@ -27,6 +28,8 @@ from telemetry import logs
 
 log = logging.getLogger(__name__)
 
+#: Looks between two times that the run folder's files are made young again: about an hour.
+FRESHEN_EVERY = 720
 #: After which the next look tries again.
 TROUBLE: tuple[type[Exception], ...] = (supervision.NotRunning, *ERRORS)
 
@@ -38,7 +41,9 @@ def main() -> None:
     logs.set_up("guard", options.log_format, options.data / "logs", [])
     database = Database(options.data / "jobs.db")
     watch, pressure = stuck.Watch(options.run), memory.Pressure()
-    for _ in _events(sys.stdin.buffer, protocol):
+    for number, _ in enumerate(_events(sys.stdin.buffer, protocol)):
+        if number % FRESHEN_EVERY == 0:
+            freshen(options.run)
         try:
             programs = supervision.programs(options.run)
         except supervision.NotRunning:
@@ -48,6 +53,15 @@ def main() -> None:
         if (reason := settle(database, options.run)) is not None:
             verdict.leave(options.run, verdict.Verdict(code=0, reason=reason))
             os.kill(os.getppid(), signal.SIGTERM)
+
+
+def freshen(run_dir: Path) -> None:
+    """Make the files in the run folder young. It is under /tmp, where many machines remove whatever is ten days old; without
+    supervisord's socket nobody could ask it anything any more, and no drain would end."""
+    with contextlib.suppress(OSError):  # it has gone, or the disk can only be read
+        for file in run_dir.iterdir():
+            if not file.name.startswith("alive-"):  # programs do that themselves, and `stuck` looks whether they do
+                os.utime(file)
 
 
 def settle(database: Database, run_dir: Path) -> str | None:
