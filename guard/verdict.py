@@ -5,13 +5,21 @@ supervisord's own exit status is 0 whatever happened, so the code and the reason
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+log = logging.getLogger(__name__)
+
 #: A program could not be kept running.
 EXIT_FATAL = 70
+
+
+#: This process's own verdict, where the run folder could not take it.
+_unwritten: Verdict | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,15 +31,21 @@ class Verdict:
 
 
 def leave(run_dir: Path, verdict: Verdict) -> None:
-    """Write the verdict, whole or not at all; an earlier one stays, because what came later only followed from it."""
+    """Write the verdict, whole or not at all; an earlier one stays, because what came later only followed from it. On a full
+    disk it is kept for this process alone: whoever decides the end must not die of telling why."""
+    global _unwritten
     written = run_dir / f"exit.json.{os.getpid()}"
-    written.write_text(json.dumps(asdict(verdict)))
     try:
+        written.write_text(json.dumps(asdict(verdict)))
         os.link(written, run_dir / "exit.json")
     except FileExistsError:
         pass
+    except OSError as error:
+        log.error("why the worker ends could not be written (%s): %s", error.strerror, verdict.reason)
+        _unwritten = _unwritten or verdict
     finally:
-        written.unlink()
+        with contextlib.suppress(OSError):
+            written.unlink()
 
 
 def found(run_dir: Path) -> Verdict | None:
@@ -39,7 +53,7 @@ def found(run_dir: Path) -> Verdict | None:
     try:
         return Verdict(**json.loads((run_dir / "exit.json").read_text()))
     except FileNotFoundError:
-        return None
+        return _unwritten
 
 
 def forget(run_dir: Path) -> None:
