@@ -42,7 +42,9 @@ def weights(now: Situation) -> list[Finding]:
     named = _named(now.settings) if engine == "musetalk" else {}
     lacking = verify.needed(verify.look(folder, engine), engine, manifest.chosen(now.settings.FASTWAN_DECODER))
     lacking = [verdict for verdict in lacking if verdict.path not in named]
-    lacking += [verify.Verdict(str(path), "missing", f"is missing: {NAMED_BY}") for path in named.values() if not path.is_file()]
+    lacking += [
+        verify.Verdict(str(path), "missing", f"is missing: {NAMED_BY}") for path in named.values() if not path.is_file()
+    ]
     if not lacking:
         said = f"{engine}'s are all in {folder}, by size; `worker models verify` reads every byte"
         return [Finding(name="weights", level="ok", said=said)]
