@@ -35,10 +35,6 @@ STALE_S = 30.0
 IDLE_S = 12 * 3600.0
 LONGEST_S = 7 * 24 * 3600.0
 
-#: Audit rows that are kept: of refused log-ins, of which strangers can make sixty a minute, and of all else.
-MOST_REFUSED, MOST_NOTES = 10_000, 100_000
-_REFUSED = "(action = 'log in' and result = 'refused')"
-
 _OVER = "(created_at < ? or seen_at < ?)"
 _NOTE = "insert into audit (at, actor, action, target, reason, result) values (?, ?, ?, ?, ?, ?)"
 
@@ -169,13 +165,6 @@ class Control:
         held = "instr(lower(concat_ws(' ', at, actor, action, target, reason, result)), lower(?)) > 0"
         sql = f"select * from audit where id < ? and {held} order by id desc limit ?"  # noqa: S608
         return self.database.read(sql, before if before is not None else 2**62, text, limit)
-
-    def trim_notes(self) -> None:
-        """Remove the oldest rows above what is kept. Refused log-ins are counted apart: they must not push out the rest."""
-        for which, most in ((_REFUSED, MOST_REFUSED), (f"not {_REFUSED}", MOST_NOTES)):
-            newest = f"select id from audit where {which} order by id desc limit 1 offset ?"  # noqa: S608
-            if rows := self.database.read(newest, most):
-                self._write(f"delete from audit where {which} and id <= ?", rows[0]["id"])  # noqa: S608
 
     # ---- log-ins to the page ----------------------------------------------------------------------------------------------
 

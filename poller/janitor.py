@@ -81,7 +81,6 @@ class Janitor:
         self._remove_orphans({*settled, *open_})
         self._remove_incoming()
         self._make_room(settled, open_)
-        self._control.trim_notes()
         self._renew_reserve()
 
     def discard(self) -> None:

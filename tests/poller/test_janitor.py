@@ -216,21 +216,6 @@ def test_the_reserve_that_a_full_disk_has_cost_is_made_anew_once_there_is_room(
     assert reserve.stat().st_size == RESERVE_BYTES
 
 
-def test_the_audit_trail_does_not_grow_for_ever(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobqueue.control.MOST_REFUSED", 3)
-    monkeypatch.setattr("jobqueue.control.MOST_NOTES", 5)
-    house.control.note("web", "pause", None, None, "done")
-    for number in range(10):
-        house.control.note("api@203.0.113.7", "log in", f"stranger {number}", None, "refused")
-    janitor(house).clean()
-    kept = house.control.notes()
-    assert [row["target"] for row in kept] == ["stranger 9", "stranger 8", "stranger 7", None]  # who paused is still known
-    for number in range(10):
-        house.control.note("web", "retry", str(number), None, "done")
-    janitor(house).clean()
-    assert [row["target"] for row in house.control.notes() if row["action"] != "log in"] == ["9", "8", "7", "6", "5"]
-
-
 def test_rounds_that_take_long_are_more_seldom() -> None:
     assert [pause_after(spent_s) for spent_s in (0.0, 0.2, 1.5, 60.0)] == [60.0, 60.0, 300.0, 300.0]
 
