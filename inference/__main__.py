@@ -130,7 +130,10 @@ def _lacking(name: str, settings: Settings) -> str | None:
         said = f"ENGINE={name} needs what cannot be loaded ({first_line(error)})"
         return f"{said}; worker setup --engine installs it, anew if .venv is removed before"
     missing = getattr(engine, "missing", None)
-    files = missing(settings.models_dir) if missing else []
+    try:
+        files = missing(settings.models_dir) if missing else []
+    except PermissionError as error:
+        return f"the weights of {name} may not be read: {error.filename}; the user of the worker must be able to"
     if files:
         lacks = f"the weights of {name} are missing in {settings.models_dir} ({files[0]})"
         return f"{lacks}; fetch them with: worker models pull {name}"

@@ -196,6 +196,13 @@ def test_an_engine_whose_libraries_cannot_be_loaded_makes_the_worker_unfit_and_s
         assert program.process.poll() is None
 
 
+def test_weights_that_may_not_be_read_make_the_worker_unfit_and_are_named(tmp_path: Path) -> None:
+    with running(tmp_path, fake("may_not_read"), MODELS_DIR="/models") as program:
+        flag = until(lambda: program.control.flag("unfit"))
+        assert "may not be read: /models/unet.pth;" in flag["reason"]
+        assert program.process.poll() is None
+
+
 def test_the_preview_engine_runs_beside_half_a_torch(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text('raise ImportError("libcudart.so.13: cannot open shared object file")')
     with running(tmp_path, "musetalk", PYTHONPATH=str(tmp_path)) as program:
