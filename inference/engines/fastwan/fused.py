@@ -26,8 +26,9 @@ log = logging.getLogger(__name__)
 #: `first`: compiled before the first job; `off`: never.
 When = Literal["first", "off"]
 
-#: Rows of the made-up numbers that a compiled function is tried on, and how far it may be off: rounding in 16 bits.
-TRIED_ROWS, APART = 4096, 0.02
+#: Rows of the made-up numbers that a compiled function is tried on, and how far it may be off, by the bytes of a number of what it
+#: gives: rounding in 16 bits, or in 8.
+TRIED_ROWS, APART = 4096, {1: 0.05, 2: 0.02, 4: 0.02}
 #: How a compiler fails: torch's own errors are RuntimeErrors, the others come from what it calls.
 FAULTS = (
     RuntimeError,
@@ -127,9 +128,9 @@ def _compiled(function: Callable[..., Tensor], samples: list[Tensor]) -> Callabl
         compiled = torch.compile(_copy_of(function), fullgraph=True)
         for rows in (TRIED_ROWS, TRIED_ROWS - 24):  # the second try is where a fixed size would show
             part = [each[:rows] if each.ndim > 1 else each for each in samples]
-            expected = function(*(each.clone() for each in part)).float()
+            expected = function(*(each.clone() for each in part))
             got = compiled(*(_of_any_length(each.clone()) for each in part)).float()
-            if not float((got - expected).norm()) <= APART * float(expected.norm()):
+            if not float((got - expected.float()).norm()) <= APART[expected.itemsize] * float(expected.float().norm()):
                 raise RuntimeError("its numbers differ")
     except FAULTS as error:
         log.warning("%s runs as written, it could not be compiled: %s", function.__name__, first_line(error))
