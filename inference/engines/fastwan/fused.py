@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 #: `first`: compiled before the first job; `off`: never.
 When = Literal["first", "off"]
 
-#: Rows of the made-up numbers that a compiled function is tried on, and how far it may be off, by the bytes of a number of what it
-#: gives: rounding in 16 bits, or in 8.
+#: Rows of the made-up numbers that a compiled function is tried on, and how far it may be off, by the bytes that each number
+#: of its answer has: rounding in 16 bits, or in 8.
 TRIED_ROWS, APART = 4096, {1: 0.05, 2: 0.02, 4: 0.02}
 #: How a compiler fails: torch's own errors are RuntimeErrors, the others come from what it calls.
 FAULTS = (
