@@ -18,6 +18,8 @@ from jobqueue.listing import Line
 
 #: Files sent at once: a player that stops reading holds a thread, and the page needs some too.
 MOST_READERS = 4
+#: How long one more waits for its turn, in seconds: pieces are sent within moments, and a player that is refused gives up.
+TURN_S = 1.0
 #: What goes out in one step, whoever reads it: it needs no place.
 SMALL = 64 * 1024
 #: Most bytes of one answer to a player: one that stops reading in the middle of a large video must not keep a place.
@@ -70,7 +72,7 @@ def send(data_dir: Path, job: Job, kind: str, whole: bool = False) -> flask.Resp
         raise NotFound
     head, facts = handle.read(12), os.fstat(handle.fileno())
     small = facts.st_size <= SMALL
-    if not small and not _places.acquire(blocking=False):
+    if not small and not _places.acquire(timeout=TURN_S):
         handle.close()
         raise ServiceUnavailable("Too many videos are being watched at once. Close one and try again.", retry_after=5)
     handle.seek(0)
