@@ -138,9 +138,16 @@ def liveness_file(run_dir: Path, program: str) -> Path:
     return run_dir / f"alive-{program}"
 
 
+def stopping_file(run_dir: Path) -> Path:
+    """Is there from the moment on in which supervisord begins to stop all programs."""
+    return run_dir / "stopping"
+
+
 def can_finish(job: Job, run_dir: Path) -> bool:
-    """Whether this job may still come to its end while the programs stop: it is on the GPU or on its way into the store, and
-    the program that has it there lives."""
+    """Whether this job may still come to its end while all programs stop: it is on the GPU or on its way into the store, and
+    the program that has it there lives. A program that stops alone, to begin anew, need not wait for that."""
+    if not stopping_file(run_dir).exists():
+        return False
     program = {"generating": "inference", "generated": "uploader", "uploading": "uploader"}.get(job.state)
     if program is None or (job.state == "generated" and job.not_before > clock.now()):
         return False

@@ -22,6 +22,7 @@ from supervisor.supervisord import Supervisor
 
 from guard.output import Output
 from guard.verdict import EXIT_FATAL, Verdict, leave
+from service import stopping_file
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,8 @@ class _Supervisor(Supervisor):  # type: ignore[misc]
     def runforever(self) -> None:
         events.subscribe(events.ProcessLogEvent, self._on_output)
         events.subscribe(events.ProcessStateEvent, self._on_state)
+        stopping_file(self._run_dir).unlink(missing_ok=True)
+        events.subscribe(events.SupervisorStoppingEvent, self._on_stopping)  # comes before any program is told to stop
         doorbell = _Doorbell()
         self.options.get_socket_map()[doorbell.fd] = doorbell
         doorbell.ring()
@@ -76,6 +79,10 @@ class _Supervisor(Supervisor):  # type: ignore[misc]
 
     def _on_output(self, event: Any) -> None:
         self._output.piece(event.process.config.name, event.channel, event.data)
+
+    def _on_stopping(self, event: Any) -> None:
+        with contextlib.suppress(OSError):  # a full disk: then nobody waits for what could be finished
+            stopping_file(self._run_dir).touch()
 
     def _on_state(self, event: Any) -> None:
         process, program = event.process, event.process.config.name

@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 KIND = torch.float8_e4m3fn
 #: Rows in KIND, and the scale of each.
 Numbers = tuple[Tensor, Tensor]
-#: Rows, inputs and outputs that a card is tried with (an odd number of rows, as a video may have); and how far the product of
-#: 8-bit numbers may be from that of the numbers they were made of: 3.7 % was measured.
+#: Rows, inputs and outputs that a card is tried with (rows that fill no whole tile, as a video's may not); and how far the
+#: product of 8-bit numbers may be from that of the numbers they were made of: 3.7 % was measured.
 TRIED, APART = (500, 256, 384), 0.1
 
 
