@@ -4,8 +4,8 @@
     sys.exit(run(service, {"claim": …, "report": …}))
 
 SIGTERM stops all loops, but those that bring what is nearly done to its end: these go on until nothing is, or LINGER_S have
-passed. A loop that dies ends the process, and supervisord starts it anew. One process a program and data
-folder: a file lock, which the kernel frees at death, so that whoever holds it may put back what its dead self held.
+passed. A loop that dies ends the process, and supervisord starts it anew. One process a program and data folder: a file lock,
+which the kernel frees at death, so that whoever holds it may put back what its dead self held.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -36,6 +36,7 @@ from jobqueue.migrations import WrongDatabase, check_version
 from jobqueue.outbox import Outbox
 from jobqueue.queue import Queue
 from settings import Settings, SettingsError
+from supervision import stopping_file
 from telemetry import logs
 
 log = logging.getLogger(__name__)
@@ -58,8 +59,6 @@ class Service:
     program: str
     owner: str
     settings: Settings
-    stop: threading.Event = field(default_factory=threading.Event)
-    over: threading.Event = field(default_factory=threading.Event)
 
     def open_queue(self, patience_s: float = PATIENCE_S) -> tuple[Queue, Control, Outbox]:
         """The queue, for this process; call it after any fork. patience_s: how long a write may wait for others."""
@@ -102,8 +101,9 @@ def run(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, frame: signals.put(received))
     dead: list[str] = []
-    told = [(name, loop, service.stop) for name, loop in loops.items()]
-    told += [(name, loop, service.over) for name, loop in (lasting or {}).items()]
+    stop, over = threading.Event(), threading.Event()
+    told = [(name, loop, stop) for name, loop in loops.items()]
+    told += [(name, loop, over) for name, loop in (lasting or {}).items()]
     threads = [threading.Thread(target=_run_loop, args=(*each, dead), name=each[0]) for each in told]
     for thread in threads:
         thread.daemon = True
@@ -117,13 +117,13 @@ def run(
             break
         except stdlib_queue.Empty:
             continue
-    service.stop.set()
+    stop.set()
     ring()
     deadline = time.monotonic() + LINGER_S
     while not dead and time.monotonic() < deadline and is_finishing():
         alive.touch()
         time.sleep(0.2)
-    service.over.set()
+    over.set()
     ring()
     for thread in threads:
         while thread.is_alive():
@@ -136,11 +136,6 @@ def run(
 def liveness_file(run_dir: Path, program: str) -> Path:
     """Touched every second by a program that lives; the guard looks at its age."""
     return run_dir / f"alive-{program}"
-
-
-def stopping_file(run_dir: Path) -> Path:
-    """Is there from the moment on in which supervisord begins to stop all programs."""
-    return run_dir / "stopping"
 
 
 def can_finish(job: Job, run_dir: Path) -> bool:

@@ -50,6 +50,11 @@ def programs(run_dir: Path) -> list[Program]:
     ]
 
 
+def stopping_file(run_dir: Path) -> Path:
+    """Is there from the moment on in which supervisord begins to stop all programs."""
+    return run_dir / "stopping"
+
+
 def restart(run_dir: Path, name: str) -> None:
     """Have a program end in order, so that supervisord starts it anew; one that does not run is started. Raises NotRunning.
 

@@ -22,7 +22,7 @@ from supervisor.supervisord import Supervisor
 
 from guard.output import Output
 from guard.verdict import EXIT_FATAL, Verdict, leave
-from service import stopping_file
+from supervision import stopping_file
 
 log = logging.getLogger(__name__)
 

@@ -27,6 +27,7 @@ NEIGHBOURS = {
     ("operations", "supervision"),  # a restart is an operator's action
     ("support", "answers"),  # a bundle holds what the API answers
     ("support", "operations"),
+    ("service", "supervision"),  # supervisord's word that it stops all programs
     ("serving", "service"),  # a program that serves HTTP is a service
     ("orchestrator", "jobqueue"),  # the reference orchestrator's own SQLite is opened as the queue's is
 }

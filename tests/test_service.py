@@ -13,7 +13,8 @@ from jobqueue import clock, migrations
 from jobqueue.database import Database
 from jobqueue.job import Job, NewJob
 from jobqueue.queue import Queue
-from service import ALIVE_S, can_finish, liveness_file, stopping_file
+from service import ALIVE_S, can_finish, liveness_file
+from supervision import stopping_file
 
 
 @pytest.fixture
