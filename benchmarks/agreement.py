@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.fastwan import changed, engine_of, lossy, networks, painting
+from benchmarks.fastwan import changed, engine_of, ignore, lossy, networks, painting
 from inference.engine import Inputs, Options
 from inference.engines.fastwan import shape
 from inference.engines.fastwan.engine import Engine
@@ -74,16 +74,12 @@ def _engine(folder: Path, device: str, **choices: Any) -> Engine:
 
 def _latents(engine: Engine, size: shape.Shape, image: Path | None, prompt: str) -> torch.Tensor:
     fields = {"prompt": prompt, "width": size.width, "height": size.height, "num_frames": size.frames}
-    prepared = engine.prepare(Inputs(image=image, fields=fields), {}, _ignore)
+    prepared = engine.prepare(Inputs(image=image, fields=fields), {}, ignore)
     return engine._denoised(prepared, lambda _: None, Times(0.0))
 
 
 def _pictures(engine: Engine, latents: torch.Tensor) -> Pictures:
     return np.stack(list(engine._pictures(latents, lambda _: None)))
-
-
-def _ignore(phase: str, done: int, total: int) -> None:
-    pass
 
 
 def _lines(said: dict[str, Any]) -> Iterator[str]:

@@ -111,7 +111,7 @@ def _made(kind: Any, config: dict[str, Any], device: torch.device, dtype: torch.
 def ours(engine: Engine, heard: torch.Tensor, picture: Any, size: shape.Shape, output: Path) -> dict[str, Any]:
     """One request through the engine."""
     began = time.monotonic()
-    metrics = engine.generate(prepared(heard, picture, size), output, _ignore)
+    metrics = engine.generate(prepared(heard, picture, size), output, ignore)
     wall = time.monotonic() - began
     stages = {"steps": metrics.extra["denoise_s"], "decode": metrics.extra["decode_s"]}
     stages["write"] = metrics.stage_times["postprocessing"]
@@ -198,7 +198,7 @@ def painting(size: shape.Shape) -> Any:
     return np.array(Image.fromarray(blots).resize((size.width, size.height), Image.Resampling.BICUBIC))
 
 
-def _ignore(phase: str, done: int, total: int) -> None:
+def ignore(phase: str, done: int, total: int) -> None:
     pass
 
 

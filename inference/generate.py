@@ -63,7 +63,7 @@ class Generate:
             _keep_frame(glimpse.beside(written), spool.frame_file(self.data_dir, job.id, None))
             faults.point("generate.after_rename")
         except OSError as error:
-            raise _outside(error) from error
+            raise shortage(error) or EngineFailed(f"{type(error).__name__}: {error.strerror or error}") from error
         except RuntimeError as error:  # which is how CUDA fails
             if getattr(self.engine, "is_lost", bool)():
                 raise CardLost(str(error)) from error
@@ -131,7 +131,3 @@ def _check(written: Path, metrics: Metrics) -> None:
 def _keep_frame(newest: Path, kept: Path) -> None:
     with contextlib.suppress(OSError):  # an engine that writes its video by other means leaves none
         os.replace(newest, kept)
-
-
-def _outside(error: OSError) -> JobError:
-    return shortage(error) or EngineFailed(f"{type(error).__name__}: {error.strerror or error}")

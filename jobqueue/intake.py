@@ -21,6 +21,8 @@ MOST_WORDS = 10_000
 
 _ID = re.compile(r"(?!\.)[A-Za-z0-9._:-]{1,200}")  # one that begins with a dot would be a hidden file in the local store
 
+NO_LINK = "is missing; must be an http:// or https:// link"
+
 Check = Callable[[Any], str | None]
 
 
@@ -97,7 +99,7 @@ def _id(value: Any) -> str | None:
 
 def _link(value: Any) -> str | None:
     if not isinstance(value, str) or not value:
-        return "is missing; must be an http:// or https:// link"
+        return NO_LINK
     if len(value) > 8192:
         return f"is {len(value)} characters long; at most 8192"
     try:

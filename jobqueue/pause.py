@@ -8,7 +8,7 @@ FIRST_S = 1.0
 LONGEST_S = 60.0
 
 
-def before_try(tries: int) -> float:
-    """Seconds to wait after `tries` failures (1 or more)."""
-    ceiling = min(LONGEST_S, FIRST_S * 2.0 ** min(max(tries - 1, 0), 10))
+def before_try(tries: int, first_s: float = FIRST_S, longest_s: float = LONGEST_S) -> float:
+    """Seconds to wait after `tries` failures (1 or more): at most first_s after the first, twice as long after each."""
+    ceiling = min(longest_s, first_s * 2.0 ** min(max(tries - 1, 0), 10))
     return random.uniform(ceiling / 2, ceiling)  # noqa: S311 - jitter, not a secret

@@ -136,11 +136,13 @@ def _one(stage: Stage, do: Do, queue: Queue, job: Job, progress: Progress, timeo
     except NOT_THE_JOBS:
         raise
     except JobError as error:
-        _fail_or_retry(stage, queue, job, error, timeout_s, error)
+        _fail_or_retry(stage, queue, job, error, timeout_s)
     except MemoryError:
         _fail_or_retry(stage, queue, job, OutOfMemory("the machine ran out of memory"), timeout_s)
     except Exception as error:  # the one place that catches everything: a job never ends the process
-        _fail_or_retry(stage, queue, job, shortage(error) or _unknown(error), timeout_s, error)
+        found = shortage(error) or _unknown(error)
+        found.__cause__ = error
+        _fail_or_retry(stage, queue, job, found, timeout_s)
     else:
         state, following = queue.done_and_take(stage, job, result)
         faults.point(f"{stage.name}.after_commit")
@@ -155,9 +157,7 @@ def _unknown(error: Exception) -> JobError:
     return unknown
 
 
-def _fail_or_retry(
-    stage: Stage, queue: Queue, job: Job, error: JobError, timeout_s: float, raised: Exception | None = None
-) -> None:
+def _fail_or_retry(stage: Stage, queue: Queue, job: Job, error: JobError, timeout_s: float) -> None:
     pause_s = pause.before_try(job.attempt)
     late = clock.now() + pause_s - job.stage_since > timeout_s
     spent = job.attempt >= stage.most_attempts and not isinstance(error, Unavailable)
@@ -167,5 +167,5 @@ def _fail_or_retry(
     else:
         queue.put_back(stage, job, pause_s, error)
         log.warning("again in %.1f s: %s", pause_s, error.message)
-    if job.attempt >= MOST_WITHOUT_HANDLES and lacks_handles(raised):
+    if job.attempt >= MOST_WITHOUT_HANDLES and lacks_handles(error):
         raise NoHandles("this program has no file handle left (ulimit -n); its next life has some")

@@ -7,7 +7,6 @@ have come, and is asked whether to go on. Whether what came is media is for the 
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from errors import Cancelled, InvalidInput, Unavailable
+from jobqueue import pause
 from poller.answer import Broken
 from poller.partial import Part
 from poller.transfer import Limits, Transfer
@@ -133,8 +133,7 @@ def _pause_s(host: str, broken: Broken, failures: int, limits: Limits, field: st
         why = f"it asks for {broken.retry_after_s:.0f} s of patience" if too_long else f"tried {failures} times"
         why = "tried once" if failures == 1 and not too_long else why
         raise broken.final(f"{field}: {host} {broken.reason} ({why})", stage="download", host=host)
-    ceiling_s = min(limits.max_pause_s, limits.pause_s * 2 ** (failures - 1))
-    pause_s = max(random.uniform(ceiling_s / 2, ceiling_s), broken.retry_after_s)  # noqa: S311 - no secret
+    pause_s = max(pause.before_try(failures, limits.pause_s, limits.max_pause_s), broken.retry_after_s)
     log.warning("%s: %s %s; trying again in %.1f s", field, host, broken.reason, pause_s)
     return pause_s
 

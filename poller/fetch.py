@@ -101,7 +101,7 @@ def _at_once(job: Job, progress: Progress, inputs: Inputs, news: News) -> tuple[
 
     fields = intake.LINKS[job.engine]
     if lacking := [field for field in fields if not job.inputs.get(field)]:  # refused when it came, and begun anew by hand
-        raise InvalidInput(f"{lacking[0]}: is missing; must be an http:// or https:// link", stage="validation")
+        raise InvalidInput(f"{lacking[0]}: {intake.NO_LINK}", stage="validation")
     with ThreadPoolExecutor(len(fields), thread_name_prefix="input") as pool:
         # each with a context of its own, so that what it logs is said of this job
         found = {field: pool.submit(contextvars.copy_context().run, one, field) for field in fields}

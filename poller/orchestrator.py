@@ -163,15 +163,17 @@ class _Call(threading.Thread):
 
 
 class _Plain(HTTPConnection):
+    """Tells the call that runs in this thread on which connection it waits for its answer."""
+
     def getresponse(self) -> Any:
-        _tell(self.sock)
+        call = threading.current_thread()
+        if isinstance(call, _Call):
+            call.uses(self.sock)
         return super().getresponse()
 
 
-class _Secure(HTTPSConnection):
-    def getresponse(self) -> Any:
-        _tell(self.sock)
-        return super().getresponse()
+class _Secure(_Plain, HTTPSConnection):
+    pass
 
 
 class _PlainPool(HTTPConnectionPool):
@@ -180,13 +182,6 @@ class _PlainPool(HTTPConnectionPool):
 
 class _SecurePool(HTTPSConnectionPool):
     ConnectionCls = _Secure
-
-
-def _tell(line: socket.socket | None) -> None:
-    """The call that runs in this thread waits for an answer on this connection."""
-    call = threading.current_thread()
-    if isinstance(call, _Call):
-        call.uses(line)
 
 
 def _segment(name: str) -> str:

@@ -17,7 +17,6 @@ from torch.nn.functional import ScalingType
 
 from errors import first_line
 from inference.engines import card
-from inference.engines.fastwan import fused
 from inference.engines.fastwan.fused import Fused
 
 log = logging.getLogger(__name__)
@@ -57,7 +56,7 @@ def eighths(rows: Tensor, compiled: Fused | None = None) -> Numbers:
     compiled."""
     made = torch.empty(rows.shape, dtype=KIND, device=rows.device)
     scale = torch.empty(len(rows), 1, device=rows.device)
-    (fused.eighth if compiled is None else compiled.eighth)(made, rows, scale)
+    (compiled or Fused()).eighth(made, rows, scale)
     return made, scale
 
 
