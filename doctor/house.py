@@ -23,8 +23,8 @@ from weights import manifest, verify
 LARGE_LOG_BYTES = 256 * 2**20
 #: Files that are named one by one.
 MOST_LINES = 5
-#: What the UNet's configuration may be called.
-UNET_CONFIGS = ("musetalk.json", "config.json")
+#: MuseTalk's files that older variables may name.
+UNET, UNET_CONFIG = "musetalkV15/unet.pth", "musetalkV15/musetalk.json"
 NAMED_BY = "MUSETALK_UNET_MODEL_PATH or MUSETALK_UNET_CONFIG names it"
 #: How long an error that the driver reported is told of, in seconds.
 REPORTED_S = 86400.0
@@ -57,10 +57,10 @@ def weights(now: Situation) -> list[Finding]:
 def _named(settings: Settings) -> dict[str, Path]:
     """MuseTalk's files that older variables name, or that lie beside such a one, by those that they stand for."""
     weights, config = settings.MUSETALK_UNET_MODEL_PATH, settings.MUSETALK_UNET_CONFIG
-    beside = [weights.absolute().parent / name for name in UNET_CONFIGS] if weights and not config else []
+    names = [Path(path).name for path in manifest.places(UNET_CONFIG)]
+    beside = [weights.absolute().parent / name for name in names] if weights and not config else []
     config = config or next((path for path in beside if path.is_file()), None)
-    named = {"musetalkV15/unet.pth": weights, f"musetalkV15/{UNET_CONFIGS[0]}": config}
-    return {name: path.absolute() for name, path in named.items() if path}
+    return {name: path.absolute() for name, path in ((UNET, weights), (UNET_CONFIG, config)) if path}
 
 
 def queue(now: Situation) -> list[Finding]:

@@ -22,6 +22,20 @@ FASTWAN_FOLDERS = ("FastWan2.2-TI2V-5B-FullAttn-Diffusers", "FastWan2.2-TI2V-5B-
 TINY = "taehv/taew2_2.pth"
 #: Folders that an engine reads when what is pulled is not there. No public list says what is in them, so nothing checks it.
 INSTEAD = {"fastwan": FASTWAN_FOLDERS[1:]}
+#: Where else, under MODELS_DIR, an engine looks for a file that is pulled, as older downloads have it, in this order. No public
+#: list says what is in them, either.
+ELSEWHERE = {
+    "musetalkV15/musetalk.json": ("musetalkV15/config.json",),
+    "musetalk/musetalk.json": ("musetalk/config.json",),
+    "sd-vae/config.json": ("sd-vae-ft-mse/config.json",),
+    "sd-vae/diffusion_pytorch_model.bin": (
+        "sd-vae/diffusion_pytorch_model.safetensors",
+        "sd-vae-ft-mse/diffusion_pytorch_model.bin",
+        "sd-vae-ft-mse/diffusion_pytorch_model.safetensors",
+    ),
+    "whisper/pytorch_model.bin": ("whisper/model.safetensors",),
+    "s3fd/s3fd-619a316812.pth": ("s3fd/s3fd.pth",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +213,11 @@ ENGINES: dict[str, tuple[File, ...]] = {"musetalk": MUSETALK, "fastwan": FASTWAN
 def chosen(decoder: str) -> frozenset[str]:
     """The paths of optional files that FASTWAN_DECODER makes needed."""
     return frozenset({TINY} if decoder == "tiny" else ())
+
+
+def places(path: str) -> tuple[str, ...]:
+    """Everywhere under MODELS_DIR that an engine looks for the file that is pulled to `path`, the first one first."""
+    return path, *ELSEWHERE.get(path, ())
 
 
 def by_path(path: str) -> File | None:

@@ -30,7 +30,7 @@ def verify(folder: Path, engine: str, tick: Callable[[int], None] = lambda count
     """A verdict on each file of an engine, published and converted. Reads every byte; `tick` hears of each MiB."""
     converted = folder / manifest.CONVERTED.get(engine, engine)
     written = sums.read(converted / manifest.SUMS)
-    verdicts = [check(folder, file, tick) for file in manifest.ENGINES[engine]]
+    verdicts = [_or_elsewhere(folder, check(folder, file, tick)) for file in manifest.ENGINES[engine]]
     for name, digest in written.items():
         path = f"{converted.name}/{name}"
         verdicts.append(_judge(folder / path, path, None, digest, f"`worker models convert {engine}` writes it", tick))
@@ -40,7 +40,7 @@ def verify(folder: Path, engine: str, tick: Callable[[int], None] = lambda count
 def look(folder: Path, engine: str) -> list[Verdict]:
     """As `verify`, by name and size alone, which takes no time: good means that the size is right."""
     converted = folder / manifest.CONVERTED.get(engine, engine)
-    verdicts = [_looked_at(folder, file) for file in manifest.ENGINES[engine]]
+    verdicts = [_or_elsewhere(folder, _looked_at(folder, file)) for file in manifest.ENGINES[engine]]
     verdicts += [_looked_at(folder, File(path=f"{converted.name}/{name}")) for name in sums.read(converted / manifest.SUMS)]
     return verdicts + _instead(folder, engine)
 
@@ -73,13 +73,22 @@ def needed(verdicts: list[Verdict], engine: str, chosen: frozenset[str] = frozen
     return [v for v in verdicts if v.state == "wrong" or (v.state == "missing" and v.path not in optional)]
 
 
+def _or_elsewhere(folder: Path, verdict: Verdict) -> Verdict:
+    """In place of a file that is missing the one that the engine takes in its stead, if that is there."""
+    others = manifest.places(verdict.path)[1:] if verdict.state == "missing" else ()
+    there = next((path for path in others if (folder / path).is_file()), None)
+    return verdict if there is None else _unlisted(folder, there)
+
+
+def _unlisted(folder: Path, path: str) -> Verdict:
+    return Verdict(path, "unknown", "no hash is known for it", (folder / path).stat().st_size)
+
+
 def _instead(folder: Path, engine: str) -> list[Verdict]:
     """What lies in the folders that the engine reads instead: there, and no more can be said."""
     there = [path for name in manifest.INSTEAD.get(engine, ()) for path in sorted((folder / name).rglob("*")) if path.is_file()]
     return [
-        Verdict(str(path.relative_to(folder)), "unknown", "no hash is known for it", path.stat().st_size)
-        for path in there
-        if path.suffix in (".json", ".safetensors", ".model")
+        _unlisted(folder, str(path.relative_to(folder))) for path in there if path.suffix in (".json", ".safetensors", ".model")
     ]
 
 

@@ -1,4 +1,5 @@
-"""Reads a file of weights, whichever of the published forms it has, into names and tensors. Runs nothing that the file says.
+"""Reads a file of weights, whichever of the published forms it has, into names and tensors, and tensors into a network. Runs
+nothing that the file says.
 
 Forms: torch's zip (mapped into memory, not copied), torch's older pickle, either with a training framework's objects beside
 the tensors, and safetensors (mapped as well). The names that come out are those of today's libraries.
@@ -11,15 +12,18 @@ import re
 import types
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from errors import EngineFailed
+from errors import EngineFailed, first_line
+
+N = TypeVar("N", bound=nn.Module)
 
 #: What reading a file that is cut off, or something else, raises.
 _FAULTS = (
@@ -49,6 +53,9 @@ _REAL = {
 #: The VAE's attention, as it was named before diffusers 0.18.
 _OLD_ATTENTION = re.compile(r"(\.attentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)$")
 _NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+#: How many batches a norm has seen, which only training asks and older files lack.
+COUNTED = ".num_batches_tracked"
 
 
 class Inert(dict[Any, Any]):
@@ -114,6 +121,31 @@ def read(path: Path, remedy: str) -> dict[str, Tensor]:
     if not state:
         raise EngineFailed(f"{path}: holds no tensors; {remedy}")
     return state
+
+
+def filled(make: Callable[[], N], state: dict[str, Tensor], wrong: Callable[[str], EngineFailed]) -> N:
+    """The network that `make` describes with these very tensors in it: nothing is initialised or copied. It will not learn.
+
+    Raises what `wrong` makes of a line that says why these are not all of its tensors and no others.
+    """
+    try:
+        with torch.device("meta"):
+            network = make()
+    except (RuntimeError, TypeError, ValueError) as error:  # of a configuration that no network can have
+        raise wrong(first_line(error)) from error
+    wanted = network.state_dict()
+    counted = {name: torch.zeros_like(each, device="cpu") for name, each in wanted.items() if name.endswith(COUNTED)}
+    state = counted | state
+    absent = [name for name in wanted if name not in state]
+    unknown = [name for name in state if name not in wanted]
+    odd = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
+    kinds = ((absent, "missing"), (unknown, "unknown"), (odd, "of another shape"))
+    said = [f"{len(names)} tensors {what} ({names[0]})" for names, what in kinds if names]
+    if said:
+        raise wrong(", ".join(said))
+    network.load_state_dict(state, assign=True)
+    network.eval().requires_grad_(False)
+    return network
 
 
 def _unpickled(path: Path) -> Any:

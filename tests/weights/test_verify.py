@@ -92,6 +92,16 @@ def test_fastwans_other_repository_is_accepted_where_it_is_there(tmp_path: Path)
     assert [verdict.path for verdict in needed(verify(tmp_path, "fastwan"), "fastwan")] == [f"{pulled}/vae/config.json"]
 
 
+@pytest.mark.parametrize("other", ["sd-vae/diffusion_pytorch_model.safetensors", "sd-vae-ft-mse/diffusion_pytorch_model.bin"])
+def test_a_file_by_its_older_name_is_not_missing(tmp_path: Path, other: str) -> None:
+    put(tmp_path, other, b"abc")
+    for verdicts in (look(tmp_path, "musetalk"), verify(tmp_path, "musetalk")):
+        assert Verdict(other, "unknown", "no hash is known for it", 3) in verdicts
+        lacking = {verdict.path for verdict in needed(verdicts, "musetalk")}
+        assert "sd-vae/diffusion_pytorch_model.bin" not in lacking
+        assert "sd-vae/config.json" in lacking
+
+
 def test_lists_of_hashes_are_those_of_sha256sum(tmp_path: Path) -> None:
     digest = "ab" * 32
     (tmp_path / "list").write_text(f"{digest}  a.bin\n{digest.upper()} *b b.bin\n# a remark\n\n")
@@ -134,6 +144,11 @@ def test_the_tiny_decoder_is_needed_only_where_it_is_chosen(tmp_path: Path) -> N
     assert needed(verdicts, "fastwan", manifest.chosen("full")) == []
     (lacking,) = needed(verdicts, "fastwan", manifest.chosen("tiny"))
     assert lacking.path == manifest.TINY
+
+
+def test_other_places_are_of_files_that_are_pulled() -> None:
+    assert all(manifest.by_path(path) for path in manifest.ELSEWHERE)
+    assert not any(manifest.by_path(path) for others in manifest.ELSEWHERE.values() for path in others)
 
 
 def test_paths_are_named_once() -> None:

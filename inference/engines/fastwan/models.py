@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
 from errors import EngineFailed, OutOfMemory, first_line
-from inference.engines import card
+from inference.engines import card, checkpoints
 from inference.engines.fastwan import eight, float8, layout, tiny, wide
 from weights.plans import PINNED_SLAB_BYTES, Plan
 
@@ -240,22 +240,10 @@ def _read(part: layout.Part, device: torch.device, moved: Moved) -> dict[str, Te
 
 
 def _filled(part: layout.Part, make: Callable[[], nn.Module], state: dict[str, Tensor]) -> Any:
-    """The network with these very tensors in it; nothing is initialised or copied."""
-    try:
-        with torch.device("meta"):
-            network = make()
-        lacks, extra = network.load_state_dict(state, strict=False, assign=True)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise EngineFailed(f"{part.folder}: {_first_line(error)}; {layout.FETCHED}") from error
-    for wrong, word in ((lacks, "lacks"), (extra, "has an unknown")):
-        if wrong:
-            raise EngineFailed(f"{part.folder}: {word} {wrong[0]} ({len(wrong)} in all); {layout.FETCHED}")
-    return network.eval().requires_grad_(False)
+    def wrong(what: str) -> EngineFailed:
+        return EngineFailed(f"{part.folder}: is not what it should be: {what}; {layout.FETCHED}")
 
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2])
+    return checkpoints.filled(make, state, wrong)
 
 
 def _check_config(part: layout.Part, wanted: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from errors import EngineFailed, first_line
+from errors import EngineFailed
 from inference.engines import checkpoints
 from inference.engines.fastwan import layout
 from inference.engines.fastwan.decoder import PICTURES, Past
@@ -72,15 +72,12 @@ def load(models: Path, device: torch.device, dtype: torch.dtype) -> nn.Sequentia
     """The decoder's half of the published file. Raises EngineFailed, one line."""
     path = models / layout.TINY
     state = checkpoints.read(path, layout.remedy(models, path))
-    try:
-        with torch.device("meta"):
-            made = network()
-        half = {name[len(HALF) :]: each for name, each in state.items() if name.startswith(HALF)}
-        made.load_state_dict(half, assign=True)
-    except RuntimeError as error:
-        raise EngineFailed(layout.line(models, path, f"is of another network ({first_line(error)})")) from error
-    made.to(device, dtype, memory_format=torch.channels_last)
-    return made.eval().requires_grad_(False)
+    half = {name[len(HALF) :]: each for name, each in state.items() if name.startswith(HALF)}
+
+    def wrong(what: str) -> EngineFailed:
+        return EngineFailed(layout.line(models, path, f"is of another network: {what}"))
+
+    return checkpoints.filled(network, half, wrong).to(device, dtype, memory_format=torch.channels_last)
 
 
 class Decoder:

@@ -34,20 +34,13 @@ class Found:
 
 
 PARTS = {
-    "unet-1.5": Part(("musetalkV15/unet.pth",), ("musetalkV15/musetalk.json", "musetalkV15/config.json")),
-    "unet-1.0": Part(("musetalk/pytorch_model.bin",), ("musetalk/musetalk.json", "musetalk/config.json")),
-    "vae": Part(
-        tuple(
-            f"{folder}/diffusion_pytorch_model.{kind}"
-            for folder in ("sd-vae", "sd-vae-ft-mse")
-            for kind in ("bin", "safetensors")
-        ),
-        ("sd-vae/config.json", "sd-vae-ft-mse/config.json"),
-    ),
-    "whisper": Part(("whisper/pytorch_model.bin", "whisper/model.safetensors"), ("whisper/config.json",)),
-    "pose": Part(("dwpose/dw-ll_ucoco_384.pth",)),
-    "detector": Part(("s3fd/s3fd-619a316812.pth", "s3fd/s3fd.pth")),
-    "parser": Part(("face-parse-bisent/79999_iter.pth",)),
+    "unet-1.5": Part(manifest.places("musetalkV15/unet.pth"), manifest.places("musetalkV15/musetalk.json")),
+    "unet-1.0": Part(manifest.places("musetalk/pytorch_model.bin"), manifest.places("musetalk/musetalk.json")),
+    "vae": Part(manifest.places("sd-vae/diffusion_pytorch_model.bin"), manifest.places("sd-vae/config.json")),
+    "whisper": Part(manifest.places("whisper/pytorch_model.bin"), manifest.places("whisper/config.json")),
+    "pose": Part(manifest.places("dwpose/dw-ll_ucoco_384.pth")),
+    "detector": Part(manifest.places("s3fd/s3fd-619a316812.pth")),
+    "parser": Part(manifest.places("face-parse-bisent/79999_iter.pth")),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import time
@@ -125,36 +126,28 @@ def _unet(found: layout.Found) -> Unet:
     odd = [name for name, only in _ONLY.items() if config.get(name, only) != only]
     if odd:
         raise EngineFailed(f"{found.config}: {odd[0]}={config[odd[0]]}: is not MuseTalk's, which has {_ONLY[odd[0]]}")
-    with torch.device("meta"):
-        network = UNet2DConditionModel.from_config(config)
-    return Unet(_filled(network, checkpoints.read(found.weights, found.remedy), found))
+    return Unet(_filled(found, lambda: UNet2DConditionModel.from_config(config), _read(found)))
 
 
 def _vae(found: layout.Found) -> AutoencoderKL:
-    with torch.device("meta"):
-        network = AutoencoderKL.from_config(_config(found))
-    return _filled(network, checkpoints.read(found.weights, found.remedy), found)
+    return _filled(found, lambda: AutoencoderKL.from_config(_config(found)), _read(found))
 
 
 def _whisper(found: layout.Found) -> WhisperEncoder:
-    with torch.device("meta"):
-        network = WhisperEncoder(WhisperConfig.from_dict(_config(found)))
-    state = checkpoints.read(found.weights, found.remedy)
-    return _filled(network, part_of("whisper", state), found)
+    config = WhisperConfig.from_dict(_config(found))
+    return _filled(found, lambda: WhisperEncoder(config), part_of("whisper", _read(found)))
 
 
 def _own(name: str, kind: type[DWPose] | type[S3FD] | type[BiSeNet]) -> Callable[[layout.Found], nn.Module]:
     """The builder of a network of ours: its size is in its tensors."""
 
     def build(found: layout.Found) -> nn.Module:
-        state = part_of(name, checkpoints.read(found.weights, found.remedy))
+        state = part_of(name, _read(found))
         try:
             width = kind.width_of({key: tuple(tensor.shape) for key, tensor in state.items()})
         except LookupError:
             raise _wrong(found, "none of its layers is there") from None
-        with torch.device("meta"):
-            network = kind(width)
-        return _without_norms(_filled(network, state, found))
+        return _without_norms(_filled(found, lambda: kind(width), state))
 
     return build
 
@@ -172,6 +165,10 @@ _BUILD: dict[str, Callable[[layout.Found], nn.Module]] = {
 # ---- parts of the builders -------------------------------------------------------------------------------------------------
 
 
+def _read(found: layout.Found) -> State:
+    return checkpoints.read(found.weights, found.remedy)
+
+
 def _config(found: layout.Found) -> dict[str, Any]:
     try:
         config = json.loads((found.config or found.weights).read_text())
@@ -182,24 +179,8 @@ def _config(found: layout.Found) -> dict[str, Any]:
     return config
 
 
-def _filled(network: N, state: State, found: layout.Found) -> N:
-    """The network with these tensors as its own, without a copy. Raises EngineFailed if they are not all and only its."""
-    wanted = network.state_dict()
-    absent = [name for name in wanted if name not in state and not name.endswith(".num_batches_tracked")]
-    unknown = [name for name in state if name not in wanted]
-    odd = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
-    counted = ((absent, "missing"), (unknown, "unknown"), (odd, "of another shape"))
-    said = [f"{len(names)} tensors {what} ({names[0]})" for names, what in counted if names]
-    if said:
-        raise _wrong(found, ", ".join(said))
-    network.load_state_dict(
-        {
-            name: state[name] if name in state else torch.zeros(tensor.shape, dtype=tensor.dtype)
-            for name, tensor in wanted.items()
-        },
-        assign=True,
-    )
-    return network
+def _filled(found: layout.Found, make: Callable[[], N], state: State) -> N:
+    return checkpoints.filled(make, state, functools.partial(_wrong, found))
 
 
 def _wrong(found: layout.Found, what: str) -> EngineFailed:
@@ -208,7 +189,7 @@ def _wrong(found: layout.Found, what: str) -> EngineFailed:
 
 def _without_norms(network: nn.Module) -> nn.Module:
     """The same network with each batch norm within the convolution before it."""
-    network.eval().float()
+    network.float()
     for module in list(network.modules()):
         for before, after in _FOLLOWED:
             norm = getattr(module, after, None)
