@@ -1,7 +1,8 @@
 """The engine `fastwan`: an image and a prompt become a video of a few seconds that begins with the image.
 
 Weights are loaded once, where the card's memory allows (weights/plans.py). When it does not suffice after all, the next
-smaller plan is taken and the job goes on; only if that fails too is the job failed, as one that may be tried again.
+smaller plan is taken and the job goes on; only if that fails too is the job failed, as one that may be tried again. Some
+videos later the plan of the start is tried again: one large job, or another program's hour, must not slow down all that follow.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ LEAST_CAPABILITY = (8, 0)
 #: The share of a job's arithmetic that the steps are, the rest being the decoder's: 1,562 of 3,573 TFLOP at 704x1280x121, or of
 #: 1,572 with the tiny one.
 STEPS_SHARE = {"full": 0.44, "tiny": 0.99}
+#: Videos that are made by a smaller plan before the one of the start is tried again: so many the first time, twice as many each
+#: time after, up to the last number. Loading anew takes about as long as one or two videos.
+STAYS = (8, 64)
 #: Seconds between two words of a job that waits for another one's prompt to be encoded.
 WAITING_S = 1.0
 
@@ -55,6 +59,8 @@ class Engine:
         self._folder, self._device, self._dtype = Path(), "cpu", torch.float32
         self._models: models.Models | None = None
         self._plan: plans.Plan | None = None  # the last one that was tried
+        self._first: plans.Plan | None = None  # the one that was there for the first job
+        self._stay, self._made = STAYS[0], 0  # videos before `_first` is tried again, and those that were made since
         self._encoding, self._loading = threading.Lock(), threading.RLock()  # taken in this order
         self._decoder: Decoder | tiny.Decoder | None = None
         self._fused = Fused()
@@ -114,6 +120,7 @@ class Engine:
             latents = self._within_memory(lambda: self._denoised(job.anything(size), lambda _: None, job.Times(0)))
             self._within_memory(lambda: sum(1 for _ in self._pictures(latents, lambda _: None)))
         self._fused.settle()
+        self._first = self._loaded.plan
 
     def prepare(self, inputs: Inputs, said: dict[str, Any], progress: Progress) -> job.Prepared:
         """Read the image, draw the noise, and encode the prompt where that is done beside the card. Raises InvalidInput."""
@@ -146,6 +153,7 @@ class Engine:
         frames, steps = prepared.shape.frames, len(sampling.TIMES)
         steps_share = STEPS_SHARE[self._options.decoder]
         moved = partial(progress, "preparing", 0, 1)
+        self._return(moved)
         if self._ready(moved).device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._loaded.device)
         progress("inferring", 0, frames)
@@ -182,6 +190,24 @@ class Engine:
             if self._models is None:
                 raise EngineFailed("the engine is not loaded")
             return self._models
+
+    def _return(self, moved: models.Moved) -> None:
+        """Back to the plan of the start, when enough videos were made by a smaller one."""
+        if self._first is None or self._ready(moved).plan == self._first:
+            return
+        self._made += 1
+        if self._made <= self._stay:
+            return
+        log.info(
+            "%d videos were made with the plan %s; %s is tried again", self._stay, self._loaded.plan.name, self._first.name
+        )
+        self._stay, self._made = min(2 * self._stay, STAYS[1]), 0
+        self._anew(self._first, moved)
+
+    def _anew(self, plan: plans.Plan, moved: models.Moved) -> None:
+        """Load the weights by another plan."""
+        with _taken(self._encoding, moved), self._loading:  # who encodes a prompt holds the old weights
+            self._use(plan, moved)
 
     def _heard(self, prompt: str, moved: models.Moved) -> Tensor:
         """The prompt's embeddings, worked out now, one prompt at a time: on a processor that takes minutes."""
@@ -222,9 +248,8 @@ class Engine:
                 raise OutOfMemory(
                     "the card has not enough free memory for this size, not even with the smallest plan"
                 ) from error
-            log.warning("out of memory with the plan %s; it is %s from now on", self._loaded.plan.name, plan.name)
-        with _taken(self._encoding, moved), self._loading:  # who encodes a prompt holds the old weights
-            self._use(plan, moved)
+            log.warning("out of memory with the plan %s; it is %s for now", self._loaded.plan.name, plan.name)
+        self._anew(plan, moved)
         try:
             return work()
         except RuntimeError as error:

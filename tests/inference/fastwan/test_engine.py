@@ -18,6 +18,7 @@ from torch import nn  # noqa: E402
 
 from errors import Cancelled, EngineFailed, OutOfMemory  # noqa: E402
 from inference.engine import Inputs  # noqa: E402
+from inference.engines.fastwan import engine as engine_module  # noqa: E402
 from inference.engines.fastwan import job, shape, vae  # noqa: E402
 from inference.engines.fastwan.decoder import Decoder  # noqa: E402
 from inference.engines.fastwan.engine import Engine  # noqa: E402
@@ -199,6 +200,21 @@ def test_who_waits_for_another_ones_prompt_hears_a_cancel(small: Engine) -> None
 
 def refuse() -> None:
     raise Cancelled("enough")
+
+
+def test_some_videos_later_the_plan_of_the_start_is_tried_again(small: Engine, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(engine_module, "STAYS", (2, 3))
+    small.warm_up()
+    small._stay = 2
+
+    def plans_of(videos: int) -> list[str]:
+        return [run(small, tmp_path / "o.mp4", None).extra["plan"] for _ in range(videos)]
+
+    larger, smaller = PLANS[3].name, PLANS[4].name
+    for stay in (2, 3, 3):
+        small._loaded.transformer.proj_out = Full(small._loaded.transformer.proj_out, 1)
+        assert plans_of(1 + stay + 1) == [smaller] * (1 + stay) + [larger]
+    assert plans_of(2) == [larger] * 2
 
 
 def test_out_of_memory_in_decoding_takes_the_next_smaller_plan(small: Engine, tmp_path: Path) -> None:
