@@ -48,6 +48,8 @@ EXIT_RUNNING = 3
 #: How long after a signal the lasting loops go on, in seconds: above inference's own grace, and below every stopwaitsecs of
 #: supervisord.conf. How old the liveness file of a program that lives may be then.
 LINGER_S, ALIVE_S = 40.0, 5.0
+#: Between two tries to put back what dead lives held, in seconds.
+RECOVER_AGAIN_S = 1.0
 
 Loop = Callable[[threading.Event], None]
 
@@ -158,6 +160,24 @@ def is_finishing(queue: Queue, run_dir: Path) -> bool:
         return any(can_finish(job, run_dir) for job in queue.unfinished())
     except ERRORS:
         return False
+
+
+def recovering(service: Service, queue: Queue) -> Loop:
+    """A loop that puts back what dead lives of this program held. No row of theirs can be taken before, so it may be late: on a
+    full disk the other loops must run first, the one that makes room among them."""
+
+    def loop(stop: threading.Event) -> None:
+        while not stop.is_set():
+            try:
+                for job in queue.recover(service.program, service.owner, service.settings.JOB_TIMEOUT_SEC):
+                    log.warning("found job %s unfinished by a dead %s; it is %s now", job.id, service.program, job.state)
+                break
+            except ERRORS as error:
+                log.error("the queue cannot be written, trying again: %s", error)
+                stop.wait(RECOVER_AGAIN_S)
+        stop.wait()
+
+    return loop
 
 
 def lock(data_dir: Path, name: str) -> bool:

@@ -13,13 +13,14 @@ from typing import Any
 from errors import EngineFailed, first_line
 from inference.ahead import Ahead
 from inference.engine import Engine, Options
-from inference.generate import Generate
-from jobqueue import spool
+from inference.generate import CardLost, Generate
+from jobqueue import clock, spool
 from jobqueue.control import Control
-from jobqueue.job import GENERATE
+from jobqueue.database import ERRORS
+from jobqueue.job import GENERATE, Job
 from jobqueue.queue import Queue
-from jobqueue.worker import work
-from service import Service, run, start
+from jobqueue.worker import Progress, work
+from service import Loop, Service, recovering, run, start
 from settings import Settings
 from telemetry import gpu
 from weights import manifest
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 PUBLISH_EVERY_S = 5.0
 #: How long to wait before an engine that could not be loaded is tried again, in seconds.
 LOAD_AGAIN_S = 60.0
+#: So often in a row the card may be lost, which is once more than one job may be the cause of, and then it is left alone for so
+#: many seconds: first, and at the most.
+MOST_LOST, REST_S, LONGEST_REST_S = GENERATE.most_crashes + 1, 600.0, 3600.0
 #: How a library fails that is there by half: torch loads others by their files.
 UNLOADABLE = (ImportError, OSError)
 
@@ -39,6 +43,7 @@ class Inference:
     def __init__(self, service: Service, queue: Queue, control: Control) -> None:
         self.service, self.queue, self.control = service, queue, control
         self.ahead = Ahead(queue, service.settings.data_dir)
+        self.losses = 0  # of the card, in a row
         self.said: dict[str, Any] = {"engine": None, "model_loaded": False, "device": None, "reason": "the engine is loading"}
 
     def generate(self, stop: threading.Event) -> None:
@@ -49,7 +54,19 @@ class Inference:
         settings = self.service.settings
         self.ahead.begin(engine)
         stage = Generate(engine=engine, data_dir=settings.data_dir, timeout_s=settings.JOB_TIMEOUT_SEC, ahead=self.ahead)
-        work(GENERATE, stage.do, self.queue, self.service.owner, stop, timeout_s=settings.JOB_TIMEOUT_SEC, grace_s=20)
+
+        def do(job: Job, progress: Progress) -> dict[str, Any]:
+            try:
+                result = stage.do(job, progress)
+            except CardLost as error:
+                self._note_loss(str(error))
+                raise
+            if self.losses:
+                self.losses = 0
+                self.control.card_works()
+            return result
+
+        work(GENERATE, do, self.queue, self.service.owner, stop, timeout_s=settings.JOB_TIMEOUT_SEC, grace_s=20)
 
     def publish(self, stop: threading.Event) -> None:
         """Say every few seconds how the engine is; the other programs judge by it whether a job would start."""
@@ -59,20 +76,43 @@ class Inference:
                 return
 
     def _load_until_it_works(self, stop: threading.Event) -> Engine | None:
+        tries = 0
         while not stop.is_set():
             try:
+                self._heed_losses()
                 engine = self._load()
             except EngineFailed as error:
                 log.error("%s", error.message)
                 self._say(model_loaded=False, reason=error.message)
                 self.control.put_up("unfit", error.message, "inference")
+                tries += 1
+                if tries > 1 and (given := self.queue.hand_back(error)):  # a minute has not mended it
+                    log.warning("handed back %d jobs that waited for the GPU", len(given))
                 stop.wait(LOAD_AGAIN_S)
                 continue
-            flag = self.control.flag("unfit")
-            if flag and flag["by"] == "inference":
-                self.control.take_down("unfit")
+            self.control.take_down("unfit", by="inference")
             return engine
         return None
+
+    def _heed_losses(self) -> None:
+        """Raises EngineFailed for as long as a card is left alone that was lost too often."""
+        self.losses, ago_s = self.control.card_losses()
+        if self.losses < MOST_LOST:
+            return
+        left_s = min(REST_S * 2 ** (self.losses - MOST_LOST), LONGEST_REST_S) - ago_s
+        if left_s > 0:
+            again = clock.utc(left_s)[11:16]
+            raise EngineFailed(
+                f"the GPU failed {self.losses} times in a row; it is tried again at {again} UTC; worker doctor looks into it"
+            )
+
+    def _note_loss(self, reason: str) -> None:
+        """The card is lost, and this process with it."""
+        try:
+            if self.control.card_lost() >= MOST_LOST:
+                self.control.put_up("unfit", f"the GPU fails again and again: {reason}", "inference")
+        except ERRORS as error:
+            log.error("the queue cannot be written: %s", error)
 
     def _load(self) -> Engine:
         settings = self.service.settings
@@ -87,6 +127,7 @@ class Inference:
             engine.warm_up()
         except RuntimeError as error:  # which is how CUDA fails
             if getattr(engine, "is_lost", bool)():
+                self._note_loss(first_line(error))
                 raise  # only a new process has the card again
             reason = first_line(error)
             raise EngineFailed(f"{engine.name} cannot run on {device}: {reason}; worker doctor looks into it") from error
@@ -197,12 +238,9 @@ def find_device(name: str, settings: Settings) -> tuple[str, str | None]:
 def main() -> int:
     service = start("inference")
     queue, control, _ = service.open_queue()
-    for job in queue.recover("inference", service.owner, service.settings.JOB_TIMEOUT_SEC):
-        log.warning("found job %s unfinished by a dead inference; it is %s now", job.id, job.state)
     program = Inference(service, queue, control)
-    return run(
-        service, {"generate": program.generate, "ahead": program.ahead.loop, "publish": program.publish}, queue.bell.ring
-    )
+    loops: dict[str, Loop] = {"generate": program.generate, "ahead": program.ahead.loop, "publish": program.publish}
+    return run(service, {"recover": recovering(service, queue), **loops}, queue.bell.ring)
 
 
 if __name__ == "__main__":

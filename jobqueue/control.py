@@ -3,7 +3,8 @@
 The flags, each a row while it holds, its value a JSON object with a reason:
     paused     nothing new is claimed or started; what runs is finished
     draining   nothing new is claimed; the container ends when all is done and reported
-    unfit      the worker has judged its GPU or itself unfit: as paused, and said to the outside
+    unfit      a program has judged the GPU, the weights or the store unfit: as paused, and said to the outside; one row for
+               each program that says so
     hold       the clock jumped: unfinished jobs are being asked after before more GPU time goes into them
 
 A pause may end by itself and a hold does (`until`), a drain at a deadline whatever is left (`deadline`): each is kept twice, as
@@ -23,7 +24,7 @@ import apsw
 
 from jobqueue import clock
 from jobqueue.database import ERRORS, Database, Row
-from jobqueue.statements import HOLDS
+from jobqueue.statements import FLAGS, HOLDS
 
 log = logging.getLogger(__name__)
 
@@ -50,31 +51,33 @@ class Control:
         return self.flags().get(name)
 
     def flags(self) -> dict[str, dict[str, Any]]:
-        """All raised flags by name."""
-        sql = f"select name, value from control where name in ('paused', 'draining', 'unfit', 'hold') and {HOLDS}"  # noqa: S608
-        return {row["name"]: json.loads(row["value"]) for row in self.database.read(sql, now=clock.now())}
+        """All raised flags by name. Of several programs that say unfit, what the first one says."""
+        sql = f"select name, value from control where {FLAGS} and {HOLDS} order by rowid desc"  # noqa: S608
+        rows = self.database.read(sql, now=clock.now())
+        return {row["name"].split(" ")[0]: json.loads(row["value"]) for row in rows}
 
     def put_up(self, name: Flag, reason: str, by: str, **ends_s: float) -> bool:
         """Raise a flag. False if it is up already (its reason stays).
 
         ends_s: `until` or `deadline`, in seconds from now.
         """
+        row = _row(name, by)
         value: dict[str, Any] = {"reason": reason, "by": by, "at": clock.utc()}
         for end, seconds in ends_s.items():
             value |= {end: clock.utc(seconds), f"{end}_boot_s": clock.now() + seconds}
 
         def statements(connection: apsw.Connection) -> bool:
             lapsed = f"delete from control where name = :name and not {HOLDS}"  # noqa: S608
-            list(connection.execute(lapsed, {"name": name, "now": clock.now()}))
+            list(connection.execute(lapsed, {"name": row, "now": clock.now()}))
             raised = "insert or ignore into control values (?, ?, ?) returning 1 as one"
-            return bool(list(connection.execute(raised, (name, json.dumps(value), clock.utc()))))
+            return bool(list(connection.execute(raised, (row, json.dumps(value), clock.utc()))))
 
         return self.database.write(statements)
 
-    def take_down(self, name: Flag) -> bool:
-        """Lower a flag. False if it was not up."""
+    def take_down(self, name: Flag, by: str = "") -> bool:
+        """Lower a flag; of `unfit` only what `by` says. False if it was not up."""
         sql = f"delete from control where name = :name returning {HOLDS} as held"  # noqa: S608
-        rows = self._write(sql, name=name, now=clock.now())
+        rows = self._write(sql, name=_row(name, by), now=clock.now())
         return any(row["held"] for row in rows)
 
     def lapsed(self) -> dict[str, dict[str, Any]]:
@@ -103,6 +106,25 @@ class Control:
         """The program's restart is done, or not wanted any more."""
         self._write("delete from control where name = 'restart ' || ?", program)
 
+    # ---- how often in a row the card was lost, which ends the process each time -------------------------------------------
+
+    def card_lost(self) -> int:
+        """Note that the card was lost, and return how often in a row it was."""
+        sql = """insert into control values ('card lost', json_object('count', 1, 'at_boot_s', :now), :at)
+            on conflict (name) do update set updated_at = :at,
+            value = json_object('count', json_extract(value, '$.count') + 1, 'at_boot_s', :now) returning value"""
+        return int(json.loads(self._write(sql, now=clock.now(), at=clock.utc())[0]["value"])["count"])
+
+    def card_losses(self) -> tuple[int, float]:
+        """How often in a row the card was lost, and how many seconds ago the last time was."""
+        rows = self.database.read("select value from control where name = 'card lost'")
+        known = json.loads(rows[0]["value"]) if rows else {"count": 0, "at_boot_s": 0.0}
+        return int(known["count"]), clock.now() - float(known["at_boot_s"])
+
+    def card_works(self) -> None:
+        """A job was done with it."""
+        self._write("delete from control where name = 'card lost'")
+
     # ---- files that are to go ----------------------------------------------------------------------------------------------
 
     def ask_discard(self, job_ids: list[str]) -> None:
@@ -128,7 +150,7 @@ class Control:
         sql = "insert or replace into status (program, body, at, at_boot) values (?, ?, ?, ?)"
         values = (program, json.dumps(body), clock.utc(), clock.now())
         try:
-            self.database.write(lambda connection: connection.execute(sql, values).fetchall(), durable=False)
+            self.database.try_write(lambda connection: connection.execute(sql, values))
         except ERRORS as error:
             log.warning("what %s says about itself could not be written: %s", program, error)
 
@@ -210,6 +232,11 @@ class Control:
 
     def _write(self, sql: str, *values: Any, **named: Any) -> list[Row]:
         return self.database.write(lambda connection: list(connection.execute(sql, named or values)))
+
+
+def _row(name: Flag, by: str) -> str:
+    """The name of a flag's row: each program that says unfit has its own, and nobody takes down another's word."""
+    return f"unfit {by}" if name == "unfit" else name
 
 
 def rebased(value: dict[str, Any]) -> dict[str, Any]:

@@ -108,6 +108,7 @@ def _begin_boot(connection: apsw.Connection) -> None:
         connection.execute("update job set not_before = 0, stage_since = ? where finished_at is null", (clock.now(),))
         connection.execute("update event set not_before = 0 where sent_at is null")
         connection.execute("delete from status")
+        connection.execute("delete from control where name = 'card lost'")
         for name in {"paused", "draining"} & known.keys():
             value = json.dumps(rebased(json.loads(known[name])))
             connection.execute("update control set value = ? where name = ?", (value, name))

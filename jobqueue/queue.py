@@ -98,14 +98,16 @@ class Queue:
         object is stored. Raises LostJob."""
         return self._move(job, stage.done, heed_cancel=stage.done != "succeeded", **_complete(stage, job, result))
 
-    def done_and_take(self, stage: Stage, job: Job, result: dict[str, Any]) -> tuple[str, Job | None]:
-        """`done`, and the owner's next job of this stage, if one waits, taken in the same commit. Returns the state that the
-        job is in now, and that next job. Raises LostJob."""
+    def done_and_take(self, stage: Stage, job: Job, result: dict[str, Any], take: bool = True) -> tuple[str, Job | None]:
+        """`done`, and the owner's next job of this stage, if it is to `take` one and one waits, in the same commit. Returns the
+        state that the job is in now, and that next job. Raises LostJob."""
         values = _move_values(job, stage.done, **_complete(stage, job, result))
 
         def statements(connection: apsw.Connection) -> list[Row] | None:
             moved = _moved(connection, values, heed_cancel=stage.done != "succeeded")
-            return _take(connection, stage, str(job.owner)) if moved else None
+            if not moved:
+                return None
+            return _take(connection, stage, str(job.owner)) if take else []
 
         rows = self.database.write(statements)  # CommitUncertain passes: `work` lets go of what may be ours
         if rows is None:
@@ -150,15 +152,23 @@ class Queue:
         self.bell.poke(*EVERYONE)
         return done
 
+    def hand_back(self, error: JobError) -> list[str]:
+        """End the jobs of others that wait for the GPU, so that another worker may do them. Returns their ids."""
+        values = {"error": json.dumps(error.as_json("inference")), "at": clock.utc()}
+        rows = self.database.write(lambda connection: list(connection.execute(sql.HAND_BACK, values)))
+        if rows:
+            self.bell.poke(*EVERYONE)
+        return [row["id"] for row in rows]
+
     def recover(self, program: str, owner: str, timeout_s: float) -> list[Job]:
         """Put back what dead lives of `program` held, or end it if the stage has had its timeout_s.
 
-        Only the holder of the program's lock may call this.
+        owner: this life; its threads' own names begin with it. Only the holder of the program's lock may call this.
         """
         freed = []
         for row in self.database.read(sql.WORKED_ON):
             job = job_from_row(row)
-            if job.owner == owner or (job.owner or "").split("/")[0] != program:
+            if (job.owner or "").startswith(owner) or (job.owner or "").split("/")[0] != program:
                 continue
             freed.append(self._bury(stage_working(job.state), job, timeout_s))
         return freed

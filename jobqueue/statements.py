@@ -6,11 +6,13 @@ way back within a transaction, and for each `returning`, SQLite sets memory asid
 
 #: Whether a row of control, a flag, still holds: one with an end (boot clock, s) does so until then.
 HOLDS = "coalesce(json_extract(value, '$.until_boot_s') > :now, true)"
+#: The rows of control that are flags.
+FLAGS = "(name in ('paused', 'draining', 'hold') or name glob 'unfit *')"
 
 #: The one to take, found before it is changed for the same reason.
 NEXT = f"""
 select id from job where state = :waiting and not_before <= :now
-    and not (:waiting = 'ready' and exists (select 1 from control where name in ('paused', 'unfit') and {HOLDS}))
+    and not (:waiting = 'ready' and exists (select 1 from control where (name = 'paused' or name glob 'unfit *') and {HOLDS}))
     and not exists (select 1 from control where name = 'restart ' || :program)
 order by number limit 1"""  # noqa: S608
 
@@ -75,6 +77,12 @@ CANCEL_WAITING = """
 update job set state = 'cancelled', finished_at = :at, updated_at = :at, phase = 'failed'
 where id = :id and finished_at is null and owner is null
 returning *"""
+
+#: Ends what waits for a GPU that will not come; a job that was handed in here has nowhere else to go.
+HAND_BACK = """
+update job set state = 'failed', error = :error, finished_at = :at, updated_at = :at, phase = 'failed'
+where (state = 'claimed' or state = 'ready') and owner is null and source <> 'local'
+returning id"""
 
 COUNT_CRASH = "update job set crashes = crashes + 1 where id = :id and owner = :owner"
 

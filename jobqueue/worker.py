@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
@@ -108,7 +109,7 @@ def work(
                 queue.bell.wait(mark)
                 continue
             with structlog.contextvars.bound_contextvars(job=job.id, stage=stage.name, attempt=job.attempt):
-                job = _one(stage, do, queue, job, Progress(queue, job, stop, grace_s), timeout_s)
+                job = _one(stage, do, queue, job, Progress(queue, job, stop, grace_s), stop, timeout_s)
         except LostJob:
             job = None
             log.warning("the job is no longer ours; its work is dropped")
@@ -116,11 +117,14 @@ def work(
             job, unsure = None, True
             log.error("the queue cannot be written, trying again: %s", error)
             stop.wait(QUEUE_PAUSE_S)
-    if job is not None:
-        queue.put_back(stage, job, 0, unharmed=True)
+    if job is not None:  # taken at the very moment
+        with contextlib.suppress(LostJob, *ERRORS):  # else the next life finds it
+            queue.put_back(stage, job, 0, unharmed=True)
 
 
-def _one(stage: Stage, do: Do, queue: Queue, job: Job, progress: Progress, timeout_s: float) -> Job | None:
+def _one(
+    stage: Stage, do: Do, queue: Queue, job: Job, progress: Progress, stop: threading.Event, timeout_s: float
+) -> Job | None:
     """Do this job; returns the next one if it was taken in the commit that ended this."""
     try:
         if job.cancel_reason is not None:
@@ -144,7 +148,7 @@ def _one(stage: Stage, do: Do, queue: Queue, job: Job, progress: Progress, timeo
         found.__cause__ = error
         _fail_or_retry(stage, queue, job, found, timeout_s)
     else:
-        state, following = queue.done_and_take(stage, job, result)
+        state, following = queue.done_and_take(stage, job, result, take=not stop.is_set())
         faults.point(f"{stage.name}.after_commit")
         log.info("%s after %.1f s", state, clock.now() - job.stage_since)
         return following

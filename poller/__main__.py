@@ -19,7 +19,7 @@ from poller.janitor import GB, Janitor
 from poller.look import Look
 from poller.orchestrator import Orchestrator
 from poller.report import Reporting
-from service import Loop, Service, is_finishing, run, start
+from service import Loop, Service, is_finishing, recovering, run, start
 from settings import VERSION, Settings
 
 FETCH_THREADS = 2
@@ -29,8 +29,6 @@ def main() -> int:
     """Run the poller until SIGTERM. Returns the exit code."""
     service = start("poller")
     queue, control, outbox = service.open_queue()
-    queue.recover("poller", service.owner, service.settings.JOB_TIMEOUT_SEC)
-    control.take_down("hold")  # of a life that ended while it asked
     first, lasting = loops(service, queue, control, outbox)
     return run(service, first, queue.bell.ring, lasting, lambda: is_finishing(queue, service.settings.run_dir))
 
@@ -44,6 +42,7 @@ def loops(service: Service, queue: Queue, control: Control, outbox: Outbox) -> t
     lasting: dict[str, Loop] = {"look": look.loop, "report": reporting.loop}
     found: dict[str, Loop] = {
         "telemetry": sample.loop(samples_file(settings.data_dir), settings.GPUS),
+        "recover": recovering(service, queue),
         "janitor": Janitor(queue, outbox, settings.data_dir, settings.DATA_LIMIT_GB * GB, keep_s).loop,
     }
     for number in range(1, FETCH_THREADS + 1):

@@ -6,6 +6,7 @@ asked after each of them, by a running report; a job that is no longer ours is c
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 
@@ -34,6 +35,8 @@ class Ask:
 
     def loop(self, stop: threading.Event) -> None:
         """Watch the clock until `stop` is set."""
+        with contextlib.suppress(*ERRORS):  # else it ends by itself
+            self._let_go()  # the hold of a life that ended while it asked
         last = clock.now()
         while not stop.wait(TICK_S):
             jumped_s, last = clock.now() - last, clock.now()
@@ -59,8 +62,11 @@ class Ask:
             if left:
                 log.warning("the orchestrator said nothing about %d jobs; they go on", len(left))
         finally:
-            self._control.take_down("hold")
-            self._queue.bell.poke("inference")
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._control.take_down("hold")
+        self._queue.bell.poke("inference")
 
     def _answered(self, job_id: str) -> bool:
         """Ask after one job, and cancel it if it is gone. False if there was no answer."""

@@ -6,6 +6,7 @@ import logging
 import sys
 import threading
 from functools import partial
+from typing import Any
 
 from errors import Unavailable
 from jobqueue import clock
@@ -13,7 +14,7 @@ from jobqueue.control import Control
 from jobqueue.database import ERRORS
 from jobqueue.job import UPLOAD
 from jobqueue.worker import work
-from service import Loop, is_finishing, run, start
+from service import Loop, is_finishing, recovering, run, start
 from settings import Settings
 from uploader.stores import Store, StoreRefused
 from uploader.upload import Upload
@@ -21,9 +22,10 @@ from uploader.upload import Upload
 log = logging.getLogger(__name__)
 
 THREADS = 2
-#: How often the store's state is published, and how often a store that refuses us is asked again, in seconds.
+#: How often the store's state is published, and how often the store is asked while it does not have us and while it does (a key
+#: may be withdrawn; B2 counts each call), in seconds.
 PUBLISH_EVERY_S = 5.0
-CHECK_AGAIN_S = 60.0
+CHECK_AGAIN_S, CHECK_STILL_S = 60.0, 600.0
 
 
 def open_store(settings: Settings) -> Store:
@@ -43,48 +45,41 @@ def open_store(settings: Settings) -> Store:
 
 
 def check(store: Store, control: Control, stop: threading.Event) -> None:
-    """Ask the store whether it will have us, at start and while it will not; meanwhile no job is claimed."""
+    """Ask the store again and again whether it will have us, and say what it said; while it refuses, no job is claimed."""
     while not stop.is_set():
         try:
-            _ask(store, control, stop)
+            said = _asked(store, control)
         except ERRORS as error:
             log.error("the queue cannot be written, trying again: %s", error)
             stop.wait(PUBLISH_EVERY_S)
+            continue
+        for _ in range(int((CHECK_STILL_S if said["ok"] else CHECK_AGAIN_S) / PUBLISH_EVERY_S)):
+            control.publish("uploader", said)
+            if stop.wait(PUBLISH_EVERY_S):
+                return
 
 
-def _ask(store: Store, control: Control, stop: threading.Event) -> None:
-    while not stop.is_set():
-        try:
-            store.check()
-        except StoreRefused as error:
+def _asked(store: Store, control: Control) -> dict[str, Any]:
+    """What the store says now, for the other programs."""
+    error = None
+    try:
+        store.check()
+    except StoreRefused as refused:
+        error = str(refused)
+        if control.put_up("unfit", error, "uploader"):
             log.error("%s", error)
-            _publish(control, store, str(error))
-            control.put_up("unfit", str(error), "uploader")
-            stop.wait(CHECK_AGAIN_S)
-        except Unavailable as error:
-            log.warning("%s; finished videos wait here", error.message)
-            _publish(control, store, error.message)
-            stop.wait(CHECK_AGAIN_S)
-        else:
-            break
-    flag = control.flag("unfit")
-    if flag and flag["by"] == "uploader":
-        control.take_down("unfit")
-    while not stop.is_set():
-        _publish(control, store, None)
-        stop.wait(PUBLISH_EVERY_S)
-
-
-def _publish(control: Control, store: Store, error: str | None) -> None:
-    control.publish("uploader", {"store": store.name, "ok": error is None, "error": error, "checked_at": clock.utc()})
+    except Unavailable as unavailable:
+        error = unavailable.message
+        log.warning("%s; finished videos wait here", error)
+    else:
+        control.take_down("unfit", by="uploader")
+    return {"store": store.name, "ok": error is None, "error": error, "checked_at": clock.utc()}
 
 
 def main() -> int:
     service = start("uploader")
     settings = service.settings
     queue, control, _ = service.open_queue()
-    for job in queue.recover("uploader", service.owner, settings.JOB_TIMEOUT_SEC):
-        log.warning("found job %s unfinished by a dead uploader; it is %s now", job.id, job.state)
     store = open_store(settings)
     stage = Upload(store=store, prefix=settings.B2_PREFIX, data_dir=settings.data_dir, worker_id=settings.worker_id)
 
@@ -93,7 +88,9 @@ def main() -> int:
 
     loops: dict[str, Loop] = {f"upload-{number}": partial(upload, number) for number in range(THREADS)}
     loops["check"] = partial(check, store, control)
-    return run(service, {}, queue.bell.ring, loops, lambda: is_finishing(queue, settings.run_dir))
+    return run(
+        service, {"recover": recovering(service, queue)}, queue.bell.ring, loops, lambda: is_finishing(queue, settings.run_dir)
+    )
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ def api(_program: Api) -> Iterator[Api]:
     yield _program
     for job in _program.queue.unfinished():
         _program.queue.cancel(job.id, "the test is over")
-    for name in _program.control.flags():
-        _program.control.take_down(name)  # type: ignore[arg-type]
+    for name, flag in _program.control.flags().items():
+        _program.control.take_down(name, by=flag["by"])  # type: ignore[arg-type]
     ended = [job.id for job in _program.queue.newest(limit=1000)]
     _program.outbox.forget(ended)
 

@@ -142,6 +142,31 @@ def test_a_lost_card_ends_the_program_and_the_next_life_does_the_job(tmp_path: P
         program.wait("generated")
 
 
+def test_a_card_that_is_lost_again_and_again_makes_the_worker_unfit_and_costs_others_jobs_nothing(tmp_path: Path) -> None:
+    with running(tmp_path, fake("loses_its_card_always")) as program:
+        program.add("a")
+        program.add("b")
+        for _ in range(4):
+            program.process.wait(20)
+            program.begin()
+        flag = until(lambda: program.control.flag("unfit"))
+        assert "illegal memory access" in flag["reason"]
+        until(lambda: "4 times in a row" in str(program.control.published()["inference"]["reason"]))
+        assert program.process.poll() is None
+        assert (program.job("a").state, program.job("b").state) == ("failed", "ready")
+        assert program.job("b").crashes == 1
+
+
+def test_a_job_that_is_done_forgets_that_the_card_was_lost(tmp_path: Path) -> None:
+    with running(tmp_path, fake("loses_its_card")) as program:
+        program.add()
+        program.process.wait(20)
+        assert program.control.card_losses()[0] == 1
+        program.begin()
+        program.wait("generated")
+        until(lambda: program.control.card_losses()[0] == 0)
+
+
 def test_a_full_card_is_tried_again_and_then_handed_back_as_retryable(tmp_path: Path) -> None:
     with running(tmp_path, fake("runs_out_of_memory")) as program:
         program.add()

@@ -116,3 +116,25 @@ def test_audit_rows_are_found_by_any_word_and_page_by_page(control: Control) -> 
     assert [note["target"] for note in control.notes(9, "retry", last)] == ["job-2", "job-1", "job-0"]
     assert len(control.notes(text="100 %")) == 5
     assert control.notes(text="100_%") == []
+
+
+def test_each_program_takes_down_its_own_word_that_the_worker_is_unfit(queue: Queue, control: Control) -> None:
+    make_ready(queue, "one")
+    assert control.put_up("unfit", "no weights", "inference")
+    assert control.put_up("unfit", "the key may not write", "uploader")
+    assert control.flags()["unfit"]["reason"] == "no weights"
+    assert control.take_down("unfit", by="inference")
+    assert control.flags()["unfit"]["reason"] == "the key may not write"
+    assert queue.take(GENERATE, "inference/1") is None
+    assert control.take_down("unfit", by="uploader")
+    assert control.flags() == {}
+    assert queue.take(GENERATE, "inference/1")
+
+
+def test_a_word_about_oneself_is_dropped_on_a_full_disk_and_costs_no_reserve(control: Control) -> None:
+    reserve = control.database.path.with_suffix(".reserve")
+    reserve.write_bytes(b"kept")
+    control.database.write(lambda connection: connection.execute("pragma max_page_count = 1").fetchall(), durable=False)
+    control.publish("inference", {"long": "x" * 100_000})
+    assert control.published() == {}
+    assert reserve.exists()

@@ -232,7 +232,7 @@ def test_nothing_starts_while_paused_or_unfit_but_what_is_made_is_uploaded(queue
     control.put_up(flag, "dinner", "me")  # type: ignore[arg-type]
     assert queue.take(GENERATE, "inference/1") is None
     assert take(queue, UPLOAD, "uploader/1").id == "made"
-    control.take_down(flag)  # type: ignore[arg-type]
+    control.take_down(flag, by="me")  # type: ignore[arg-type]
     assert take(queue).id == "waits"
 
 
@@ -306,3 +306,23 @@ def test_claim_intents_survive_until_the_job_is_in(queue: Queue, control: Contro
     assert control.begin_claim() == key
     queue.add(arrival(), intent=key)
     assert control.begin_claim() != key
+
+
+def test_others_jobs_that_wait_for_the_gpu_are_handed_back(queue: Queue) -> None:
+    ready(queue, "runs")
+    ready(queue, "waits")
+    queue.add(arrival("new"))
+    queue.add(arrival("mine", source="local"))
+    assert take(queue).id == "runs"
+    assert sorted(queue.hand_back(EngineFailed("the GPU failed"))) == ["new", "waits"]
+    states = {job_id: job.state for job_id in ("waits", "runs", "new", "mine") if (job := queue.get(job_id))}
+    assert states == {"waits": "failed", "runs": "generating", "new": "failed", "mine": "claimed"}
+    job = queue.get("waits")
+    assert job is not None
+    assert job.error is not None
+    assert (job.error["message"], job.error["retryable"], job.error["error_type"]) == (
+        "the GPU failed",
+        True,
+        "processing_error",
+    )
+    assert len(Outbox(queue.database).due(limit=5)) == 2

@@ -15,6 +15,7 @@ import pytest
 import errors
 from errors import Cancelled, EngineFailed, InvalidInput, LostJob, Unavailable
 from jobqueue.job import GENERATE, Job
+from jobqueue.outbox import Outbox
 from jobqueue.queue import Queue
 from jobqueue.worker import MOST_WITHOUT_HANDLES, NoHandles, Progress, work
 from tests.jobqueue.conftest import ready
@@ -209,6 +210,23 @@ def test_a_long_job_goes_back_when_the_program_stops(queue: Queue) -> None:
     job = queue.get("a")
     assert job is not None
     assert job.attempt == 0
+
+
+def test_a_program_that_stops_takes_nothing_more(queue: Queue) -> None:
+    ready(queue, "a")
+    ready(queue, "b")
+    stopped = threading.Event()
+
+    def do(job: Job, progress: Progress) -> dict[str, Any]:
+        assert stopped.wait(PATIENCE_S)
+        return {}
+
+    with working(queue, do) as stop:
+        until(lambda: state(queue, "a") == "generating")
+        stop.set()
+        stopped.set()
+        until(lambda: state(queue, "a") == "generated")
+    assert [event.state for event in Outbox(queue.database).history("b")] == ["claimed", "fetching", "ready"]
 
 
 def test_what_a_job_keeps_of_an_error_is_of_a_known_length() -> None:

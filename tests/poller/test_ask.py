@@ -56,7 +56,7 @@ def test_an_orchestrator_that_does_not_answer_is_asked_again(house: House, fake:
 
 def test_a_hold_that_cannot_be_taken_down_is_over_in_time(house: House, fake: FakeOrchestrator) -> None:
     class Full(Control):
-        def take_down(self, name: Flag) -> bool:
+        def take_down(self, name: Flag, by: str = "") -> bool:
             raise CommitUncertain("the disk is full")
 
     reporting = Reporting(house.queue, house.outbox, Orchestrator(fake.url, None), house.identity(), News())

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from jobqueue.database import connect
 from tests.fakes import clips
 from tests.fakes import orchestrator as behaviours
 from tests.fakes.file_server import FileServer, whole
@@ -99,9 +100,23 @@ def test_a_claimed_job_is_fetched_from_real_servers(house: House, fake: FakeOrch
 def test_what_a_killed_poller_held_is_taken_up_again(house: House, fake: FakeOrchestrator) -> None:
     house.job("fetching", inputs=dict.fromkeys(LINKS, "http://127.0.0.1:9/x"))
     house.control.put_up("hold", "of a dead life", "poller")
-    with poller(house, DOWNLOAD_RETRIES="1"):
+    with poller(house, **main_mode(fake), DOWNLOAD_RETRIES="1"):
         eventually(lambda: (job := house.queue.get("job-1")) and job.owner != "poller/test" and job.attempt >= 1)
         eventually(lambda: house.control.flags() == {})
+
+
+def test_heartbeats_go_out_while_nothing_can_be_written(house: House, fake: FakeOrchestrator) -> None:
+    house.job("fetching", inputs=dict.fromkeys(LINKS, "http://127.0.0.1:9/x"))
+    other = connect(house.queue.database.path)
+    other.execute("begin immediate")
+    with poller(house, **main_mode(fake), DOWNLOAD_RETRIES="1"):
+        fake.wait_for("/heartbeat", 3)
+        held = house.queue.get("job-1")
+        assert held
+        assert held.owner == "poller/test"
+        other.execute("rollback")
+        eventually(lambda: (job := house.queue.get("job-1")) and job.owner != "poller/test")
+    other.close()
 
 
 def test_an_end_is_told_after_any_number_of_kills(house: House, fake: FakeOrchestrator) -> None:

@@ -55,3 +55,17 @@ def test_the_flag_that_the_store_put_up_goes_when_it_relents(tmp_path: Path) -> 
     until(lambda: control.flag("unfit") is None)
     stop.set()
     looking.join()
+
+
+def test_a_store_that_withdraws_its_key_is_found_out(tmp_path: Path) -> None:
+    prepare(tmp_path / "jobs.db")
+    control, store, stop = Control(Database(tmp_path / "jobs.db")), Relents(tmp_path / "outputs", "http://x"), Impatient()
+    store.refuses = False
+    looking = threading.Thread(target=check, args=(store, control, stop))
+    looking.start()
+    until(lambda: control.published().get("uploader", {}).get("ok"))
+    store.refuses = True
+    until(lambda: control.flag("unfit"))
+    assert control.published()["uploader"]["ok"] is False
+    stop.set()
+    looking.join()
