@@ -81,8 +81,12 @@ class FileServer:
     def seen(self) -> list[Seen]:
         return self._server.seen
 
+    @property
+    def port(self) -> int:
+        return int(self._server.server_address[1])
+
     def url(self, path: str = "/clip.mp4", host: str | None = None) -> str:
-        return f"http://{host or self._host}:{self._server.server_address[1]}{path}"
+        return f"http://{host or self._host}:{self.port}{path}"
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import shutil
@@ -17,10 +18,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from errors import Cancelled, InvalidInput, JobError, Unavailable, Unreachable
 from poller.download import Downloaded, Limits, download
+from poller.transfer import Transfer
 from settings import child_environment
 from tests.fakes.file_server import Answer, FileServer, Handler, chunked, drip, redirect, silence, status, whole
 
@@ -88,6 +91,21 @@ def test_proxies_of_the_environment_are_not_used(target: Path) -> None:
     with FileServer([whole(BODY)]) as server:
         subprocess.run([sys.executable, "-c", program, server.url(), str(target)], env=child_environment(**proxy), check=True)
     assert target.read_bytes() == BODY
+
+
+@pytest.mark.parametrize("bad", [status(404), status(500), redirect("ftp://x/y"), chunked([]), whole(BODY)])
+def test_a_download_that_fails_leaves_neither_connection_nor_memory_behind(target: Path, bad: Answer) -> None:
+    def transfers() -> int:
+        gc.collect()
+        return sum(isinstance(kept, Transfer) for kept in gc.get_objects())
+
+    limits, before = replace(LIMITS, tries=2, max_bytes=1000), transfers()
+    with FileServer([bad]) as server:
+        for _ in range(5):
+            with pytest.raises(JobError):
+                get(server.url(), target, limits)
+        assert transfers() == before
+        assert not [line for line in psutil.Process().net_connections() if line.raddr and line.raddr.port == server.port]
 
 
 # ---- broken connections ----------------------------------------------------------------------------------------------
