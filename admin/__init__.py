@@ -32,7 +32,7 @@ from admin import (
     security,
     submit,
 )
-from admin.access import Access, Limiter
+from admin.access import Access, Limiter, Refusals
 from admin.live import Seen
 from doctor.apart import Doctor
 from jobqueue import clock
@@ -59,6 +59,7 @@ class Worker:
     mask: Callable[[str], str]  # takes secrets and the queries of links out of a text
     started: str = field(default_factory=clock.utc)
     limiter: Limiter = field(default_factory=Limiter)
+    refusals: Refusals = field(default_factory=Refusals)
     seen: Seen = field(default_factory=Seen)
     doctor: Doctor = field(default_factory=Doctor)
 

@@ -26,6 +26,8 @@ Role = Literal["act", "look"]
 TOUCH_EVERY_S = 300.0
 #: Log-ins a minute: of one address, and of all.
 LOGINS_EACH, LOGINS_ALL = 10, 60
+#: Refused log-ins that have a row of their own in the audit trail, in so many seconds.
+REFUSED_EACH, REFUSED_IN_S = 10, 3600.0
 
 
 class Access:
@@ -121,3 +123,26 @@ class Limiter:
             self._seen.popleft()
         mine = sum(1 for _, other in self._seen if other == address)
         return mine >= LOGINS_EACH or len(self._seen) >= LOGINS_ALL
+
+
+class Refusals:
+    """Which refused log-ins have a row in the audit trail, of which nothing is ever removed.
+
+    Strangers can make sixty a minute for ever. So of an hour's the first ten have one each, then the 20th, the 40th, the 80th
+    and so on, which says how many there were: at most eighteen rows, and no count to be lost when the process ends.
+    """
+
+    def __init__(self) -> None:
+        self._since_s, self._count = float("-inf"), 0
+        self._lock = threading.Lock()
+
+    def said(self, now_s: float) -> str | None:
+        """Count one; what its row says, None if it has none. now_s: monotonic."""
+        with self._lock:
+            if now_s - self._since_s >= REFUSED_IN_S:
+                self._since_s, self._count = now_s, 0
+            self._count += 1
+            if self._count <= REFUSED_EACH:
+                return "refused"
+            tens, rest = divmod(self._count, REFUSED_EACH)
+            return None if rest or tens & (tens - 1) else f"refused, as {self._count - 1} others within the hour"

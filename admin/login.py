@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-
 import flask
 
 from admin import security
 from jobqueue.control import LONGEST_S
-
-log = logging.getLogger(__name__)
 
 pages = flask.Blueprint("login", __name__)
 
@@ -29,11 +25,11 @@ def enter() -> flask.typing.ResponseReturnValue:
         return flask.render_template("login.html", failed=failed, target=target), 429, {"Retry-After": "60"}
     given, agent = request.form.get("password", "").strip(), request.headers.get("User-Agent", "")
     session = worker.access.enter(given, address, agent)
-    worker.control.note("web", "log in", address, None, "done" if session else "refused")
     if session is None:
-        log.warning("a log-in from %s was refused", address)
+        security.note_refused(worker, "web", address)
         failed = "That is not the password, or the code is used or older than 15 minutes."
         return flask.render_template("login.html", failed=failed, target=target), 403
+    worker.control.note("web", "log in", address, None, "done")
     response = flask.redirect(target, 303)
     name, age_s = security.cookie_name(worker), int(LONGEST_S)
     response.set_cookie(name, session, max_age=age_s, httponly=True, samesite="Lax", secure=request.is_secure)

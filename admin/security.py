@@ -12,6 +12,7 @@ import hmac
 import ipaddress
 import logging
 import secrets
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
@@ -89,9 +90,16 @@ def _check_token(worker: Worker) -> flask.typing.ResponseReturnValue | None:
     flask.g.role = worker.access.role(given) if given else None
     if flask.g.role is None:
         worker.limiter.allows(address)
-        worker.control.note(f"api@{address}", "log in", address, None, "refused")
+        note_refused(worker, f"api@{address}", address)
         return refused(401, "This is not the worker's token.", _TOKEN)
     return _check_role()
+
+
+def note_refused(worker: Worker, who: str, address: str) -> None:
+    """Say in the log that a log-in was refused, and in the audit trail as far as it has a row there."""
+    log.warning("a log-in from %s was refused", address)
+    if (said := worker.refusals.said(time.monotonic())) is not None:
+        worker.control.note(who, "log in", address, None, said)
 
 
 def _check_log_in(worker: Worker) -> flask.typing.ResponseReturnValue | None:

@@ -253,6 +253,23 @@ def test_guesses_are_counted_before_the_password_is_looked_at(data_dir: Path) ->
         assert [note["result"] for note in own.control.notes() if note["action"] == "log in"].count("refused") >= 10
 
 
+def test_strangers_cannot_fill_the_audit_trail_and_who_comes_in_is_always_in_it(data_dir: Path) -> None:
+    with running(data_dir, ADMIN_TRUSTED_PROXY="1") as own:
+
+        def enter(password: str, address: str) -> int:
+            headers = {"Origin": own.url, "X-Forwarded-For": address}
+            data = {"password": password}
+            return requests.post(
+                f"{own.url}/login", headers=headers, data=data, allow_redirects=False, timeout=PATIENCE_S
+            ).status_code
+
+        assert {enter("a guess", f"192.0.2.{number}") for number in range(25)} == {403}
+        assert enter(PASSWORD, "198.51.100.1") == 303
+        rows = [(note["target"], note["result"]) for note in own.control.notes()]
+        assert rows[:2] == [("198.51.100.1", "done"), ("192.0.2.19", "refused, as 19 others within the hour")]
+        assert len(rows) == 1 + 1 + 10
+
+
 def test_a_new_password_ends_every_log_in(data_dir: Path) -> None:
     with running(data_dir) as own:
         cookies = own.log_in().cookies
