@@ -65,7 +65,7 @@ class Queue:
     def retry_all(self, job_ids: list[str]) -> list[Job]:
         """New rounds of those that are failed or cancelled, for whoever sent them, in one commit."""
         values = [_round_values(job_id) for job_id in job_ids]
-        rows = self.database.write(lambda connection: [row for one in values for row in connection.execute(sql.NEW_ROUND, one)])
+        rows = self.database.write(lambda connection: [row for one in values for row in _new_round(connection, one)])
         self._announce("claimed")
         return [job_from_row(row) for row in rows]
 
@@ -255,7 +255,7 @@ class Queue:
         rows = _changed(connection, sql.ADD, insert)
         if rows:
             return job_from_row(rows[0]), not new.error
-        rows = list(connection.execute(sql.NEW_ROUND, _round_values(new.id, new)))
+        rows = _new_round(connection, _round_values(new.id, new))
         if rows and new.error:
             rows = list(connection.execute(sql.REFUSE, {"id": new.id, "error": json.dumps(new.error), "at": at}))
         if rows:
@@ -332,6 +332,14 @@ def _changed(connection: apsw.Connection, statement: str, values: Row) -> list[R
     """The job's row after a statement that moves it; nothing if the statement found none to move."""
     connection.execute(statement, values)
     return list(connection.execute("select * from job where id = ?", (values["id"],))) if connection.changes() else []
+
+
+def _new_round(connection: apsw.Connection, values: dict[str, Any]) -> list[Row]:
+    """The job's row in its new round, its oldest rounds forgotten; nothing if it is not one that begins again."""
+    rows = list(connection.execute(sql.NEW_ROUND, values))
+    for statement in sql.FORGET_ROUNDS if rows else ():
+        connection.execute(statement, values)
+    return rows
 
 
 def _first(rows: list[Row]) -> Job | None:

@@ -53,6 +53,13 @@ update job set state = 'claimed', round = round + 1, number = (select max(number
 where id = :id and state in ('failed', 'cancelled')
 returning *"""
 
+#: Rounds of one job whose events and reports are kept: what is sent again for ever is never old enough to be forgotten.
+MOST_ROUNDS = 50
+FORGET_ROUNDS = tuple(
+    f"delete from {table} where job = :id and round <= (select round from job where id = :id) - {MOST_ROUNDS}"  # noqa: S608
+    for table in ("event", "report")
+)
+
 #: A new round of a job that cannot be run as it was sent now.
 REFUSE = """
 update job set state = 'failed', error = :error, finished_at = :at, updated_at = :at, phase = 'failed'

@@ -11,6 +11,7 @@ from jobqueue.database import Database
 from jobqueue.job import Report
 from jobqueue.outbox import MOST_OF_END, MOST_OF_RUN, MOST_RUNNING, Outbox
 from jobqueue.queue import Queue
+from jobqueue.statements import MOST_ROUNDS
 from tests.jobqueue.conftest import arrival
 
 RUNNING = Report(
@@ -57,6 +58,16 @@ def test_of_older_jobs_only_the_reports_of_the_end_are_kept(outbox: Outbox) -> N
     outbox.keep(replace(RUNNING, job="b"))
     assert [report.said for report in outbox.reports("a")] == ["failed"]
     assert len(outbox.reports("b")) == 2
+
+
+def test_of_a_job_that_is_sent_again_and_again_only_the_newest_rounds_are_kept(queue: Queue, outbox: Outbox) -> None:
+    rounds = range(1, MOST_ROUNDS + 11)
+    for number in rounds:
+        queue.add(replace(arrival("a"), error={"message": "cannot be run"}))
+        outbox.keep(replace(LOST, round=number))
+    assert {event.round for event in outbox.history("a")} == set(rounds[10:])
+    assert [report.round for report in outbox.reports("a")] == [*rounds[10:]]
+    assert [event.round for event, _ in outbox.due()] == [rounds[-1]]
 
 
 def test_reports_go_with_their_job(queue: Queue, outbox: Outbox) -> None:
