@@ -7,6 +7,7 @@ files may go only after that. The tries are for people to read: nothing is decid
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import asdict
 
 import apsw
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 MOST_OF_END, MOST_OF_RUN = 200, 50
 #: Reports of running jobs are kept as long as they are among so many of all jobs: about 4 MB.
 MOST_RUNNING = 20_000
+#: Jobs that are read at once where all are looked at.
+PIECE = 1000
 
 _DUE = """
 select * from event where sent_at is null and ends and not_before <= ?
@@ -118,12 +121,18 @@ class Outbox:
             order by finished_at limit ?"""
         return [job_from_row(row) for row in self.database.read(sql, finished_before, limit)]
 
-    def known(self) -> list[tuple[str, bool]]:
-        """The id of every job, and whether it is over and its end acknowledged; the ones that ended first come first."""
-        sql = """select id, finished_at is not null and not exists (
+    def known(self) -> Iterator[tuple[str, str | None]]:
+        """The id of every job, and when it ended if it is over and its end acknowledged (UTC text), else None.
+
+        In pieces: a week may hold a hundred thousand. None that is there all the while is left out, as a rowid is for life.
+        """
+        sql = """select rowid as place, id, iif(finished_at is not null and not exists (
             select 1 from event where event.job = job.id and sent_at is null and ends
-            ) as settled from job order by finished_at"""
-        return [(row["id"], bool(row["settled"])) for row in self.database.read(sql)]
+            ), finished_at, null) as settled_at from job where rowid > ? order by rowid limit ?"""
+        place = 0
+        while rows := self.database.read(sql, place, PIECE):
+            place = rows[-1]["place"]
+            yield from ((row["id"], row["settled_at"]) for row in rows)
 
     def forget(self, job_ids: list[str]) -> None:
         """Remove rows of jobs, with their history, and give the space back."""

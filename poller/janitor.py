@@ -109,12 +109,18 @@ class Janitor:
             log.info("forgot %d jobs that ended before %s", len(jobs), before)
 
     def _known(self) -> tuple[dict[str, str], dict[str, str]]:
-        """Ids by the names of their folders: of jobs that are over and acknowledged, oldest first, and of all others."""
-        settled: dict[str, str] = {}
+        """Ids by the names of their folders: of jobs that are over and acknowledged and have one, oldest first, and of all that
+        are not. Rows are kept longer than files, and only what has files is remembered here."""
+        there = {entry.name for entry in _entries(self._data_dir / "jobs")}
+        settled: list[tuple[str, str, str]] = []
         open_: dict[str, str] = {}
-        for job_id, is_settled in self._outbox.known():
-            (settled if is_settled else open_)[spool.folder(self._data_dir, job_id).name] = job_id
-        return settled, open_
+        for job_id, settled_at in self._outbox.known():
+            name = spool.folder(self._data_dir, job_id).name
+            if settled_at is None:
+                open_[name] = job_id
+            elif name in there:
+                settled.append((settled_at, name, job_id))
+        return {name: job_id for _, name, job_id in sorted(settled)}, open_
 
     def _remove_folder(self, job_id: str) -> None:
         job = self._queue.get(job_id)

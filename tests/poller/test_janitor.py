@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ import pytest
 from jobqueue import spool
 from jobqueue.database import RESERVE_BYTES
 from jobqueue.job import UPLOAD
+from jobqueue.outbox import PIECE
 from operations import incoming
 from poller.janitor import Janitor, pause_after, size_bytes
+from tests.fakes import history
 from tests.poller.house import House, running
 
 HOUR = 3600.0
@@ -214,6 +217,17 @@ def test_the_reserve_that_a_full_disk_has_cost_is_made_anew_once_there_is_room(
     monkeypatch.setattr("poller.janitor._free_bytes", lambda folder: 100 * RESERVE_BYTES)
     janitor(house).clean()
     assert reserve.stat().st_size == RESERVE_BYTES
+
+
+def test_a_round_takes_no_memory_for_jobs_whose_files_are_gone(house: House) -> None:
+    history.fill(house.queue.database, jobs=8 * PIECE)
+    tracemalloc.start()
+    try:
+        janitor(house).clean()
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 1000 * PIECE  # one piece of them
 
 
 def test_rounds_that_take_long_are_more_seldom() -> None:
