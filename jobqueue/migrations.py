@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import secrets
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,6 +25,8 @@ APPLICATION_ID = 0x47505557  # "GPUW"
 #: Steps from version n to n + 1; a step is never changed once released.
 STEPS = tuple(Path(__file__).with_name(name) for name in ("schema.sql", "listing.sql", "reports.sql"))
 VERSION = len(STEPS)
+#: Corrupt files that are kept, the newest.
+MOST_ASIDE = 3
 
 
 class WrongDatabase(Exception):
@@ -82,6 +85,8 @@ def _set_aside(path: Path) -> Path:
         part = path.with_name(path.name + suffix)
         if part.exists():
             part.rename(folder / part.name)
+    for old in sorted(path.parent.glob("corrupt-*"))[:-MOST_ASIDE]:  # a disk that dies may damage one at every start
+        shutil.rmtree(old, ignore_errors=True)
     return folder
 
 

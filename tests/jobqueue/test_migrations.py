@@ -74,6 +74,16 @@ def test_a_corrupt_file_is_set_aside_under_a_dated_name_and_an_empty_queue_begun
     assert Queue(Database(path)).counts() == {}
 
 
+def test_of_corrupt_files_the_newest_are_kept(path: Path) -> None:
+    older = [path.parent / f"corrupt-2026010{day}T030405Z-{day}{day}{day}{day}" for day in range(1, 5)]
+    for folder in older:
+        folder.mkdir()
+        (folder / "jobs.db").touch()
+    path.write_bytes(b"no database" * 1000)
+    aside = migrations.prepare(path)
+    assert sorted(path.parent.glob("corrupt-*")) == [*older[-2:], aside]
+
+
 def test_a_program_does_not_start_without_a_queue(tmp_path: Path) -> None:
     with pytest.raises(migrations.WrongDatabase, match="worker up"):
         migrations.check_version(tmp_path / "jobs.db")
