@@ -12,6 +12,7 @@ import ctypes
 import fcntl
 import logging
 import os
+import resource
 import signal
 import sys
 import time
@@ -32,6 +33,7 @@ SWEEP_S = 5.0
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # for all below: a core holds secrets, and nobody would remove it
     lock = _lock(options.data / "locks" / "worker")
     if lock is None:
         sys.stderr.write(f"DATA_DIR={options.data}: another worker runs on this folder; stop it or choose another folder\n")

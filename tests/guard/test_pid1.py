@@ -23,6 +23,13 @@ def test_a_stop_ends_with_0_and_no_process_left(folder: Path, number: int) -> No
         assert [process for process in family if process.is_running()] == []
 
 
+def test_no_process_leaves_a_core_file(folder: Path) -> None:
+    with supervised(folder, {"one": "steady.py"}) as worker:
+        worker.pid("one")
+        family = [psutil.Process(worker.first.pid), *worker.descendants()]
+        assert {process.rlimit(psutil.RLIMIT_CORE) for process in family} == {(0, 0)}
+
+
 def test_a_program_that_ignores_sigterm_and_its_child_in_another_session_are_ended_too(folder: Path) -> None:
     with supervised(folder, {"deaf": "deaf.py"}, extra="stopwaitsecs=1") as worker:
         worker.pid("deaf")
