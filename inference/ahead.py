@@ -29,12 +29,13 @@ ASK_EVERY_S = 1.0
 
 @dataclass
 class Coming:
-    """A job that is being prepared, or has been. `done` and `total` are the engine's own count."""
+    """A job that is being prepared, or has been. `done` and `total` are the engine's own count, `words` how often it spoke."""
 
     job: Job
     prepared: Future[Any]
     done: int = 0
     total: int = 1
+    words: int = 0
 
     def is_for(self, job: Job) -> bool:
         return (self.job.id, self.job.round) == (job.id, job.round)
@@ -73,17 +74,18 @@ class Ahead:
     def take(self, job: Job, report: Callable[[int, int], None]) -> Any | None:
         """What was prepared for this job, whose turn has come; None if nothing was, or if it must be tried again.
 
-        Waits for the rest of it; `report(done, total)` is called whenever it has moved, and may raise. Raises InvalidInput.
+        Waits for the rest of it; `report(done, total)` is called whenever the engine has spoken, if only to repeat itself, and
+        may raise. Raises InvalidInput.
         """
         with self._lock:
             coming = self._coming
             if coming is None or not coming.is_for(job):
                 return None
             self._coming = None
-        told = -1
+        heard = -1
         while not wait([coming.prepared], ASK_EVERY_S / 5).done:
-            if coming.done != told:
-                told = coming.done
+            if coming.words != heard:
+                heard = coming.words
                 report(coming.done, coming.total)
         error = coming.prepared.exception()
         if error is None:
@@ -109,7 +111,7 @@ class Ahead:
         coming = Coming(job=job, prepared=Future())
 
         def progress(phase: str, done: int, total: int) -> None:
-            coming.done, coming.total = done, total
+            coming.done, coming.total, coming.words = done, total, coming.words + 1
             if stop.is_set() or (self._coming is not coming and not self._is_ours(job)):
                 raise Cancelled("nobody waits for it")
 

@@ -51,6 +51,38 @@ def test_a_job_whose_turn_comes_early_waits_for_the_rest_of_its_preparation(tmp_
     assert ledger(tmp_path).count("b prepare begins") == 1
 
 
+def test_who_waits_hears_of_a_preparation_that_says_the_same_again_and_again(tmp_path: Path) -> None:
+    """Encoding a prompt on a processor has no count; without a word for long, the process would end itself."""
+    migrations.prepare(tmp_path / "jobs.db")
+    queue, over = Queue(Database(tmp_path / "jobs.db")), threading.Event()
+    add(queue, tmp_path, "a")
+    add(queue, tmp_path, "b")
+    queue.take(GENERATE, "inference/1")
+
+    class Slow(copies.Engine):
+        prepares_ahead = True
+
+        def prepare(self, inputs: Inputs, params: dict[str, Any], progress: Progress) -> Inputs:
+            while not over.wait(0.02):
+                progress("preparing", 0, 1)
+            return inputs
+
+    ahead = Ahead(queue, tmp_path)
+    ahead.begin(Slow())
+    assert ahead._look(threading.Event()) is not None
+    job = queue.get("b")
+    assert job is not None
+    heard: list[tuple[int, int]] = []
+
+    def report(done: int, total: int) -> None:
+        heard.append((done, total))
+        if len(heard) == 3:
+            over.set()
+
+    assert isinstance(ahead.take(job, report), Inputs)
+    assert heard == [(0, 1)] * 3
+
+
 def test_bad_input_found_ahead_costs_its_own_job_only_and_is_found_once(tmp_path: Path) -> None:
     with running(tmp_path, ENGINE) as program:
         program.add("a", generate_s=1)
