@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,12 +14,15 @@ from pathlib import Path
 
 import pytest
 
+import settings
+from inference.__main__ import Inference
 from jobqueue import migrations, spool
 from jobqueue.control import Control
 from jobqueue.database import Database
 from jobqueue.job import FETCH, Job, NewJob
 from jobqueue.outbox import Outbox
 from jobqueue.queue import Queue
+from service import Service
 from settings import child_environment
 from tests.api.program import ROOT
 from tests.fakes import clips, nvml
@@ -198,6 +202,30 @@ def test_an_engine_without_weights_makes_the_worker_unfit_and_says_what_to_do(tm
         assert "worker models pull" in flag["reason"]
         program.add()
         assert program.job().state == "ready"
+
+
+def test_what_a_minute_has_not_mended_costs_others_jobs_nothing(tmp_path: Path) -> None:
+    class Impatient(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            return super().wait(0.02)
+
+    migrations.prepare(tmp_path / "jobs.db")
+    queue, stop = Queue(Database(tmp_path / "jobs.db")), Impatient()
+    add(queue, tmp_path, "mine")
+    queue.add(NewJob(id="theirs", source="main", engine="musetalk", inputs={}))
+    environment = {"DATA_DIR": str(tmp_path), "ENGINE": fake("cannot_load")}
+    service = Service(program="inference", owner="inference/1", settings=settings.load(environment))
+    trying = threading.Thread(target=Inference(service, queue, Control(queue.database))._load_until_it_works, args=(stop,))
+    trying.start()
+    until(lambda: queue.counts().get("failed"))
+    stop.set()
+    trying.join()
+    job = queue.get("theirs")
+    assert job is not None
+    assert job.error is not None
+    assert (job.state, job.error["retryable"]) == ("failed", True)
+    assert "worker models pull" in job.error["message"]
+    assert queue.counts() == {"failed": 1, "ready": 1}
 
 
 def test_a_card_that_refuses_the_engines_kernels_makes_the_worker_unfit_and_says_why(tmp_path: Path) -> None:
