@@ -15,8 +15,10 @@ from typing import Any
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from api.health import fresh, full, refusal
+from errors import first_line
 from jobqueue import intake, outcome
 from jobqueue.control import Control
+from jobqueue.database import ERRORS
 from jobqueue.job import Job
 from jobqueue.queue import Queue
 
@@ -64,6 +66,9 @@ class Generate:
             if wrong:
                 return _invalid(wrong)
             return self._run(payload, queue_job_id, peer)
+        except ERRORS as error:
+            log.warning("/generate: the queue could not be used: %s", error)
+            return _later(f"the queue cannot be used now: {first_line(error)}")
         finally:
             self._places.release()
 
@@ -77,19 +82,24 @@ class Generate:
         job, fresh_round = self._queue.add(new)
         if fresh_round:
             log.info("accepted %s", job.id)
-        return self._wait(job.id, peer)
+        return self._wait(job, peer)
 
-    def _wait(self, job_id: str, peer: socket.socket | None) -> Answer:
+    def _wait(self, job: Job, peer: socket.socket | None) -> Answer:
         """The answer once the job is over. The job goes on whatever becomes of the one who waits."""
-        deadline = time.monotonic() + self._patience_s
+        deadline, unread = time.monotonic() + self._patience_s, False
         while True:
             mark = self._queue.bell.mark()
-            job = self._queue.get(job_id)
-            if job is None:
-                body = _failed("unknown_error", "the job was removed before its end was seen", retryable=True)
-                return Answer(status=500, body=body | {"stack_trace": None})
-            if job.finished:
-                return self._end(job)
+            try:
+                if (found := self._queue.get(job.id)) is None:
+                    body = _failed("unknown_error", "the job was removed before its end was seen", retryable=True)
+                    return Answer(status=500, body=body | {"stack_trace": None})
+                job = found
+                if job.finished:
+                    return self._end(job)
+            except ERRORS as error:  # the job goes on, and so does the waiting for it
+                if not unread:
+                    log.warning("the queue could not be read while %s was waited for: %s", job.id, error)
+                unread = True
             if time.monotonic() > deadline:
                 return _later(f"not done after {self._patience_s:.0f} s; the job goes on, send it again to join it")
             if not self._may_wait(job):

@@ -288,6 +288,21 @@ def test_a_token_is_asked_for_by_generate_and_metrics_alone(data_dir: Path) -> N
         assert [api.get(path).status_code for path in ("/hc", "/health")] == [200, 200]
 
 
+def test_while_the_queue_cannot_be_used_nothing_is_taken_and_those_who_wait_wait_on(data_dir: Path) -> None:
+    with running(data_dir) as api, ThreadPoolExecutor() as pool:
+        first = pool.submit(api.post, JOB)
+        until(lambda: api.queue.get("j1"))
+        _rename(api, "job", "gone")
+        refused = api.post({**JOB, "musetalk_job_id": "j2"})
+        until(lambda: "while j1 was waited for" in (data_dir / "logs/api.log").read_text())
+        _rename(api, "gone", "job")
+        work_through(api.queue)
+    assert (refused.status_code, refused.json()["error_type"], refused.json()["retryable"]) == (503, "processing_error", True)
+    assert "the queue cannot be used now: " in refused.json()["error_message"]
+    assert int(refused.headers["Retry-After"]) > 0
+    assert first.result().status_code == 200
+
+
 def test_a_worker_that_stops_tells_those_who_wait_and_keeps_the_job(data_dir: Path) -> None:
     with running(data_dir) as api, ThreadPoolExecutor() as pool:
         answer = pool.submit(api.post, JOB)
@@ -297,6 +312,11 @@ def test_a_worker_that_stops_tells_those_who_wait_and_keeps_the_job(data_dir: Pa
         assert [job.id for job in api.queue.unfinished()] == ["j1"]
     assert answer.result().status_code == 503
     assert "Retry-After" in answer.result().headers
+
+
+def _rename(api: Api, table: str, to: str) -> None:
+    """Without its table of jobs the queue can be neither read nor written."""
+    api.queue.database.write(lambda connection: connection.execute(f"alter table {table} rename to {to}").fetchall())
 
 
 def _segments_received(client: socket.socket) -> int:
