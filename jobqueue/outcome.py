@@ -9,19 +9,25 @@ from jobqueue.job import Job
 STEPS = ("download", "validation", "preprocessing", "inference", "postprocessing", "upload")
 
 
+#: What each job's metrics name even if nobody measured it, and what those of one engine name beside it.
+MEASURED = ("GENERATION_TIME_SEC", "SCRIPT_WALL_TIME_SEC", "PEAK_VRAM_MIB", "PEAK_RAM_KB", "frames", "fps", "engine")
+OF_ENGINE = {"fastwan": ("duration_sec", "peak_vram_gb")}
+
+
 def metrics(job: Job, gpu_class: str | None) -> dict[str, Any]:
-    """What PROTOCOL §3 lists, from what the stages found. A number that nobody measured is null; times are in seconds."""
-    found = job.result.get("metrics", {})
-    times = stage_times(job)
-    wanted = ("GENERATION_TIME_SEC", "SCRIPT_WALL_TIME_SEC", "PEAK_VRAM_MIB", "PEAK_RAM_KB", "frames", "fps")
-    return {
+    """What PROTOCOL §3 lists and what else the engine found; the same in answers and reports. A number that nobody measured is
+    null; times are in seconds."""
+    found, times = job.result.get("metrics", {}), stage_times(job)
+    total_s = round(sum(times.values()), 3) if times else None
+    known: dict[str, Any] = dict.fromkeys((*MEASURED, *OF_ENGINE.get(job.engine, ()))) | found
+    if known["SCRIPT_WALL_TIME_SEC"] is None:  # the engine did not come to its end
+        known["SCRIPT_WALL_TIME_SEC"] = total_s
+    return known | {
         "b2_bucket": job.result.get("b2_bucket"),
         "b2_file_name": job.result.get("b2_file_name"),
         "gpu_class": gpu_class,
-        **dict.fromkeys(wanted),
-        **found,
-        "stage_times": times,
-        "total_time": round(sum(times.values()), 3),
+        "stage_times": dict.fromkeys(STEPS) | times,
+        "total_time": total_s,
     }
 
 

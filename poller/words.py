@@ -21,8 +21,6 @@ _STATES = {
 #: A running job is never quite done.
 _MOST = 0.99
 
-_MEASURED = ("GENERATION_TIME_SEC", "SCRIPT_WALL_TIME_SEC", "PEAK_VRAM_MIB", "PEAK_RAM_KB", "frames", "fps", "engine")
-
 
 def running(job: Job, identity: Identity) -> dict[str, Any]:
     """A progress report of an unfinished job."""
@@ -49,7 +47,7 @@ def ended(job: Job, identity: Identity, gpu_class: str, told: float = 0.0) -> di
         "progress": 1.0 if succeeded else round(min(max(job.progress, told), _MOST), 4),
         "phase": "completed" if succeeded else "failed",
         "worker_id": identity.worker_id,
-        "metrics": metrics(job, gpu_class),
+        "metrics": outcome.metrics(job, gpu_class),
         "error": error(job),
         "config_label": identity.config_label,
         "batch_size": _batch_size(job, identity),
@@ -64,7 +62,7 @@ def buffer_ended(job: Job, gpu_class: str) -> dict[str, Any]:
         "status": "succeeded" if succeeded else "failed",
         "error": error(job),
         "output_url": job.result["output_url"] if succeeded else None,
-        "metrics": metrics(job, gpu_class),
+        "metrics": outcome.metrics(job, gpu_class),
     }
 
 
@@ -75,26 +73,6 @@ def error(job: Job) -> str | None:
     if job.state == "cancelled":
         return "cancelled"
     return str((job.error or {}).get("message") or "failed for an unknown reason")
-
-
-def metrics(job: Job, gpu_class: str) -> dict[str, Any]:
-    """What was measured; None for what is not known."""
-    measured, found_times = job.result.get("metrics", {}), job.result.get("stage_times", {})
-    times = {name: seconds for name, seconds in found_times.items() if isinstance(seconds, int | float)}
-    total_s = round(sum(times.values()), 3) if times else None
-    found = {
-        "b2_bucket": job.result.get("b2_bucket"),
-        "b2_file_name": job.result.get("b2_file_name"),
-        "gpu_class": gpu_class,
-        **{name: measured.get(name) for name in _MEASURED},
-        "stage_times": {name: times.get(name) for name in outcome.STEPS},
-        "total_time": measured.get("total_time", total_s),
-    }
-    if found["SCRIPT_WALL_TIME_SEC"] is None:
-        found["SCRIPT_WALL_TIME_SEC"] = total_s
-    if job.engine == "fastwan":
-        found |= {name: measured.get(name) for name in ("duration_sec", "peak_vram_gb")}
-    return found
 
 
 def _batch_size(job: Job, identity: Identity) -> Any:

@@ -20,7 +20,7 @@ def generated(folder: Path) -> Job:
         "fetch": {"stage_times": {"download": 1.25, "other": 9.0}},
         "generate": {"stage_times": {"inference": 2.0}},
     }
-    found["generate"]["metrics"] = {"frames": 75, "engine": "preview"}
+    found["generate"]["metrics"] = {"frames": 75, "engine": "preview", "linears": "fp8"}
     for stage in (FETCH, GENERATE):
         taken = queue.take(stage, f"{stage.program}/test")
         assert taken is not None
@@ -30,15 +30,8 @@ def generated(folder: Path) -> Job:
 
 def test_metrics_have_every_name_of_the_contract_and_null_for_what_nobody_measured(tmp_path: Path) -> None:
     metrics = outcome.metrics(generated(tmp_path), "a card")
-    measured = {"gpu_class": "a card", "frames": 75, "engine": "preview", "total_time": 3.25}
-    measured |= {"stage_times": {"download": 1.25, "inference": 2.0}}
-    unknown = (
-        "b2_bucket",
-        "b2_file_name",
-        "GENERATION_TIME_SEC",
-        "SCRIPT_WALL_TIME_SEC",
-        "PEAK_VRAM_MIB",
-        "PEAK_RAM_KB",
-        "fps",
-    )
+    times = dict.fromkeys(outcome.STEPS) | {"download": 1.25, "inference": 2.0}
+    measured = {"gpu_class": "a card", "frames": 75, "engine": "preview", "total_time": 3.25, "stage_times": times}
+    measured |= {"SCRIPT_WALL_TIME_SEC": 3.25, "linears": "fp8"}
+    unknown = ("b2_bucket", "b2_file_name", "GENERATION_TIME_SEC", "PEAK_VRAM_MIB", "PEAK_RAM_KB", "fps")
     assert metrics == dict.fromkeys(unknown) | measured

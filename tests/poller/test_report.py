@@ -4,13 +4,14 @@ from typing import Any
 
 import pytest
 
-from jobqueue.job import GENERATE
+from jobqueue import outcome
+from jobqueue.job import GENERATE, UPLOAD
 from poller.identity import News
 from poller.orchestrator import Answer, Orchestrator
 from poller.report import Reporting, settled
 from tests.fakes import orchestrator as behaviours
 from tests.fakes.orchestrator import FakeOrchestrator
-from tests.poller.house import FAILURE, House, eventually, open_house, running
+from tests.poller.house import FAILURE, RESULT, House, eventually, open_house, running
 
 TERMINAL = {"status", "progress", "phase", "worker_id", "metrics", "error", "config_label", "batch_size"}
 METRICS = {
@@ -61,6 +62,13 @@ def test_a_fastwan_job_has_its_own_path_and_metrics(house: House, fake: FakeOrch
     reporting(house, fake).step()
     assert fake.heard[0].path == "/internal/videogen/jobs/job-1/progress"
     assert {"duration_sec", "peak_vram_gb"} < set(fake.heard[0].body["metrics"])
+
+
+def test_a_report_says_what_generate_answers(house: House, fake: FakeOrchestrator) -> None:
+    job = house.queue.done(UPLOAD, house.job("uploading"), {**RESULT, "metrics": {"frames": 50, "linears": "fp8"}})
+    reporting(house, fake).step()
+    assert fake.heard[0].body["metrics"] == outcome.metrics(job, "a card")
+    assert fake.heard[0].body["metrics"]["linears"] == "fp8"
 
 
 @pytest.mark.parametrize(("state", "error"), [("failed", FAILURE["message"]), ("cancelled", "cancelled")])
