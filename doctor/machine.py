@@ -9,16 +9,15 @@ import time
 from fractions import Fraction
 from pathlib import Path
 
-from doctor.finding import Finding, Situation
+from doctor.finding import Finding, Level, Situation
 from doctor.start import SHM, SMALLEST_SHM_BYTES
 from errors import EngineFailed
 from media.write import choose_encoder
+from telemetry.disk import held_bytes, least_free_bytes
 
 #: What the write test writes, in one piece, and the speed below which it is said to be slow.
 WRITTEN_BYTES = 16 * 2**20
 SLOW_BYTES_PER_S = 20e6
-#: Room on the disk below which jobs are refused soon.
-LEAST_FREE_BYTES = 2 * 10**9
 #: File systems over a network, on which SQLite's locks cannot be relied on.
 FAR = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "ceph", "fuse.s3fs", "fuse.rclone")
 MOUNTS = Path("/proc/mounts")
@@ -44,21 +43,27 @@ def disk(now: Situation) -> list[Finding]:
     if kind in FAR:
         do = "put DATA_DIR on a disk of this machine: the queue's file would be damaged there"
         return [Finding(name="disk", level="fail", said=f"DATA_DIR={data_dir} lies on a network ({kind})", do=do)]
-    free, limit = shutil.disk_usage(folder).free, now.settings.DATA_LIMIT_GB * 2**30
+    usage = shutil.disk_usage(folder)
     try:
         speed = _written(folder)
     except OSError as error:
         said = f"DATA_DIR={data_dir}: a file could not be written and read again ({error.strerror or error})"
         return [Finding(name="disk", level="fail", said=said, do=f"user {os.getuid()} must be able to write to {folder}")]
-    said = f"{data_dir}: {free / 1e9:.1f} GB free, written at {speed / 1e6:.0f} MB/s"
-    if free < LEAST_FREE_BYTES:
-        return [Finding(name="disk", level="fail", said=said, do="make room; jobs are refused when the disk is full")]
-    if free < limit:
-        do = f"DATA_LIMIT_GB={now.settings.DATA_LIMIT_GB:g} is more than there is room for; make room, or set it lower"
-        return [Finding(name="disk", level="warn", said=said, do=do)]
+    said = f"{data_dir}: {usage.free / 1e9:.1f} GB free, written at {speed / 1e6:.0f} MB/s"
+    if short := too_little(usage.total, usage.free, held_bytes(data_dir), now.settings.DATA_LIMIT_GB):
+        return [Finding(name="disk", level=short[0], said=said, do=short[1])]
     if speed < SLOW_BYTES_PER_S:
         return [Finding(name="disk", level="warn", said=said, do="that is slow for videos; use a local SSD")]
     return [Finding(name="disk", level="ok", said=said)]
+
+
+def too_little(total_bytes: int, free_bytes: int, held_bytes: int, limit_gb: float) -> tuple[Level, str] | None:
+    """How bad it is that so little is free, and what to do about it; None if it is enough. held_bytes: what DATA_DIR has."""
+    if free_bytes < least_free_bytes(total_bytes):
+        return "fail", "make room; no job is claimed while so little is free"
+    if free_bytes + held_bytes < limit_gb * 1e9:
+        return "warn", f"DATA_LIMIT_GB={limit_gb:g} is more than there is room for; make room, or set it lower"
+    return None
 
 
 def _written(folder: Path) -> float:

@@ -11,7 +11,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from jobqueue import clock, faults, migrations, spool
@@ -20,6 +20,7 @@ from jobqueue.database import ERRORS, RESERVE_BYTES
 from jobqueue.outbox import Outbox
 from jobqueue.queue import Queue
 from operations import incoming
+from telemetry.disk import entries, files, held_bytes, least_free_bytes, size_bytes
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +30,9 @@ FIRST_S, EVERY_S, ASKED_S = 10.0, 60.0, 2.0
 MOST_SHARE, SELDOM_S = 0.005, 300.0
 #: The same while too little is left on the disk: it fills up within seconds.
 SHORT_SHARE, SHORT_S = 0.05, 10.0
-#: Room that is left on the disk, whatever DATA_LIMIT_GB allows: so many bytes, or this share of a small one.
-LEFT_BYTES, LEFT_SHARE = 2e9, 0.05
+#: Room is made on the disk, whatever DATA_LIMIT_GB allows, below so many times of what must be free for a job to be claimed,
+#: and up to twice that, or it would soon be full again.
+LEFT_TIMES = 2
 #: Room on the disk, in reserves, at which the one that was given up is made anew.
 ROOM_FOR_RESERVE = 8
 #: A folder that belongs to no job is left alone for this long (s): its job may be just about to be added.
@@ -129,16 +131,16 @@ class Janitor:
 
     def _remove_leftovers(self, settled: dict[str, str]) -> None:
         """Unfinished downloads and outputs of jobs that are over."""
-        for folder in _entries(self._data_dir / "jobs"):
+        for folder in entries(self._data_dir / "jobs"):
             if folder.name not in settled:
                 continue
-            for file in _entries(Path(folder.path)):
+            for file in entries(Path(folder.path)):
                 if (".part" in file.name or ".tmp" in file.name) and _age_s(file) > LEFTOVER_S:
                     Path(file.path).unlink(missing_ok=True)
 
     def _remove_orphans(self, known: set[str]) -> None:
         """Folders in jobs/ that belong to no row."""
-        for entry in _entries(self._data_dir / "jobs"):
+        for entry in entries(self._data_dir / "jobs"):
             if entry.name not in known and _age_s(entry) > ORPHAN_S:
                 shutil.rmtree(entry.path, ignore_errors=True)
                 log.info("removed the folder %s, which belongs to no job", entry.name)
@@ -146,7 +148,7 @@ class Janitor:
     def _remove_incoming(self) -> None:
         """Files that were handed in and that no unfinished job will ask for any more."""
         wanted = {str(link) for job in self._queue.unfinished() for link in job.inputs.values()}
-        for entry in _entries(incoming(self._data_dir)):
+        for entry in entries(incoming(self._data_dir)):
             if _age_s(entry) > INCOMING_S and Path(entry.path).absolute().as_uri() not in wanted:
                 Path(entry.path).unlink(missing_ok=True)
 
@@ -161,15 +163,15 @@ class Janitor:
         """Bring the folder under its limit: what the engine keeps to save time, then folders of jobs that are over, then stored
         outputs, each the oldest first. On a disk that is smaller, or full of other things, room is made as well, but stored
         outputs stay: they are what the jobs were for."""
-        over_bytes, lacking_bytes = size_bytes(self._data_dir) - self._limit_bytes, _lacking_bytes(self._data_dir)
+        over_bytes, lacking_bytes = held_bytes(self._data_dir) - self._limit_bytes, _lacking_bytes(self._data_dir)
         if (wanted_bytes := max(over_bytes, lacking_bytes)) <= 0:
             self._complained = ""
             return
-        left_bytes = _thinned(_files(spool.cache(self._data_dir)), wanted_bytes)
+        left_bytes = _thinned(files(spool.cache(self._data_dir)), wanted_bytes)
         for name, job_id in settled.items():
             if left_bytes <= 0:
                 break
-            if (folder_bytes := size_bytes(self._data_dir / "jobs" / name)) > 0:
+            if (folder_bytes := held_bytes(self._data_dir / "jobs" / name)) > 0:
                 faults.point("janitor.before_remove")
                 self._remove_folder(job_id)
                 left_bytes -= folder_bytes
@@ -177,7 +179,7 @@ class Janitor:
         lacking_bytes -= wanted_bytes - left_bytes
         if over_bytes > 0:
             unreported = {job_id.rsplit("/", 1)[-1] for job_id in open_.values()}
-            stored = (file for file in _files(self._data_dir / "outputs") if Path(file.path).stem not in unreported)
+            stored = (file for file in files(self._data_dir / "outputs") if Path(file.path).stem not in unreported)
             over_bytes = _thinned(stored, over_bytes)
         self._say(over_bytes, lacking_bytes)
 
@@ -207,10 +209,10 @@ def _free_bytes(folder: Path) -> int:
 
 
 def _lacking_bytes(folder: Path) -> float:
-    """What must go from a disk on which too little is left: until twice as much is free, or it would soon be full again."""
+    """What must go from a disk on which too little is left."""
     disk = shutil.disk_usage(folder)
-    least_bytes = min(LEFT_BYTES, LEFT_SHARE * disk.total)
-    return 2 * least_bytes - disk.free if disk.free < least_bytes else 0.0
+    left_bytes = LEFT_TIMES * least_free_bytes(disk.total)
+    return 2 * left_bytes - disk.free if disk.free < left_bytes else 0.0
 
 
 def _thinned(files: Iterable[os.DirEntry[str]], over_bytes: float) -> float:
@@ -219,38 +221,9 @@ def _thinned(files: Iterable[os.DirEntry[str]], over_bytes: float) -> float:
         if over_bytes <= 0:
             break
         faults.point("janitor.before_remove")
-        over_bytes -= _size_bytes(file)
+        over_bytes -= size_bytes(file)
         Path(file.path).unlink(missing_ok=True)
     return over_bytes
-
-
-def size_bytes(folder: Path) -> int:
-    """What a folder holds, from its directory entries: no file is opened, which would drop the database's locks."""
-    return sum(_size_bytes(file) for file in _files(folder))
-
-
-def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
-    for entry in _entries(folder):
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files(Path(entry.path))
-        else:
-            yield entry
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _size_bytes(entry: os.DirEntry[str]) -> int:
-    """What a file takes on the disk; 0 if it has gone."""
-    try:
-        return entry.stat(follow_symlinks=False).st_blocks * 512
-    except OSError:
-        return 0
 
 
 def _age_s(entry: os.DirEntry[str]) -> float:

@@ -7,13 +7,13 @@ from typing import Any
 
 from jobqueue.control import STALE_S
 from jobqueue.job import Job
+from telemetry.disk import least_free_bytes
 
 #: Jobs that may wait for the GPU at the most, and how much earlier than it usually takes to bring one it is claimed, since
 #: links and jobs differ, and what was brought must be prepared.
 MOST_AHEAD, MARGIN = 8, 3.0
-#: Room on the disk below which nothing more is begun: so much, or on a small disk this share of it. And so many finished
-#: videos that the store has not taken.
-LEAST_FREE_BYTES, LEAST_FREE, MOST_UNSTORED = 1_000_000_000, 0.05, 16
+#: Finished videos that the store has not taken, at which nothing more is begun.
+MOST_UNSTORED = 16
 #: The part of a job's progress that the GPU makes (PROTOCOL §3): from here, by this much.
 _FROM, _SPAN = 0.10, 0.80
 
@@ -46,7 +46,7 @@ def no_room(
         if flag in flags:
             return flag
     total, free = disk_bytes
-    if free < min(LEAST_FREE_BYTES, total * LEAST_FREE):
+    if free < least_free_bytes(total):
         return f"the disk has only {free / 1e6:.0f} MB free"
     if waiting_for_store >= MOST_UNSTORED:
         return "finished videos wait for the store"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from doctor import machine
 
 
@@ -14,3 +16,19 @@ def test_a_folder_on_a_network_is_known_by_the_mounts(tmp_path: Path) -> None:
     assert machine.file_system(tmp_path / "a b", mounts) == "nfs4"
     assert machine.file_system(tmp_path, mounts) == "ext4"
     assert machine.file_system(tmp_path, tmp_path / "none") == ""
+
+
+@pytest.mark.parametrize(
+    ("free_gb", "held_gb", "level"),
+    [(0.9, 30, "fail"), (1.5, 18, "warn"), (1.5, 18.5, None), (20.0, 0, None), (19.9, 0, "warn")],
+)
+def test_a_disk_has_too_little_where_nothing_is_claimed_or_the_limit_does_not_fit(
+    free_gb: float, held_gb: float, level: str | None
+) -> None:
+    short = machine.too_little(10**12, int(free_gb * 1e9), int(held_gb * 1e9), 20)
+    assert (short and short[0]) == level
+
+
+def test_a_small_disk_is_held_to_a_part_of_it() -> None:
+    assert machine.too_little(4 * 10**9, 3 * 10**8, 0, 0.1) is None
+    assert (machine.too_little(4 * 10**9, 10**8, 0, 0.1) or ("",))[0] == "fail"

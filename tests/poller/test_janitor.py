@@ -13,7 +13,8 @@ from jobqueue.database import RESERVE_BYTES
 from jobqueue.job import UPLOAD
 from jobqueue.outbox import PIECE
 from operations import incoming
-from poller.janitor import Janitor, pause_after, size_bytes
+from poller.janitor import Janitor, pause_after
+from telemetry.disk import held_bytes
 from tests.fakes import history
 from tests.poller.house import House, running
 
@@ -124,7 +125,7 @@ def test_over_the_limit_what_only_saves_time_goes_first(house: House) -> None:
     kept = output(house, "job-1", MB)
     acknowledge(house)
     old, new = (put(house.data_dir / f"cache/musetalk/{age}.avatar", MB, age) for age in (9000, 60))
-    janitor(house, limit_bytes=size_bytes(house.data_dir) - 0.5 * MB).clean()
+    janitor(house, limit_bytes=held_bytes(house.data_dir) - 0.5 * MB).clean()
     assert (kept.exists(), old.exists(), new.exists()) == (True, False, True)
 
 
@@ -135,7 +136,7 @@ def test_then_the_oldest_finished_folders_go(house: House) -> None:
         acknowledge(house)
     house.job("generated", "unfinished")
     output(house, "unfinished", MB)
-    janitor(house, limit_bytes=size_bytes(house.data_dir) - 1.5 * MB).clean()
+    janitor(house, limit_bytes=held_bytes(house.data_dir) - 1.5 * MB).clean()
     kept = [name for name in ("first", "second", "third", "unfinished") if spool.output_file(house.data_dir, name).exists()]
     assert kept == ["third", "unfinished"]
     assert house.queue.get("first") is not None  # the row stays for the page
@@ -145,7 +146,7 @@ def test_then_the_oldest_stored_outputs_go_but_none_that_is_not_yet_reported(hou
     house.job("succeeded", "unreported")
     stored = {name: put(house.data_dir / f"outputs/a/{name}.mp4", MB, age) for name, age in (("unreported", 9e5), ("old", 9e4))}
     stored["new"] = put(house.data_dir / "outputs/a/new.mp4", MB, 60)
-    janitor(house, limit_bytes=size_bytes(house.data_dir) - 0.5 * MB).clean()
+    janitor(house, limit_bytes=held_bytes(house.data_dir) - 0.5 * MB).clean()
     assert [name for name, file in stored.items() if file.exists()] == ["unreported", "new"]
 
 

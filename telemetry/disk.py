@@ -1,0 +1,47 @@
+"""What a disk has left and what a folder on it holds, from directory entries alone: no file is opened, which would drop the
+locks of a database that lies there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+#: Room on a disk below which nothing more is begun: so many bytes, or this share of a small one.
+LEAST_FREE_BYTES, LEAST_FREE = 1e9, 0.05
+
+
+def least_free_bytes(total_bytes: int) -> float:
+    """What must be free on a disk of this size for more to be begun on it."""
+    return min(LEAST_FREE_BYTES, total_bytes * LEAST_FREE)
+
+
+def held_bytes(folder: Path) -> int:
+    """What a folder takes on its disk."""
+    return sum(size_bytes(file) for file in files(folder))
+
+
+def files(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """All that is no folder, in it and below; nothing if it is not there."""
+    for entry in entries(folder):
+        if entry.is_dir(follow_symlinks=False):
+            yield from files(Path(entry.path))
+        else:
+            yield entry
+
+
+def entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What lies in a folder; nothing if it is not there."""
+    try:
+        with os.scandir(folder) as found:
+            return list(found)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def size_bytes(entry: os.DirEntry[str]) -> int:
+    """What a file takes on the disk; 0 if it has gone."""
+    try:
+        return entry.stat(follow_symlinks=False).st_blocks * 512
+    except OSError:
+        return 0
