@@ -24,6 +24,7 @@ from settings import Settings, SettingsError
 #: Exit codes, beside 0 (done) and 2 (wrong usage or settings).
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+EXIT_NOT_YET = 3
 EXIT_NOT_FOUND = 4
 EXIT_REFUSED = 5
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import time
@@ -14,7 +15,18 @@ import click
 
 import answers
 import supervision
-from cli.answer import EXIT_FAILED, EXIT_REFUSED, EXIT_USAGE, Failure, Worker, not_found, open_worker, say, with_json
+from cli.answer import (
+    EXIT_FAILED,
+    EXIT_NOT_YET,
+    EXIT_REFUSED,
+    EXIT_USAGE,
+    Failure,
+    Worker,
+    not_found,
+    open_worker,
+    say,
+    with_json,
+)
 from jobqueue import intake
 from jobqueue.job import Job
 from operations import RESTARTABLE
@@ -148,6 +160,9 @@ def delete_files(job_ids: tuple[str, ...], reason: str, as_json: bool) -> None:
 @click.option("--sample", is_flag=True, help="The sample job, which shows that the whole chain works.")
 @click.option("--like", metavar="JOB", help="The inputs and parameters of that job once more; nobody else is told.")
 @click.option("--wait", is_flag=True, help="Return when the job is over; 1 if it failed.")
+@click.option(
+    "--timeout", "timeout_s", type=click.FloatRange(0), metavar="SECONDS", help="How long to wait; 3 if it is not over."
+)
 @with_json
 def submit(
     video: str | None,
@@ -158,9 +173,12 @@ def submit(
     sample: bool,
     like: str | None,
     wait: bool,
+    timeout_s: float | None,
     as_json: bool,
 ) -> None:
     """Add a job of one's own, from files or links. Prints its id."""
+    if timeout_s is not None and not wait:
+        raise Failure("--timeout: says how long to --wait", EXIT_USAGE)
     worker = open_worker()
     payload: dict[str, Any] = {"video_url": video, "audio_url": audio, "image_url": image, "prompt": prompt}
     payload = {name: value for name, value in payload.items() if value is not None} | dict(map(_field, fields))
@@ -176,12 +194,17 @@ def submit(
     except PermissionError as error:  # in a container the commands act as WORKER_USER, who may not read all that root may
         raise Failure(f"{error.filename}: user {os.getuid()} may not read it", EXIT_USAGE) from None
     if wait:
-        job = _wait(worker, job)
+        job = _wait(worker, job, timeout_s)
     output = job.result.get("output_url")
     text = f"{job.id} {job.state}" + (f" {output}" if output else "") if wait else job.id
     say(text, {"job": job.id, "state": job.state, "output_url": output, "error": job.error}, as_json)
     if job.state in ("failed", "cancelled"):
         raise Failure((job.error or {}).get("message", job.cancel_reason or job.state), EXIT_FAILED)
+    if wait and not job.finished:
+        raise Failure(
+            f"{job.id}: is {job.state} after {timeout_s:g} s and stays in the queue; worker jobs {job.id} tells of it",
+            EXIT_NOT_YET,
+        )
 
 
 @click.command("login-url")
@@ -214,8 +237,14 @@ def _field(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _wait(worker: Worker, job: Job) -> Job:
-    while not job.finished:
-        time.sleep(LOOK_EVERY_S)
+def _wait(worker: Worker, job: Job, timeout_s: float | None) -> Job:
+    """The job when it is over, or as it is when the time is up."""
+    try:
+        supervision.programs(worker.settings.run_dir)
+    except supervision.NotRunning:
+        click.echo(f"{job.id}: no worker runs here; the job waits for worker up", err=True)
+    deadline = time.monotonic() + (math.inf if timeout_s is None else timeout_s)
+    while not job.finished and (left_s := deadline - time.monotonic()) > 0:
+        time.sleep(min(LOOK_EVERY_S, left_s))
         job = worker.operator.queue.get(job.id) or not_found(job.id)
     return job

@@ -104,6 +104,18 @@ def test_a_wrong_job_is_refused_with_one_line(worker: Run, arguments: tuple[str,
     assert done.stderr.count("\n") == 1
 
 
+def test_waiting_where_no_worker_runs_says_so_and_ends_when_the_time_is_up(worker: Run, operator: Operator) -> None:
+    links = ("https://example.com/v.mp4", "https://example.com/a.wav")
+    done = worker("submit", *links, "--wait", "--timeout", "0.3", "--json")
+    found = json.loads(done.stdout)
+    first, last = done.stderr.splitlines()
+    assert (done.returncode, found["state"], found["output_url"]) == (3, "claimed", None)
+    assert first == f"{found['job']}: no worker runs here; the job waits for worker up"
+    assert last.startswith(f"{found['job']}: is claimed after 0.3 s and stays in the queue")
+    assert operator.queue.get(found["job"])
+    assert worker("submit", *links, "--timeout", "1").returncode == 2
+
+
 @pytest.mark.parametrize(("said", "seconds"), [("90s", 90), ("30m", 1800), ("1h30m", 5400), ("2d", 172800), ("0.5h", 1800)])
 def test_a_pause_for_a_time_says_when_it_ends(worker: Run, operator: Operator, said: str, seconds: float) -> None:
     assert worker("pause", "--reason", "lunch", "--for", said).stdout == "paused\n"
