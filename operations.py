@@ -108,13 +108,15 @@ class Operator:
     def submit(self, payload: dict[str, Any], engine: str, data_dir: Path, action: str = "submit") -> Job:
         """Add a job of one's own. Inputs may be links or paths of files; files are copied. Raises ValueError by field."""
         payload = {"musetalk_job_id": f"local-{secrets.token_hex(4)}", **payload}
-        payload |= {name: _taken_in(payload[name], data_dir) for name in intake.LINKS[engine] if payload.get(name)}
+        copies = {name: copy for name in intake.LINKS[engine] if (copy := _copy_of(payload.get(name), data_dir))}
+        payload |= {name: target.as_uri() for name, (_, target) in copies.items()}
         wrong = intake.problems(payload, engine, local=True)
         if wrong:
             raise ValueError("; ".join(f"{name}: {text}" for name, text in wrong.items()))
         known = self.queue.get(payload["musetalk_job_id"])
         if known is not None and known.source != "local":
             raise ValueError(f"musetalk_job_id: {known.id} is another's job, who waits for its end; leave it out")
+        _make(list(copies.values()))  # last: a job that is refused leaves nothing behind
         job, _ = self.queue.add(intake.new_job(payload, engine, "local"))
         self._note(action, job.id, None, "done")
         return job
@@ -236,16 +238,24 @@ def incoming(data_dir: Path) -> Path:
     return data_dir / "incoming"
 
 
-def _taken_in(value: Any, data_dir: Path) -> Any:
-    """A file's copy among those that wait for the poller, as a link; a link, or what is neither, as it is."""
-    if not isinstance(value, str) or "://" in value:
-        return value
+def _copy_of(value: Any, data_dir: Path) -> tuple[Path, Path] | None:
+    """A file, and what its copy among those that wait for the poller will be; None of a link, or of what is neither."""
+    if not value or not isinstance(value, str) or "://" in value:
+        return None
     path = Path(value)
     if not path.is_file():
         raise ValueError(f"{value}: there is no such file")
-    folder = incoming(data_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / (secrets.token_hex(8) + path.suffix.lower())
-    shutil.copyfile(path, target)
-    spool.sync(target)
-    return target.as_uri()
+    return path, incoming(data_dir) / (secrets.token_hex(8) + path.suffix.lower())
+
+
+def _make(copies: list[tuple[Path, Path]]) -> None:
+    """Copy files, all of them or none."""
+    try:
+        for source, target in copies:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+            spool.sync(target)
+    except OSError:
+        for _, target in copies:
+            target.unlink(missing_ok=True)
+        raise

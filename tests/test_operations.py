@@ -109,6 +109,33 @@ def test_the_sample_job_is_a_job_like_any_other(operator: Operator, tmp_path: Pa
     assert noted(operator) == ("test", "sample job", job.id, None, "done")
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("resolution", "big", "resolution: must look like"),
+        ("musetalk_job_id", "one", "is another's job"),
+        ("audio_url", ".", "there is no such file"),
+    ],
+)
+def test_a_job_that_is_refused_leaves_no_copy_of_its_files(
+    operator: Operator, tmp_path: Path, field: str, value: str, says: str
+) -> None:
+    add(operator, "one")
+    face = tmp_path / "face.mp4"
+    face.write_bytes(b"video")
+    with pytest.raises(ValueError, match=says):
+        operator.submit({"video_url": str(face), "audio_url": str(face), field: value}, "musetalk", tmp_path)
+    assert not list(operations.incoming(tmp_path).glob("*"))
+
+
+def test_a_file_that_cannot_be_copied_takes_the_copies_of_the_others_with_it(operator: Operator, tmp_path: Path) -> None:
+    face = tmp_path / "face.mp4"
+    face.write_bytes(b"video")
+    with pytest.raises(OSError, match="Input/output error"):
+        operator.submit({"video_url": str(face), "audio_url": "/proc/self/mem"}, "musetalk", tmp_path)
+    assert not list(operations.incoming(tmp_path).glob("*"))
+
+
 # ---- restarts ---------------------------------------------------------------------------------------------------------------
 
 
