@@ -103,12 +103,12 @@ def _at_once(job: Job, progress: Progress, inputs: Inputs, news: News) -> tuple[
     if lacking := [field for field in fields if not job.inputs.get(field)]:  # refused when it came, and begun anew by hand
         raise InvalidInput(f"{lacking[0]}: {intake.NO_LINK}", stage="validation")
     with ThreadPoolExecutor(len(fields), thread_name_prefix="input") as pool:
-        # each with a context of its own, so that what it logs is said of this job
-        found = {field: pool.submit(contextvars.copy_context().run, one, field) for field in fields}
         try:
+            # each with a context of its own, so that what it logs is said of this job
+            found = {field: pool.submit(contextvars.copy_context().run, one, field) for field in fields}
             while (left := wait(found.values(), TICK_S, FIRST_EXCEPTION)).not_done and not any(map(_failed, left.done)):
                 progress("downloading", _PROGRESS)
-        finally:
+        finally:  # whatever ends this, a thread that cannot be started too, ends those that run
             over.set()
     errors = [error for each in found.values() if (error := each.exception()) is not None]
     if errors:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,25 @@ def test_what_is_wrong_with_one_input_ends_the_others(house: House) -> None:
             fetch.fetch(job, progress(house, job), inputs(house, total_s=600), News())
     assert raised.value.message.startswith("video_url: ")
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("input")]
+
+
+class OneThread(ThreadPoolExecutor):
+    """On a machine that gives no second thread."""
+
+    def submit(self, *arguments: Any, **named: Any) -> Future[Any]:
+        if self._threads:
+            raise RuntimeError("can't start new thread")
+        return super().submit(*arguments, **named)
+
+
+def test_a_thread_that_cannot_be_started_ends_the_input_that_is_on_its_way(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "ThreadPoolExecutor", OneThread)
+    with FileServer([silence]) as faces, served(SPEECH) as voices:
+        job = arrived(house, faces.url(), voices.url())
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            fetch.fetch(job, progress(house, job), inputs(house, total_s=600, read_timeout_s=600, window_s=600), News())
 
 
 @pytest.mark.parametrize(
