@@ -179,7 +179,7 @@ class Janitor:
         lacking_bytes -= wanted_bytes - left_bytes
         if over_bytes > 0:
             unreported = {job_id.rsplit("/", 1)[-1] for job_id in open_.values()}
-            stored = (file for file in files(self._data_dir / "outputs") if Path(file.path).stem not in unreported)
+            stored = (file for file in files(self._data_dir / "outputs") if _job_of(file.name) not in unreported)
             over_bytes = _thinned(stored, over_bytes)
         self._say(over_bytes, lacking_bytes)
 
@@ -202,6 +202,11 @@ class Janitor:
 def pause_after(spent_s: float) -> float:
     """How long until the next round, in seconds, after one that took so many seconds of a processor."""
     return max(EVERY_S, min(spent_s / MOST_SHARE, SELDOM_S))
+
+
+def _job_of(name: str) -> str:
+    """The end of the id of the job that a file of the store is of: ID.mp4, ID.json, or .ID.mp4.part while it is copied."""
+    return Path(name.removeprefix(".").removesuffix(".part")).stem
 
 
 def _free_bytes(folder: Path) -> int:

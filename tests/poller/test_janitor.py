@@ -150,6 +150,13 @@ def test_then_the_oldest_stored_outputs_go_but_none_that_is_not_yet_reported(hou
     assert [name for name, file in stored.items() if file.exists()] == ["unreported", "new"]
 
 
+def test_a_copy_that_is_on_its_way_into_the_store_stays_and_one_that_nobody_ends_goes(house: House) -> None:
+    house.job("uploading", "a.job")
+    going, dead = (put(house.data_dir / f"outputs/a/.{name}.mp4.part", MB, 9e4) for name in ("a.job", "dead"))
+    janitor(house, limit_bytes=0).clean()
+    assert (going.exists(), dead.exists()) == (True, False)
+
+
 def test_on_a_disk_that_is_smaller_than_the_limit_finished_folders_go_too_but_no_stored_output(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
