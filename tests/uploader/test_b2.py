@@ -50,6 +50,14 @@ def test_an_object_is_stored_confirmed_and_named_by_the_accounts_own_address(ser
     assert server.versions["avatar/outputs/a.mp4"].content_type == "video/mp4"
 
 
+def test_a_file_that_cannot_be_read_is_not_the_stores_fault(server: b2.Store, video: Path) -> None:
+    store = store_at(server)
+    with pytest.raises(Unavailable, match="from this machine's disk: is a directory"):
+        put(store, video.parent)
+    with pytest.raises(Unavailable, match="from this machine's disk: it is gone"):
+        store.put(video, "a.mp4", "video/mp4", lambda done, total: video.unlink(missing_ok=True))
+
+
 def test_a_large_file_goes_in_parts_and_is_confirmed_whole(server: b2.Store, tmp_path: Path) -> None:
     path = tmp_path / "large.mp4"
     path.write_bytes(bytes(range(256)) * 4000)

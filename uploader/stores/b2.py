@@ -78,9 +78,9 @@ class B2Store:
 
         Raises Unavailable when the store is down or holds something else; what on_bytes raises passes through.
         """
-        size, sha1 = path.stat().st_size, sha1_of(path)
-        on_bytes(0, size)
         with _translated():
+            size, sha1 = path.stat().st_size, sha1_of(path)
+            on_bytes(0, size)
             return watched(lambda sent: self._put(path, name, content_type, size, sha1, sent), size, on_bytes)
 
     def _put(self, path: Path, name: str, content_type: str, size: int, sha1: str, sent: Sent) -> Stored:
@@ -217,5 +217,8 @@ def _translated() -> Iterator[None]:
         raise Unavailable("this machine's clock and the store's are more than 10 minutes apart", stage="upload") from error
     except (ValueError, KeyError, AssertionError) as error:  # b2sdk takes every 200 for B2's: a proxy's page, for one
         raise Unavailable(f"what answers at B2_REALM does not speak B2 ({type(error).__name__})", stage="upload") from error
-    except (b2.B2Error, OSError) as error:
+    except (OSError, b2.InvalidUploadSource) as error:  # b2sdk makes errors of its own of a connection's, so this is our disk
+        reason = (getattr(error, "strerror", None) or "it is gone").lower()
+        raise Unavailable(f"the video could not be read from this machine's disk: {reason}", stage="upload") from error
+    except b2.B2Error as error:
         raise Unavailable(f"the store cannot be reached or broke off ({type(error).__name__})", stage="upload") from error
