@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -46,8 +48,8 @@ def logs(program: str | None, follow: bool, limit: int, job: str | None, as_json
 def _past(files: list[Path]) -> Iterator[Line]:
     for file in files:
         for part in (*sorted(file.parent.glob(file.name + ".*"), reverse=True), file):
-            with part.open(encoding="utf-8", errors="replace") as opened:
-                yield from _parsed(opened)
+            with contextlib.suppress(FileNotFoundError), part.open(encoding="utf-8", errors="replace") as opened:
+                yield from _parsed(opened)  # one that is just being replaced has gone
 
 
 def _parsed(lines: Any) -> Iterator[Line]:
@@ -74,21 +76,25 @@ class _Followed:
 
     def __init__(self, folder: Path, pattern: str) -> None:
         self._folder, self._pattern = folder, f"{pattern}.log"
-        self._open: dict[Path, tuple[int, TextIO]] = {}
+        self._open: dict[Path, TextIO] = {}
         for file in self._folder.glob(self._pattern):
-            self._follow(file).seek(0, 2)
+            with contextlib.suppress(FileNotFoundError):
+                self._follow(file).seek(0, 2)
 
     def new_lines(self) -> Iterator[Line]:
         for file in sorted(self._folder.glob(self._pattern)):
-            inode, opened = self._open.get(file, (None, None))
+            opened = self._open.get(file)
             if opened is not None:
                 yield from _parsed(_whole_lines(opened))
-            if inode != file.stat().st_ino:
-                yield from _parsed(_whole_lines(self._follow(file)))
+            with contextlib.suppress(FileNotFoundError):  # it is just being replaced: the next look finds the new one
+                if opened is None or os.fstat(opened.fileno()).st_ino != file.stat().st_ino:
+                    yield from _parsed(_whole_lines(self._follow(file)))
 
     def _follow(self, file: Path) -> TextIO:
         opened = file.open(encoding="utf-8", errors="replace")
-        self._open[file] = (file.stat().st_ino, opened)
+        if file in self._open:
+            self._open[file].close()
+        self._open[file] = opened
         return opened
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -27,6 +28,7 @@ def written(folder: Path) -> Path:
     (logs / "poller.log.1").write_text(line(1, "poller", "one"))
     (logs / "poller.log").write_text(line(3, "poller", "three", job="job-1") + '{"at": "half')
     (logs / "uploader.log").write_text(line(2, "uploader", "two"))
+    (logs / "api.log").symlink_to(logs / "gone")  # as one is that is replaced between two looks: listed, and not there
     return logs
 
 
@@ -49,6 +51,15 @@ def test_a_program_without_a_log_is_4(worker: Run) -> None:
     assert worker("logs", "nobody").returncode == 4
 
 
+def held(pid: int) -> set[str]:
+    """The files that a process has open."""
+    found = set()
+    for handle in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found.add(os.readlink(handle))
+    return found
+
+
 def test_following_shows_what_comes_and_survives_a_rotation(folder: Path, written: Path) -> None:
     environ = {**os.environ, "DATA_DIR": str(folder / "data"), "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen([sys.executable, "-m", "cli", "logs", "-f", "-n", "1"], env=environ, stdout=-1, text=True) as process:
@@ -63,4 +74,6 @@ def test_following_shows_what_comes_and_survives_a_rotation(folder: Path, writte
         (written / "uploader.log").rename(written / "uploader.log.1")
         (written / "uploader.log").write_text(line(5, "uploader", "five"))
         assert "five" in rows.get(timeout=20)
+        assert str(written / "uploader.log") in held(process.pid)
+        assert str(written / "uploader.log.1") not in held(process.pid)
         process.terminate()
