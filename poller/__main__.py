@@ -12,13 +12,13 @@ from jobqueue.samples import samples_file
 from poller import fetch, sample
 from poller.ask import Ask
 from poller.claim import Claiming, Rhythm
-from poller.download import Limits
 from poller.heartbeat import Heartbeat
 from poller.identity import Identity, News
 from poller.janitor import GB, Janitor
 from poller.look import Look
 from poller.orchestrator import Orchestrator
 from poller.report import Reporting
+from poller.transfer import Limits
 from service import Loop, Service, is_finishing, recovering, run, start
 from settings import VERSION, Settings
 

@@ -70,11 +70,7 @@ def note_of(response: requests.Response) -> Note | None:
     etag = response.headers.get("ETag", "").strip()
     validator = etag if etag.startswith('"') else response.headers.get("Last-Modified", "").strip()
     length: int | None = response.raw.length_remaining
-    return Note(validator=validator, total_bytes=length, content_type=content_type(response)) if validator else None
-
-
-def content_type(response: requests.Response) -> str | None:
-    return response.headers.get("Content-Type", "")[:200] or None
+    return Note(validator=validator, total_bytes=length) if validator else None
 
 
 def status(response: requests.Response) -> str:

@@ -1,7 +1,7 @@
 """One link to one file: streamed, limited, resumed, retried, and only from where links may lead.
 
-It knows nothing of jobs: the caller says what the file is for (`field`, the name of the job's input), hears how many bytes
-have come, and is asked whether to go on. Whether what came is media is for the probe to say.
+It knows nothing of jobs: the caller says what the file is for (`field`, the name of the job's input) and is asked whether to
+go on. Whether what came is media is for the probe to say.
 """
 
 from __future__ import annotations
@@ -10,16 +10,13 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from errors import Cancelled, InvalidInput, Unavailable
+from errors import InvalidInput, Unavailable
 from jobqueue import pause
 from poller.answer import Broken
 from poller.partial import Part
 from poller.transfer import Limits, Transfer
-
-__all__ = ["Downloaded", "Limits", "download"]
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +35,6 @@ class Downloaded:
     size_bytes: int
     seconds: float
     received_bytes: int
-    content_type: str | None
 
     @property
     def speed_mbps(self) -> float:
@@ -46,25 +42,15 @@ class Downloaded:
         return self.received_bytes * 8 / 1e6 / max(self.seconds, 1e-6)
 
 
-def download(
-    url: str,
-    target: Path,
-    limits: Limits,
-    *,
-    field: str,
-    on_bytes: Callable[[int, int | None], None],
-    cancelled: Callable[[], bool],
-) -> Downloaded:
+def download(url: str, target: Path, limits: Limits, *, field: str, go_on: Callable[[], None]) -> Downloaded:
     """Bring what `url` names to `target`, which is there only when it is whole.
 
-    field      the input's name, with which every message begins
-    on_bytes   called a few times a second with the bytes so far and the bytes in all (None: not known); may go down once,
-               when a server starts again from the beginning. What it raises ends the download.
-    cancelled  asked as often; both are called in the calling thread, also in the pauses between tries
+    field   the input's name, with which every message begins
+    go_on   called a few times a second in the calling thread, also in the pauses between tries; what it raises ends all
 
-    Raises InvalidInput (dead, refused, too large), Unreachable (not after all tries), Unavailable (not now), Cancelled; after
-    the last three the part that came stays beside `target` and the next call goes on from there if the server can tell that its
-    file is still the same.
+    Raises InvalidInput (dead, refused, too large), Unreachable (not after all tries), Unavailable (not now); after the last
+    two, and after what go_on raises, the part that came stays beside `target` and the next call goes on from there if the
+    server can tell that its file is still the same.
     """
     part = Part(target, url)
     deadline = time.monotonic() + limits.total_s
@@ -72,33 +58,25 @@ def download(
     while True:
         transfer = Transfer(url, part, limits, field)
         began = time.monotonic()
-        look = partial(_look, transfer, on_bytes, cancelled)
-        broken = _watch(transfer, part, limits, deadline, look)
+        broken = _watch(transfer, part, limits, deadline, go_on)
         seconds += time.monotonic() - began
         received_bytes += transfer.received_bytes
         size_bytes = transfer.size_bytes
         if broken is None:
-            kind = transfer.content_type
-            return Downloaded(size_bytes=size_bytes, seconds=seconds, received_bytes=received_bytes, content_type=kind)
+            return Downloaded(size_bytes=size_bytes, seconds=seconds, received_bytes=received_bytes)
         failures = 1 if size_bytes >= furthest_bytes + PROGRESS_BYTES else failures + 1
         furthest_bytes = max(furthest_bytes, size_bytes)
-        _pause(_pause_s(transfer.host, broken, failures, limits, field), deadline, look)
+        _pause(_pause_s(transfer.host, broken, failures, limits, field), deadline, go_on)
 
 
-def _look(transfer: Transfer, on_bytes: Callable[[int, int | None], None], cancelled: Callable[[], bool]) -> None:
-    if cancelled():
-        raise Cancelled
-    on_bytes(transfer.size_bytes, transfer.total_bytes)
-
-
-def _watch(transfer: Transfer, part: Part, limits: Limits, deadline: float, look: Callable[[], None]) -> Broken | None:
+def _watch(transfer: Transfer, part: Part, limits: Limits, deadline: float, go_on: Callable[[], None]) -> Broken | None:
     """See one try to its end. None: the file is there; Broken: the next try may do better; anything else is raised."""
     transfer.start()
     window_began, window_bytes = time.monotonic(), 0
     stalled: Broken | None = None
     try:
         while stalled is None and not transfer.done.wait(TICK_S):
-            look()
+            go_on()
             now = time.monotonic()
             if now > deadline:
                 raise Unavailable(
@@ -122,7 +100,7 @@ def _watch(transfer: Transfer, part: Part, limits: Limits, deadline: float, look
         raise transfer.error
     if not transfer.done.is_set():  # two writers on one file must not be
         raise Unavailable(f"{transfer.label} does not let go of its connection", stage="download", host=transfer.host)
-    look()
+    go_on()
     return None
 
 
@@ -138,9 +116,9 @@ def _pause_s(host: str, broken: Broken, failures: int, limits: Limits, field: st
     return pause_s
 
 
-def _pause(pause_s: float, deadline: float, look: Callable[[], None]) -> None:
+def _pause(pause_s: float, deadline: float, go_on: Callable[[], None]) -> None:
     """Wait, but not beyond the deadline: the next try then says that time is up."""
     end = min(time.monotonic() + pause_s, deadline)
     while (left_s := end - time.monotonic()) > 0:
-        look()
+        go_on()
         time.sleep(min(TICK_S, left_s))

@@ -30,9 +30,10 @@ from jobqueue.job import FETCH, Job
 from jobqueue.queue import Queue
 from jobqueue.worker import Progress, work
 from operations import incoming
-from poller.download import Downloaded, Limits, download
+from poller.download import Downloaded, download
 from poller.identity import News
 from poller.partial import disk
+from poller.transfer import Limits
 
 log = logging.getLogger(__name__)
 
@@ -133,14 +134,7 @@ def _bring(job: Job, field: str, go_on: Callable[[], None], inputs: Inputs, news
         _take_over(job, field, url, target, inputs.data_dir)
         return
     try:
-        got = download(
-            url,
-            target,
-            inputs.limits,
-            field=field,
-            on_bytes=lambda done, total: go_on(),
-            cancelled=lambda: False,  # what `go_on` raises ends the download
-        )
+        got = download(url, target, inputs.limits, field=field, go_on=go_on)
     except Unreachable as error:
         if news.orchestrator.get("ok", True):
             raise

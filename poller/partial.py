@@ -25,7 +25,6 @@ class Note:
 
     validator: str
     total_bytes: int | None
-    content_type: str | None
 
 
 class Part:

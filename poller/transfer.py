@@ -51,7 +51,6 @@ class Transfer:
         self.received_bytes = 0  # by this try
         self.size_bytes = 0  # of the file so far
         self.total_bytes: int | None = None
-        self.content_type: str | None = None
         self.error: BaseException | None = None
         self.done = threading.Event()
         self._url, self._part, self._limits, self._field = url, part, limits, field
@@ -88,7 +87,7 @@ class Transfer:
     def _fetch(self) -> None:
         offset, note = self._part.found()
         if note is not None and note.total_bytes == offset:  # whole: the process died just before it was given its name
-            self.size_bytes, self.total_bytes, self.content_type = offset, offset, note.content_type
+            self.size_bytes = self.total_bytes = offset
             self._part.finish()
             return
         client = addresses.adapter(self._open_socket)
@@ -187,7 +186,7 @@ class Transfer:
         except answer.Mismatch as mismatch:
             self._part.discard()
             raise Broken(str(mismatch)) from None
-        self.total_bytes, self.content_type = total, answer.content_type(response)
+        self.total_bytes = total
         note = note if continues else answer.note_of(response)
         self.size_bytes = offset = offset if continues else 0
         if self.total_bytes is not None and self.total_bytes > self._limits.max_bytes:

@@ -16,8 +16,8 @@ from jobqueue.job import Job
 from jobqueue.worker import Progress
 from operations import Operator
 from poller import fetch
-from poller.download import Limits
 from poller.identity import News
+from poller.transfer import Limits
 from tests.fakes import clips
 from tests.fakes.file_server import Answer, FileServer, Handler, silence, status, whole
 from tests.media import pictures
