@@ -16,7 +16,6 @@ import click
 
 import service
 import serving
-import settings
 from orchestrator import database
 from orchestrator.app import create_app
 from orchestrator.jobs import Rules
@@ -33,7 +32,7 @@ PORT_PATIENCE_S = 3.0
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8090, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--data", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of its database.")
-@click.option("--api-key", help="What clients must send as X-Internal-API-Key.  [default: $INTERNAL_API_KEY]")
+@click.option("--api-key", envvar="INTERNAL_API_KEY", show_envvar=True, help="What clients must send as X-Internal-API-Key.")
 @click.option(
     "--silence-s", default=30.0, show_default=True, type=click.FloatRange(0.1, 86_400), help="Seconds without a sign."
 )
@@ -41,7 +40,7 @@ PORT_PATIENCE_S = 3.0
 @click.option("--log-format", default="text", show_default=True, type=click.Choice(["text", "json"]))
 def main(host: str, port: int, data: Path, api_key: str | None, silence_s: float, most_requeues: int, log_format: str) -> None:
     service.die_with_parent()
-    key = api_key or _key_from_settings()
+    key = _checked(api_key)
     logs.set_up("orchestrator", log_format, None, [key])
     file = data.absolute() / "orchestrator.db"
     try:
@@ -59,13 +58,12 @@ def main(host: str, port: int, data: Path, api_key: str | None, silence_s: float
     serving.serve(functools.partial(create_app, file, key, rules), [address], threads=THREADS)
 
 
-def _key_from_settings() -> str:
-    try:
-        key = settings.load().INTERNAL_API_KEY
-    except settings.SettingsError as error:
-        service.refuse(str(error))
-    if not key:
+def _checked(key: str | None) -> str:
+    """The key as workers send theirs: without the spaces around it."""
+    if not (key := (key or "").strip()):
         service.refuse("INTERNAL_API_KEY: is missing; set it, or give --api-key")
+    if not key.isprintable():
+        service.refuse("INTERNAL_API_KEY: holds a line break or another control character; must be one line of text")
     return key
 
 

@@ -147,9 +147,12 @@ def _is_up_or_dead(server: Server) -> bool:
     return server.process.poll() is not None or answers(server)
 
 
-def start(data: Path, port: int, *options: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "orchestrator", "--port", str(port), "--data", str(data), "--api-key", KEY, *options]
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+def start(data: Path, port: int, *options: str, **variables: str) -> subprocess.Popen[bytes]:
+    """With the key of the tests, unless INTERNAL_API_KEY gives one."""
+    key = () if "INTERNAL_API_KEY" in variables else ("--api-key", KEY)
+    command = [sys.executable, "-m", "orchestrator", "--port", str(port), "--data", str(data), *key, *options]
+    pipes: dict[str, Any] = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL}
+    return subprocess.Popen(command, cwd=ROOT, env=os.environ | variables, start_new_session=True, **pipes)
 
 
 def answers(server: Server) -> bool:

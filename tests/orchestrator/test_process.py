@@ -8,7 +8,9 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.orchestrator.server import Server, answer, running, start
+import pytest
+
+from tests.orchestrator.server import KEY, Server, answer, running, start
 from tests.patience import free_port, until
 
 
@@ -94,8 +96,26 @@ def test_a_file_that_is_not_ours_is_refused(tmp_path: Path) -> None:
     assert "not a database" in _refusal(tmp_path, free_port())
 
 
-def _refusal(data: Path, port: int) -> str:
-    process = start(data, port)
+def test_the_key_may_come_from_the_environment_whatever_else_of_a_workers_is_there(tmp_path: Path) -> None:
+    port = free_port()
+    process = start(tmp_path, port, INTERNAL_API_KEY=f" {KEY} ", WORKER_TYPE="main", ADMIN_PASSWORD="short")
+    try:
+        until(lambda: process.poll() is not None or _submits(Server(process, f"http://127.0.0.1:{port}")))
+        assert process.poll() is None
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "says"), [("", "is missing; set it"), ("  ", "is missing"), ("a\nb", "must be one line of text")]
+)
+def test_a_key_that_cannot_be_sent_is_refused(tmp_path: Path, key: str, says: str) -> None:
+    assert says in _refusal(tmp_path, free_port(), INTERNAL_API_KEY=key)
+
+
+def _refusal(data: Path, port: int, **variables: str) -> str:
+    process = start(data, port, **variables)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 2
     lines = said.decode().splitlines()
