@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import flask
+import psutil
 
 from admin.live import live, said, words_of
 from jobqueue import clock, glance
@@ -108,12 +109,12 @@ def _seen() -> dict[str, Any]:
     return {"cards": cards, "ranges": RANGES, "range": chosen, "rows": ROWS, "reasons": REASONS, "jobs": jobs, "poller": poller}
 
 
-def whose(pid: int, proc: Path = Path("/proc")) -> str:
+def whose(pid: int) -> str:
     """What a process on the card is. NVML counts by the host's ids, so in a container it may be nobody we can see."""
     try:
-        words_ = (proc / str(pid) / "cmdline").read_bytes().split(b"\0")
-    except OSError:
+        command = psutil.Process(pid).cmdline()
+    except psutil.Error:
         return "hidden (a process id of the host)"
-    if b"inference" in words_ and b"-m" in words_:
+    if "inference" in command and "-m" in command:
         return "this worker's inference"
-    return Path(words_[0].decode(errors="replace")).name[:60] or "unknown"
+    return (Path(command[0]).name[:60] if command else "") or "unknown"

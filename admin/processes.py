@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import flask
+import psutil
 
 import supervision
 from admin import logs
@@ -78,11 +78,11 @@ def programs() -> tuple[list[supervision.Program], str | None]:
         return [], str(error)
 
 
-def memory_bytes(pid: int | None, proc: Path = Path("/proc")) -> int | None:
+def memory_bytes(pid: int | None) -> int | None:
     """What a process holds of the machine's memory; None if it is gone."""
     try:
-        return int((proc / str(pid) / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
+        return None if pid is None else int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
         return None
 
 

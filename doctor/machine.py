@@ -9,6 +9,8 @@ import time
 from fractions import Fraction
 from pathlib import Path
 
+import psutil
+
 from doctor.finding import Finding, Level, Situation
 from doctor.start import SHM, SMALLEST_SHM_BYTES
 from errors import EngineFailed
@@ -20,7 +22,6 @@ WRITTEN_BYTES = 16 * 2**20
 SLOW_BYTES_PER_S = 20e6
 #: File systems over a network, on which SQLite's locks cannot be relied on.
 FAR = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "ceph", "fuse.s3fs", "fuse.rclone")
-MOUNTS = Path("/proc/mounts")
 
 
 def shared_memory(now: Situation) -> list[Finding]:
@@ -85,15 +86,14 @@ def _written(folder: Path) -> float:
     return WRITTEN_BYTES / max(took_s, 1e-6)
 
 
-def file_system(folder: Path, mounts: Path = MOUNTS) -> str:
+def file_system(folder: Path) -> str:
     """The kind of file system that a folder lies on, in the kernel's word; "" where it does not say."""
     try:
-        lines = [line.split() for line in mounts.read_text().splitlines()]
+        mounts = psutil.disk_partitions(all=True)
     except OSError:
         return ""
-    above = [(words[1].replace("\\040", " "), words[2]) for words in lines if len(words) > 2]
-    holding = [(len(place), kind) for place, kind in above if folder.resolve().is_relative_to(place)]
-    return max(holding, default=(0, ""))[1]
+    holding = [mount for mount in reversed(mounts) if folder.resolve().is_relative_to(mount.mountpoint)]  # the last is on top
+    return max(holding, key=lambda mount: len(mount.mountpoint)).fstype if holding else ""
 
 
 def encoder(now: Situation) -> list[Finding]:

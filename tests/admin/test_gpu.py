@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import html
-import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import requests
 
 from admin import gpu as page
+from admin.processes import memory_bytes
 from jobqueue.samples import COLUMNS, samples_file
 from telemetry.card import THROTTLE_WORDS
 from tests.admin.program import Admin, add_failed, running
@@ -183,14 +185,16 @@ def test_every_reason_of_nvml_has_its_words() -> None:
     assert set(page.REASONS) == set(THROTTLE_WORDS.values())
 
 
-def test_a_process_is_named_where_it_can_be_seen(tmp_path: Path) -> None:
-    for pid, line in ((1, b"/usr/bin/python3\0-m\0inference\0"), (2, b"/usr/bin/blender\0--background\0"), (3, b"")):
-        (tmp_path / str(pid)).mkdir()
-        (tmp_path / str(pid) / "cmdline").write_bytes(line)
-    assert [page.whose(pid, tmp_path) for pid in (1, 2, 3, 4)] == [
-        "this worker's inference",
-        "blender",
-        "unknown",
-        "hidden (a process id of the host)",
-    ]
-    assert page.whose(os.getpid()) != "unknown"
+def test_a_process_is_named_where_it_can_be_seen() -> None:
+    inference = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "-m", "inference"])
+    blender = subprocess.Popen(["/usr/bin/blender", "60"], executable="/bin/sleep")
+    try:
+        names = [page.whose(pid) for pid in (inference.pid, blender.pid, 2**22 + 1)]
+        assert names == ["this worker's inference", "blender", "hidden (a process id of the host)"]
+        assert memory_bytes(blender.pid)
+        assert memory_bytes(None) is None
+    finally:
+        for process in (inference, blender):
+            process.kill()
+            process.wait()
+    assert memory_bytes(blender.pid) is None

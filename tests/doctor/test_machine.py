@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psutil
 import pytest
 
 from doctor import machine
 
 
-def test_a_folder_on_a_network_is_known_by_the_mounts(tmp_path: Path) -> None:
-    (tmp_path / "a b").mkdir()
-    mounts = tmp_path / "mounts"
-    mounts.write_text(f"/dev/sda1 / ext4 rw 0 0\nserver:/x {tmp_path}/a\\040b nfs4 rw 0 0\n")
-    assert machine.file_system(tmp_path / "a b", mounts) == "nfs4"
-    assert machine.file_system(tmp_path, mounts) == "ext4"
-    assert machine.file_system(tmp_path, tmp_path / "none") == ""
+def test_a_folder_on_a_network_is_known_by_the_mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("a b", "proc/self"):
+        (tmp_path / folder).mkdir(parents=True)
+    mounts = f"/dev/sda1 / ext4 rw 0 0\ndisk {tmp_path}/a\\040b xfs rw 0 0\nserver:/x {tmp_path}/a\\040b nfs4 rw 0 0\n"
+    (tmp_path / "proc/self/mounts").write_text(mounts)
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path / "proc"))
+    assert machine.file_system(tmp_path / "a b") == "nfs4"
+    assert machine.file_system(tmp_path) == "ext4"
+    (tmp_path / "proc/self/mounts").unlink()
+    assert machine.file_system(tmp_path) == ""
 
 
 @pytest.mark.parametrize(
