@@ -34,6 +34,7 @@ from tests.fakes.engines.copies import made_from
 from tests.fakes.file_server import FileServer, Handler, whole
 from tests.patience import free_port, until
 from tests.torture.worker import ROOT, Worker
+from uploader.stores import sha1_of
 from uploader.stores.b2 import B2Store
 
 KEY = {"X-Internal-API-Key": "benchmark"}
@@ -172,7 +173,8 @@ def loop(here: World, jobs: int, a_process_each: bool) -> tuple[float, float]:
         time.sleep(seconds.render)
         rendered.append((begin, time.monotonic()))
         output.write_bytes(made_from(video, sound))
-        stored = store.put(output, f"avatar/outputs/{job['musetalk_job_id']}.mp4", "video/mp4", lambda *_: None)
+        name = f"avatar/outputs/{job['musetalk_job_id']}.mp4"
+        stored = store.put(output, name, "video/mp4", sha1_of(output), lambda *_: None)
         report(here, job, stored)
     return time.monotonic() - began, share(rendered)
 

@@ -95,7 +95,7 @@ class Generate:
 
     def _result(self, job: Job, metrics: Metrics, wall_s: float) -> dict[str, Any]:
         output = spool.output_file(self.data_dir, job.id)
-        with output.open("rb") as file:
+        with output.open("rb") as file:  # the uploader stores only what this is the digest of
             sha1 = hashlib.file_digest(file, lambda: hashlib.sha1(usedforsecurity=False)).hexdigest()
         numbers = {
             "engine": self.engine.name,

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from errors import EngineFailed
+from errors import EngineFailed, shortage
 from jobqueue import clock, faults, spool
 from jobqueue.job import Job
 from jobqueue.worker import Progress
-from uploader.stores import Store
+from uploader.stores import Store, sha1_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +31,9 @@ class Upload:
         name = f"{self.prefix.strip('/')}/{job.id}.mp4".lstrip("/")
         began = time.monotonic()
         progress("uploading", 0.95)
+        sha1 = _checked_sha1(output, job)
         faults.point("upload.before_put")
-        stored = self.store.put(output, name, "video/mp4", lambda done, total: progress("uploading", 0.95, done, total))
+        stored = self.store.put(output, name, "video/mp4", sha1, lambda done, total: progress("uploading", 0.95, done, total))
         faults.point("upload.after_put")
         seconds = round(time.monotonic() - began, 3)
         self.store.put_json(name.removesuffix(".mp4") + ".json", self._sidecar(job, stored.url, stored.size_bytes, stored.sha1))
@@ -60,3 +61,14 @@ class Upload:
             "created_at": job.created_at,
             "stored_at": clock.utc(),
         }
+
+
+def _checked_sha1(output: Path, job: Job) -> str:
+    """The SHA-1 of the finished video, which must be the one that it had when it was rendered; else it must be made again."""
+    try:
+        sha1 = sha1_of(output)
+    except OSError as error:
+        raise shortage(error) or EngineFailed(f"the finished video cannot be read: {error.strerror}") from error
+    if sha1 != job.result.get("sha1", sha1):
+        raise EngineFailed("the finished video is not what was rendered: this machine's disk has changed it")
+    return sha1

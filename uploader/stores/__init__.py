@@ -33,8 +33,8 @@ class Store(Protocol):
     def check(self) -> None:
         """Ask whether the store will have us. Raises StoreRefused, or Unavailable if it may later."""
 
-    def put(self, path: Path, name: str, content_type: str, on_bytes: OnBytes) -> Stored:
-        """Store a file and have its size and SHA-1 confirmed. Twice gives the same object. Raises Unavailable."""
+    def put(self, path: Path, name: str, content_type: str, sha1: str, on_bytes: OnBytes) -> Stored:
+        """Store a file of this SHA-1 and have it and the size confirmed. Twice gives the same object. Raises Unavailable."""
 
     def put_json(self, name: str, data: dict[str, Any]) -> None:
         """Store a small JSON object. Raises Unavailable."""

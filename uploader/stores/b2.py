@@ -21,7 +21,7 @@ from b2sdk.v3 import AbstractProgressListener, B2Api, B2Http, B2Session, Bucket,
 from b2sdk.v3 import exception as b2
 
 from errors import InvalidInput, Unavailable
-from uploader.stores import OnBytes, Stored, StoreRefused, sha1_of
+from uploader.stores import OnBytes, Stored, StoreRefused
 from uploader.stores.watched import Sent, watched
 
 log = logging.getLogger(__name__)
@@ -73,13 +73,13 @@ class B2Store:
         except (b2.Unauthorized, b2.AccessDenied) as error:
             raise StoreRefused(f"B2_APP_KEY: the key may not read back what it stores; {_NEEDS}") from error
 
-    def put(self, path: Path, name: str, content_type: str, on_bytes: OnBytes) -> Stored:
+    def put(self, path: Path, name: str, content_type: str, sha1: str, on_bytes: OnBytes) -> Stored:
         """Upload, then ask the store what it holds. What it holds already is not sent again.
 
         Raises Unavailable when the store is down or holds something else; what on_bytes raises passes through.
         """
         with _translated():
-            size, sha1 = path.stat().st_size, sha1_of(path)
+            size = path.stat().st_size
             on_bytes(0, size)
             return watched(lambda sent: self._put(path, name, content_type, size, sha1, sent), size, on_bytes)
 

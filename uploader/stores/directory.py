@@ -31,10 +31,10 @@ class DirectoryStore:
         except OSError as error:
             raise StoreRefused(f"DATA_DIR: {self._root} cannot be written ({error.strerror})") from error
 
-    def put(self, path: Path, name: str, content_type: str, on_bytes: OnBytes) -> Stored:
+    def put(self, path: Path, name: str, content_type: str, sha1: str, on_bytes: OnBytes) -> Stored:
         """Copy the file aside, sync it, rename it, and read it back. Raises Unavailable if the disk does not keep it."""
         target = self._file(name)
-        size, sha1 = path.stat().st_size, sha1_of(path)
+        size = path.stat().st_size
         on_bytes(0, size)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
