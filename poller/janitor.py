@@ -113,7 +113,7 @@ class Janitor:
     def _known(self) -> tuple[dict[str, str], dict[str, str]]:
         """Ids by the names of their folders: of jobs that are over and acknowledged and have one, oldest first, and of all that
         are not. Rows are kept longer than files, and only what has files is remembered here."""
-        there = {entry.name for entry in _entries(self._data_dir / "jobs")}
+        there = {entry.name for entry in entries(self._data_dir / "jobs")}
         settled: list[tuple[str, str, str]] = []
         open_: dict[str, str] = {}
         for job_id, settled_at in self._outbox.known():
