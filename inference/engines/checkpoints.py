@@ -18,10 +18,11 @@ from typing import Any, TypeVar
 
 import safetensors
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from errors import EngineFailed, first_line
+from errors import EngineFailed
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -38,6 +39,19 @@ _FAULTS = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
     safetensors.SafetensorError,
+)
+
+#: What building a network by a configuration that none can have raises, somewhere in the libraries.
+_CANNOT_BE_BUILT = (
+    ValueError,
+    TypeError,
+    RuntimeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    ImportError,
+    StrictDataclassError,
 )
 
 #: The only things a pickle may name that become what they are; everything else becomes `Inert`.
@@ -123,16 +137,23 @@ def read(path: Path, remedy: str) -> dict[str, Tensor]:
     return state
 
 
-def filled(make: Callable[[], N], state: dict[str, Tensor], wrong: Callable[[str], EngineFailed]) -> N:
+def filled(
+    make: Callable[[], N],
+    state: dict[str, Tensor],
+    wrong: Callable[[str], EngineFailed],
+    unbuildable: Callable[[str], EngineFailed] | None = None,
+) -> N:
     """The network that `make` describes with these very tensors in it: nothing is initialised or copied. It will not learn.
 
-    Raises what `wrong` makes of a line that says why these are not all of its tensors and no others.
+    Raises what `wrong` makes of a line that says why these are not all of its tensors and no others, and what `unbuildable`
+    (else `wrong`) makes of one that says why there can be no such network.
     """
     try:
         with torch.device("meta"):
             network = make()
-    except (RuntimeError, TypeError, ValueError) as error:  # of a configuration that no network can have
-        raise wrong(first_line(error)) from error
+    except _CANNOT_BE_BUILT as error:
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise (unbuildable or wrong)(f"no network can be built by it ({why})") from error
     wanted = network.state_dict()
     counted = {name: torch.zeros_like(each, device="cpu") for name, each in wanted.items() if name.endswith(COUNTED)}
     state = counted | state

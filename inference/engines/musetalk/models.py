@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -130,12 +131,16 @@ def _unet(found: layout.Found) -> Unet:
 
 
 def _vae(found: layout.Found) -> AutoencoderKL:
-    return _filled(found, lambda: AutoencoderKL.from_config(_config(found)), _read(found))
+    config = _config(found)
+    scale = config.get("scaling_factor", 0.18215)  # with a wrong one, all would seem well but the faces
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < math.inf:
+        raise EngineFailed(f"{found.config}: scaling_factor={str(scale)[:40]!r}: must be a number above 0; {found.remedy}")
+    return _filled(found, lambda: AutoencoderKL.from_config(config), _read(found))
 
 
 def _whisper(found: layout.Found) -> WhisperEncoder:
-    config = WhisperConfig.from_dict(_config(found))
-    return _filled(found, lambda: WhisperEncoder(config), part_of("whisper", _read(found)))
+    config = _config(found)
+    return _filled(found, lambda: WhisperEncoder(WhisperConfig.from_dict(config)), part_of("whisper", _read(found)))
 
 
 def _own(name: str, kind: type[DWPose] | type[S3FD] | type[BiSeNet]) -> Callable[[layout.Found], nn.Module]:
@@ -180,11 +185,15 @@ def _config(found: layout.Found) -> dict[str, Any]:
 
 
 def _filled(found: layout.Found, make: Callable[[], N], state: State) -> N:
-    return checkpoints.filled(make, state, functools.partial(_wrong, found))
+    return checkpoints.filled(make, state, functools.partial(_wrong, found), functools.partial(_unbuildable, found))
 
 
 def _wrong(found: layout.Found, what: str) -> EngineFailed:
     return EngineFailed(f"{found.weights}: is not the file it should be: {what}; {found.remedy}")
+
+
+def _unbuildable(found: layout.Found, what: str) -> EngineFailed:
+    return EngineFailed(f"{found.config or found.weights}: is not the file it should be: {what}; {found.remedy}")
 
 
 def _without_norms(network: nn.Module) -> nn.Module:

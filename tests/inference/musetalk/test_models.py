@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -184,6 +185,45 @@ def test_a_unet_that_the_walk_does_not_know_is_refused(copied: Path) -> None:
     path.unlink()
     path.write_text(json.dumps(checkpoints.UNET | {"class_embed_type": "timestep"}))
     assert "class_embed_type=timestep" in refused(copied)
+
+
+@pytest.mark.parametrize(
+    ("config", "change"),
+    [
+        ("musetalkV15/musetalk.json", {"block_out_channels": "x"}),
+        ("musetalkV15/musetalk.json", {"down_block_types": ["Nope"] * 4}),
+        ("musetalkV15/musetalk.json", {"down_block_types": 5}),
+        ("musetalkV15/musetalk.json", {"norm_num_groups": 0}),
+        ("musetalkV15/musetalk.json", {"act_fn": "none"}),
+        ("musetalkV15/musetalk.json", {"in_channels": -1}),
+        ("sd-vae/config.json", {"block_out_channels": []}),
+        ("sd-vae/config.json", {"norm_num_groups": 7}),
+        ("whisper/config.json", {"d_model": "x"}),
+        ("whisper/config.json", {"encoder_attention_heads": 5}),
+        ("whisper/config.json", {"activation_function": "none"}),
+    ],
+    ids=lambda given: next(iter(given)) if isinstance(given, dict) else Path(given).parent.name,
+)
+def test_a_configuration_that_no_network_can_have_is_named_in_one_line(
+    copied: Path, config: str, change: dict[str, Any]
+) -> None:
+    message = refused(changed(copied / config, change, copied))
+    assert message.startswith(f"{copied / config}: is not the file it should be: no network can be built by it (")
+
+
+@pytest.mark.parametrize("scale", ["x", 0, -1, True, None, [1], math.inf, math.nan])
+def test_a_scale_of_the_latents_that_is_no_number_above_0_is_refused(copied: Path, scale: Any) -> None:
+    path = copied / "sd-vae" / "config.json"
+    message = refused(changed(path, {"scaling_factor": scale}, copied))
+    assert message.startswith(f"{path}: scaling_factor={str(scale)!r}: must be a number above 0; ")
+
+
+def changed(path: Path, change: dict[str, Any], folder: Path) -> Path:
+    """Other values in a configuration; returns the folder of all."""
+    config = json.loads(path.read_text())
+    path.unlink()
+    path.write_text(json.dumps(config | change))
+    return folder
 
 
 @pytest.fixture(autouse=True)
