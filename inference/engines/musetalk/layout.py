@@ -26,11 +26,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Found:
-    """Where they are. `remedy` ends a message about a file that is not what it should be: its size, how to get it."""
+    """Where they are. A remedy ends a message about a file that is not what it should be: its size, how to get it."""
 
     weights: Path
     config: Path | None
     remedy: str
+    config_remedy: str
 
 
 PARTS = {
@@ -71,7 +72,7 @@ def find(folder: Path, name: str) -> Found:
     for home in (folder, folder / CONVERTED):
         weights, config = home / f"{name}.safetensors", home / f"{name}.json"
         if weights.is_file() and (config.is_file() or not PARTS[name].configs):
-            return Found(weights, config if PARTS[name].configs else None, WRITTEN)
+            return Found(weights, config if PARTS[name].configs else None, WRITTEN, WRITTEN)
     return published(folder, name)
 
 
@@ -82,7 +83,8 @@ def published(folder: Path, name: str) -> Found:
 
 def _found(folder: Path, part: Part) -> Found:
     weights = _first(folder, part.weights)
-    return Found(weights, _first(folder, part.configs) if part.configs else None, _remedy(folder, weights))
+    config = _first(folder, part.configs) if part.configs else None
+    return Found(weights, config, _remedy(folder, weights), _remedy(folder, config or weights))
 
 
 def missing(folder: Path, version: str = "1.5", where: Callable[[Path, str], Found] = find) -> list[str]:

@@ -134,7 +134,7 @@ def _vae(found: layout.Found) -> AutoencoderKL:
     config = _config(found)
     scale = config.get("scaling_factor", 0.18215)  # with a wrong one, all would seem well but the faces
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < math.inf:
-        raise EngineFailed(f"{found.config}: scaling_factor={str(scale)[:40]!r}: must be a number above 0; {found.remedy}")
+        raise _wrong_config(found, f"scaling_factor is {str(scale)[:40]!r}, must be a number above 0")
     return _filled(found, lambda: AutoencoderKL.from_config(config), _read(found))
 
 
@@ -175,25 +175,29 @@ def _read(found: layout.Found) -> State:
 
 
 def _config(found: layout.Found) -> dict[str, Any]:
+    path = found.config or found.weights
     try:
-        config = json.loads((found.config or found.weights).read_text())
-    except (OSError, ValueError) as error:
-        raise EngineFailed(f"{found.config}: is not JSON; {found.remedy}", cause=str(error)[:300]) from error
+        config = json.loads(path.read_bytes())
+    except OSError as error:
+        said = (error.strerror or str(error)).lower()
+        raise EngineFailed(f"{path}: cannot be read ({said}); {found.config_remedy}") from error
+    except (ValueError, RecursionError) as error:
+        raise EngineFailed(f"{path}: is not JSON; {found.config_remedy}", cause=str(error)[:300]) from error
     if not isinstance(config, dict):
-        raise EngineFailed(f"{found.config}: is not a configuration; {found.remedy}")
+        raise EngineFailed(f"{path}: is not a configuration; {found.config_remedy}")
     return config
 
 
 def _filled(found: layout.Found, make: Callable[[], N], state: State) -> N:
-    return checkpoints.filled(make, state, functools.partial(_wrong, found), functools.partial(_unbuildable, found))
+    return checkpoints.filled(make, state, functools.partial(_wrong, found), functools.partial(_wrong_config, found))
 
 
 def _wrong(found: layout.Found, what: str) -> EngineFailed:
     return EngineFailed(f"{found.weights}: is not the file it should be: {what}; {found.remedy}")
 
 
-def _unbuildable(found: layout.Found, what: str) -> EngineFailed:
-    return EngineFailed(f"{found.config or found.weights}: is not the file it should be: {what}; {found.remedy}")
+def _wrong_config(found: layout.Found, what: str) -> EngineFailed:
+    return EngineFailed(f"{found.config or found.weights}: is not the file it should be: {what}; {found.config_remedy}")
 
 
 def _without_norms(network: nn.Module) -> nn.Module:

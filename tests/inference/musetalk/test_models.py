@@ -172,12 +172,21 @@ def test_another_networks_file_is_refused_in_one_line(copied: Path, broken: str,
     assert message.endswith("`worker models pull musetalk` fetches it")
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "<html>"])
-def test_a_configuration_that_is_not_one_is_refused_in_one_line(copied: Path, content: str) -> None:
-    path = copied / "musetalkV15" / "musetalk.json"
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"<html>", b"\xff\xfe{}", b"[" * 100_000])
+def test_a_configuration_that_is_not_one_is_refused_with_its_own_size(copied: Path, content: bytes) -> None:
+    path = copied / "sd-vae" / "config.json"
     path.unlink()
-    path.write_text(content)
-    assert refused(copied).startswith(f"{path}: is not ")
+    path.write_bytes(content)
+    message = refused(copied)
+    assert message.startswith(f"{path}: is not ")
+    assert message.endswith("; 547 bytes are expected; `worker models pull musetalk` fetches it")
+
+
+def test_a_configuration_that_cannot_be_read_is_said_to_be_that(copied: Path) -> None:
+    path = copied / "sd-vae" / "config.json"
+    path.unlink()
+    path.symlink_to("/proc/self/mem")  # a file that is there, and whose first byte nobody may read
+    assert refused(copied).startswith(f"{path}: cannot be read (input/output error); 547 bytes are expected; ")
 
 
 def test_a_unet_that_the_walk_does_not_know_is_refused(copied: Path) -> None:
@@ -209,13 +218,14 @@ def test_a_configuration_that_no_network_can_have_is_named_in_one_line(
 ) -> None:
     message = refused(changed(copied / config, change, copied))
     assert message.startswith(f"{copied / config}: is not the file it should be: no network can be built by it (")
+    assert message.endswith("`worker models pull musetalk` fetches it")
 
 
 @pytest.mark.parametrize("scale", ["x", 0, -1, True, None, [1], math.inf, math.nan])
 def test_a_scale_of_the_latents_that_is_no_number_above_0_is_refused(copied: Path, scale: Any) -> None:
     path = copied / "sd-vae" / "config.json"
     message = refused(changed(path, {"scaling_factor": scale}, copied))
-    assert message.startswith(f"{path}: scaling_factor={str(scale)!r}: must be a number above 0; ")
+    assert message.startswith(f"{path}: is not the file it should be: scaling_factor is {str(scale)!r}, must be a number")
 
 
 def changed(path: Path, change: dict[str, Any], folder: Path) -> Path:
