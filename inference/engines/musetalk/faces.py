@@ -20,6 +20,9 @@ from inference.engines.musetalk import resize
 #: Pictures are looked at with their longer side at most this, in pixels.
 SIDE_PX = 640
 
+#: The network halves a picture five times; where nothing would be left of one, what is missing is added, right and below.
+LEAST_PX = 32
+
 #: The published means, which are blue's, green's and red's, taken from red, green and blue; the weights know it no other way.
 MEAN = (104.0, 117.0, 123.0)
 #: Cells of the first answer are this wide, in pixels, each next one's twice as much; an anchor is four cells wide.
@@ -49,9 +52,12 @@ def detect(
     else:
         seen = pictures.permute(0, 3, 1, 2).float()
     seen.sub_(resize.by_channel(MEAN, seen.shape[3], seen.device))
+    stretch = np.array([width / seen.shape[3], height / seen.shape[2]] * 2 + [1.0])
+    lacking = [max(0, LEAST_PX - side) for side in seen.shape[2:]]
+    if any(lacking):  # a strip, 20 times as long as wide or more
+        seen = torch.nn.functional.pad(seen, (0, lacking[1], 0, lacking[0]))
     with torch.no_grad():
         answers = network(seen.to(dtype))
-    stretch = np.array([width / seen.shape[3], height / seen.shape[2]] * 2 + [1.0])
     return [found[distinct(found)] * stretch for found in candidates(answers)]
 
 

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
 
 from inference.engines.musetalk import faces  # noqa: E402
+from tests.fakes.checkpoints import steady_detector  # noqa: E402
 
 STRIDES = (4, 8, 16, 32, 64, 128)
 
@@ -115,6 +118,23 @@ def test_small_pictures_and_parity_are_looked_at_as_they_are(height: int, width:
     found = faces.detect(one_face(seen), pictures, side_px=side)
     assert torch.equal(seen[0], pictures.permute(0, 3, 1, 2).float() - torch.tensor([104.0, 117, 123]).view(1, 3, 1, 1))
     assert np.allclose(found[0][:, :4], [[40, 8, 104, 72]])
+
+
+@pytest.mark.parametrize(("height", "width"), [(60, 1280), (1001, 33), (40, 4000)])
+def test_a_strip_is_looked_at_and_its_faces_are_where_they_are(height: int, width: int) -> None:
+    pictures = torch.full((1, height, width, 3), 20, dtype=torch.uint8)
+    assert faces.detect(steady_detector(), pictures)[0].shape == (0, 5)
+    pictures[:, height // 3 : height // 2 + 1, width // 3 : width // 2 + 1] = 250
+    [found] = faces.detect(steady_detector(), pictures)
+    along = found[:, [0, 2]] if width > height else found[:, [1, 3]]
+    longer = max(height, width)
+    assert along.min() == pytest.approx(longer / 3, abs=longer / 8)
+    assert along.max() == pytest.approx(longer / 2, abs=longer / 4)
+
+
+def test_the_longest_strip_of_all_is_looked_at() -> None:
+    found = faces.detect(steady_detector(), torch.full((2, 64, 16384, 3), 20, dtype=torch.uint8))
+    assert [one.shape for one in found] == [(0, 5)] * 2
 
 
 def test_the_surroundings_of_a_face_are_head_and_shoulders_in_the_networks_shape() -> None:
