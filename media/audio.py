@@ -26,11 +26,11 @@ def mono(path: Path, rate_hz: int) -> Iterator[NDArray[np.float32]]:
     Raises InvalidInput if there is no sound in the file.
     """
     for frame in _resampled(path, "fltp", "mono", rate_hz):
-        yield np.clip(frame.to_ndarray()[0], -1, 1)  # many loud channels can add up to more
+        yield frame.to_ndarray()[0]
 
 
 def track(path: Path) -> Iterator[Any]:
-    """The sound as `av` frames of 32-bit floats at TRACK_RATE_HZ: mono stays mono, all else becomes stereo."""
+    """The sound as `av` frames of 32-bit floats, -1 to 1, at TRACK_RATE_HZ: mono stays mono, all else becomes stereo."""
     yield from _resampled(path, "fltp", "mono" if channels(path) == 1 else "stereo", TRACK_RATE_HZ)
 
 
@@ -67,4 +67,16 @@ def _resampled(path: Path, sample_format: str, layout: str, rate_hz: int) -> Ite
 
 
 def _filled(frames: list[Any]) -> Iterator[Any]:
-    return (frame for frame in frames if frame is not None and frame.samples)
+    return (_sane(frame) for frame in frames if frame is not None and frame.samples)
+
+
+def _sane(frame: Any) -> Any:
+    """The frame with all of its samples from -1 to 1: many loud channels can add up to more, and a file of floats may hold
+    anything, of which no encoder takes what is no number."""
+    samples = frame.to_ndarray()
+    if np.abs(samples).max() <= 1:  # which is not so of one that is no number
+        return frame
+    clipped = np.clip(np.nan_to_num(samples, nan=0.0, posinf=1.0, neginf=-1.0), -1, 1)
+    sane: Any = av.AudioFrame.from_ndarray(clipped, format="fltp", layout=frame.layout.name)
+    sane.sample_rate = frame.sample_rate
+    return sane

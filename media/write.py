@@ -142,6 +142,14 @@ def encoded(stream: Any, frame: Any) -> Any:
         raise EngineFailed(f"the video cannot be encoded: {error.strerror}", stage="postprocessing", encoder=encoder) from error
 
 
+def encoded_sound(stream: Any, frame: Any) -> Any:
+    """The same of the sound, whose encoder there is only one of."""
+    try:
+        return stream.encode(frame)
+    except FFmpegError as error:
+        raise EngineFailed(f"the sound cannot be encoded: {error.strerror}", stage="postprocessing") from error
+
+
 def _write_frames(container: Any, stream: Any, pictures: Iterator[Picture], sound: _Sound | None, path: Path) -> int:
     time_base, frames = stream.codec_context.time_base, 0
     with closing(_in_colour(pictures, path)) as coming:
@@ -206,10 +214,10 @@ class _Sound:
                 return
             frame.pts, frame.time_base = self._samples, Fraction(1, audio.TRACK_RATE_HZ)
             self._samples += frame.samples
-            self._container.mux(self._stream.encode(frame))
+            self._container.mux(encoded_sound(self._stream, frame))
 
     def finish(self, time_s: Fraction) -> None:
         """Write what is left before time_s, a picture after the last one: what no whole picture was made for, but not the rest
         of a speech that was cut; and what the encoder holds back."""
         self.write_until(time_s)
-        self._container.mux(self._stream.encode(None))
+        self._container.mux(encoded_sound(self._stream, None))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 import wave
 from fractions import Fraction
 from pathlib import Path
@@ -107,4 +108,13 @@ def samples(path: Path, values: NDArray[np.floating]) -> Path:
         file.setsampwidth(2)
         file.setframerate(16_000)
         file.writeframes((values * 32_767).astype("<i2").tobytes())
+    return path
+
+
+def floats(path: Path, values: NDArray[np.floating], channels: int = 1) -> Path:
+    """A 16 kHz WAV of 32-bit floats, which may be anything; of several channels one sample after the other."""
+    data = values.astype("<f4").tobytes()
+    shape = struct.pack("<HHIIHH", 3, channels, 16_000, 16_000 * 4 * channels, 4 * channels, 32)
+    chunks = b"fmt " + struct.pack("<I", len(shape)) + shape + b"data" + struct.pack("<I", len(data)) + data
+    path.write_bytes(b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks)
     return path

@@ -66,3 +66,16 @@ def test_a_sound_track_is_mono_or_stereo_at_48_khz(tmp_path: Path, layout: str, 
     assert {frame.sample_rate for frame in frames} == {48_000}
     assert {frame.layout.nb_channels for frame in frames} == {channels}
     assert sum(frame.samples for frame in frames) == pytest.approx(48_000, abs=64)
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf, 1e30, 7.5])
+def test_what_is_no_sample_is_heard_as_none_and_encoded(tmp_path: Path, odd: float) -> None:
+    values = 0.5 * np.sin(np.arange(16_000) * 0.2)
+    values[8000:8100] = odd
+    speech = files.floats(tmp_path / "a.wav", values)
+    samples = heard(speech)
+    assert np.abs(samples).max() <= 1
+    assert np.abs(samples[:7500] - values[:7500]).max() < 0.01
+    assert np.abs(samples[8500:] - values[8500 : len(samples)]).max() < 0.01
+    write.write(tmp_path / "a.mp4", [files.numbered(1, 64, 64)] * 25, rate=Fraction(25), speech=speech)
+    assert np.abs(heard(tmp_path / "a.mp4")).max() > 0.3

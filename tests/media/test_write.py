@@ -121,6 +121,12 @@ def test_a_cards_encoder_that_breaks_is_left_alone_so_that_the_next_attempt_succ
     assert write.usable() == ["h264_nvenc", "libx264"]
 
 
+def test_the_sounds_encoder_that_breaks_is_not_the_videos() -> None:
+    with pytest.raises(EngineFailed, match="the sound cannot be encoded: No such file"):
+        write.encoded_sound(Broken("aac"), None)
+    assert write.usable() == ["h264_nvenc", "libx264"]
+
+
 def test_the_encoder_that_is_chosen_opens_and_is_the_one_that_writes(tmp_path: Path) -> None:
     chosen = write.choose_encoder(64, 48, Fraction(25))
     made = write.write(tmp_path / "a.mp4", [files.numbered(0, 64, 48)], rate=Fraction(25), speech=None)
