@@ -38,6 +38,16 @@ def test_any_sound_becomes_mono_at_the_rate_asked_for(tmp_path: Path, name: str,
     assert 0.2 < np.abs(tone).max() <= 1.0
 
 
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.wav", "pcm_f32le"), ("a.wav", "pcm_s16le"), ("a.m4a", "aac"), ("a.flac", "flac")]
+)
+def test_two_channels_are_as_loud_as_their_mean(tmp_path: Path, name: str, codec: str) -> None:
+    both = heard(files.sound(tmp_path / name, codec=codec, layout="stereo"))
+    one = heard(files.sound(tmp_path / name, codec=codec, layout="stereo", loud=(1,)))
+    for samples, loudest in ((both, 0.5), (one, 0.25)):
+        assert np.abs(samples[4000:12_000]).max() == pytest.approx(loudest, abs=0.02)
+
+
 def test_speech_in_the_centre_of_5_1_is_heard(tmp_path: Path) -> None:
     samples = heard(files.sound(tmp_path / "a.wav", layout="5.1", rate_hz=48_000, loud=(2,)))
     assert np.abs(samples[4000:12_000]).max() > 0.1
