@@ -53,7 +53,7 @@ def look(
     if not any(len(found) for found in seen.found):
         raise _no_face(len(seen.found), rate, params.parity)
     if params.parity:
-        found = _as_published(seen, params)
+        found = _as_published(seen, params, width, height)
     else:
         found = boxes.whole(_steadied(seen, pictures, models, params, rate, room, (width, height)), width, height)
     return [box and boxes.with_margin(box, params.extra_margin, height) for box in found]
@@ -130,11 +130,14 @@ def _look_as_published(batch: Batch, models: Models, seen: Seen, room: Room) -> 
     seen.found += [one for part in parts for one in part]
 
 
-def _as_published(seen: Seen, params: Params) -> list[Box | None]:
-    return [
+def _as_published(seen: Seen, params: Params, width: int, height: int) -> list[Box | None]:
+    """One that lies beyond the picture is no face's; the published pipeline ends there."""
+    found = [
         boxes.of_points(seen.points[number], params.bbox_shift, tuple(found[0])) if len(found) else None
         for number, found in enumerate(seen.found)
     ]
+    inside = [box and box.cut(width, height) for box in found]
+    return [box if part and min(part.width, part.height) >= 1 else None for box, part in zip(found, inside, strict=True)]
 
 
 def _no_face(looked_at: int, rate: Fraction, parity: bool) -> InvalidInput:

@@ -25,7 +25,7 @@ from media import video, write  # noqa: E402
 from media.still import Picture  # noqa: E402
 from tests import memory  # noqa: E402
 from tests.fakes import stand_ins  # noqa: E402
-from tests.inference.musetalk.engines import Say, changed, clip, ignore, loaded, pictures, tone, use  # noqa: E402
+from tests.inference.musetalk.engines import Say, changed, clip, ignore, loaded, pictures, run, tone, use  # noqa: E402
 
 SAMPLE = Path(__file__).resolve().parents[3] / "samples" / "face.mp4"
 #: The pictures that people are put into, and how high a person is.
@@ -123,6 +123,27 @@ def test_a_face_seen_from_the_side_is_a_narrow_one(weights: Path, tmp_path: Path
     metrics = engine.generate(prepared, tmp_path / "out.mp4", ignore)
     assert metrics.extra["frames_without_face"] == 0
     assert all(changed(picture) for picture in pictures(tmp_path / "out.mp4"))
+
+
+class Astray(stand_ins.Pointer):
+    """Sees the points of a face around a place in its picture, in the first picture beyond what the camera saw."""
+
+    def forward(self, pictures: Any) -> Any:
+        across, down = torch.zeros(len(pictures), 133, 576), torch.zeros(len(pictures), 133, 768)
+        for number in range(len(pictures) // 2):
+            for point in range(133):
+                x, y = (560, 300) if float(pictures[number, :, 192, 144].mean()) > 1.3 else (280, 400)
+                across[number, point, x + point % 9] = down[number, point, y + point % 17 * 4] = 10
+        return across, down
+
+
+def test_points_beyond_the_picture_are_no_face_in_parity(weights: Path, tmp_path: Path) -> None:
+    engine = loaded(weights)
+    use(engine, pose=Astray())
+    source = clip(tmp_path / "in.mp4", [240, 160, 240, 160])
+    metrics = run(engine, tmp_path / "out.mp4", source, tone(tmp_path / "a.wav", 0.16), {"parity": True})
+    assert metrics.extra["frames_without_face"] == 2
+    assert [changed(picture) for picture in pictures(tmp_path / "out.mp4")] == [False, True, False, True]
 
 
 @pytest.mark.slow
