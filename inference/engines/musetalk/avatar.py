@@ -25,9 +25,9 @@ BLOCK = 4096
 class Avatar:
     """The first n pictures of a video, or all of them.
 
-    boxes    (n, 4) int32: left, top, right, bottom; all 0 where nothing is generated
+    boxes    (n, 4) int32: left, top, right, bottom; all 0 where there is no face
     latents  (n, 8, 32, 32) float16
-    places   (n, 4) int32: left, top, width and height of the mask
+    places   (n, 4) int32: left, top, width and height of the mask; all 0 where nothing is generated
     masks    (bytes,) uint8: the masks' alphas one after the other, packed with zlib
     ends     (n,) int64: where each packed mask ends
     """
@@ -79,9 +79,9 @@ class Maker:
         packed = zlib.compress(mask.alpha.tobytes(), 1)
         self._append((box.x1, box.y1, box.x2, box.y2), latents, (mask.x, mask.y, width, height), packed)
 
-    def pass_by(self) -> None:
-        """A picture that stays as it is."""
-        self._append((0, 0, 0, 0), 0, (0, 0, 0, 0), b"")
+    def pass_by(self, box: Box | None = None) -> None:
+        """A picture that stays as it is, with the box of a face of which nothing would change."""
+        self._append((box.x1, box.y1, box.x2, box.y2) if box else (0, 0, 0, 0), 0, (0, 0, 0, 0), b"")
 
     def _append(self, box: tuple[int, ...], latents: NDArray[np.float16] | int, place: tuple[int, ...], mask: bytes) -> None:
         if len(self) % BLOCK == 0:

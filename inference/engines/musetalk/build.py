@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from errors import InvalidInput
 from inference.engines.musetalk import crops, looking, masks, mouths
 from inference.engines.musetalk.avatar import Avatar, Maker
 from inference.engines.musetalk.boxes import Box
@@ -48,6 +49,18 @@ def build(
     return maker.made(whole=pictures.whole)
 
 
+def check_moves(avatar: Avatar, count: int) -> None:
+    """Raises InvalidInput if no mouth would move in the first `count` pictures, with how many of them are how."""
+    shown = min(count, len(avatar))
+    if not avatar.places[:shown, 2].any():
+        faces = int(avatar.boxes[:shown].any(axis=1).sum())
+        raise InvalidInput(
+            f"no mouth can be moved: of the first {shown} frames, all that the speech needs, {shown - faces} have no face and "
+            f"{faces} one without skin or lips below its middle",
+            stage="preprocessing",
+        )
+
+
 def add(
     maker: Maker,
     views: Sequence[View | None],
@@ -67,7 +80,7 @@ def add(
     for box in boxes:
         latent, mask = next(made) if box is not None else (None, None)
         if box is None or latent is None or mask is None:
-            maker.pass_by()
+            maker.pass_by(box)
         else:
             maker.add(box, latent, mask)
 

@@ -151,6 +151,7 @@ class Engine:
         if avatar is None:
             avatar = self._built(clip, frames, loaded, wanted, progress)
             self._cache.put(name, avatar)
+        build.check_moves(avatar, frames)
         job = stream.Job(
             clip=clip,
             avatar=avatar,

@@ -48,6 +48,30 @@ def test_a_video_without_a_face_is_refused_with_what_was_looked_at(say: Say, tmp
     assert raised.value.stage == "preprocessing"
 
 
+class Background(torch.nn.Module):
+    """Takes nothing for a face."""
+
+    def forward(self, seen: Any) -> Any:
+        return torch.eye(19)[0].view(1, 19, 1, 1).expand(len(seen), -1, 512, 512)
+
+
+def test_a_job_in_which_no_mouth_would_move_is_refused_with_why(weights: Path, tmp_path: Path) -> None:
+    engine = loaded(weights)
+    use(engine, parser=Background())
+    source = clip(tmp_path / "a.mp4", [200] * 3 + [20] * 7)
+    with pytest.raises(InvalidInput) as refused:
+        run(engine, tmp_path / "out.mp4", source, tone(tmp_path / "a.wav", 0.2), {"smooth": False})
+    why = "of the first 5 frames, all that the speech needs, 2 have no face and 3 one without skin or lips below its middle"
+    assert refused.value.message == f"no mouth can be moved: {why}"
+
+
+def test_a_face_that_comes_after_the_speech_moves_no_mouth(engine: Engine, tmp_path: Path) -> None:
+    source = clip(tmp_path / "a.mp4", [20] * 7 + [200] * 3)
+    with pytest.raises(InvalidInput, match=r"of the first 5 frames, .* 5 have no face and 0 one"):
+        engine.prepare(Inputs(video=source, audio=tone(tmp_path / "a.wav", 0.2)), {"smooth": False}, ignore)
+    assert engine.prepare(Inputs(video=source, audio=tone(tmp_path / "b.wav", 0.4)), {"smooth": False}, ignore)
+
+
 @pytest.mark.parametrize(
     ("loop", "expected"),
     [("loop", [150, 180, 210, 210, 180, 150, 150, 180]), ("hold", [150, 180, *[210] * 6]), ("cut", [150, 180, 210])],
