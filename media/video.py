@@ -19,7 +19,7 @@ import cv2
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from errors import InvalidInput
-from media import source, still
+from media import hdr, source, still
 from media.still import Picture
 from media.turn import Turn
 from media.turn import of as turn_of
@@ -215,12 +215,14 @@ class _Converter:
             frame,
             width=self._width,
             height=self._height,
-            format="rgb24",
+            format="rgb48le" if hdr.is_high(frame) else "rgb24",
             src_colorspace=Colorspace.ITU709 if unknown and large else None,
             interpolation=Interpolation.BILINEAR,  # others are three times slower here
             threads=1,
         )
         picture: Picture = rgb.to_ndarray()
+        if hdr.is_high(frame):
+            picture = hdr.shown(rgb.to_ndarray(), frame.color_trc, frame.color_primaries)
         return self._clip.turn.apply(picture)
 
 

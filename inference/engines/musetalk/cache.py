@@ -25,7 +25,7 @@ from inference.engines.musetalk.params import Params
 log = logging.getLogger(__name__)
 
 #: Raised whenever an avatar of the same video would come out otherwise than before.
-FORM = 2
+FORM = 3
 #: Parameters that do not shape an avatar.
 NOT_ITS = ("loop", "fit")
 ENDING, ASIDE = ".avatar", ".part"
