@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 
 import numpy as np
 import torch
@@ -42,10 +43,11 @@ def build(
     with torch.inference_mode():
         boxes = looking.look(pictures, models, params, clip.rate, room, seen)
         maker, generator = Maker(), torch.Generator(models.device).manual_seed(SEED) if params.parity else None
-        for views in pictures.views([box and masks.square(box) for box in boxes], room.size):
-            first = len(maker)
-            add(maker, views, boxes[first : first + len(views)], pictures.size, models, params, room, generator)
-            seen(len(boxes) + len(maker))
+        with closing(pictures.views([box and masks.square(box) for box in boxes], room.size)) as coming:
+            for views in coming:
+                first = len(maker)
+                add(maker, views, boxes[first : first + len(views)], pictures.size, models, params, room, generator)
+                seen(len(boxes) + len(maker))
     return maker.made(whole=pictures.whole)
 
 

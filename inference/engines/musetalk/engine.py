@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -185,10 +185,11 @@ class Engine:
         made = stream.frames(
             job, loaded, self._speak[loaded.version], self._speaking, busy, _waiting(progress, busy, job.frames)
         )
-        with self._speaking.attempt():
+        shaped = _shaped(made, prepared.shape, progress, busy, job.frames)
+        with self._speaking.attempt(), contextlib.closing(shaped):  # whoever keeps an error would keep its threads too
             written = write.write(
                 output,
-                _shaped(made, prepared.shape, progress, busy, job.frames),
+                shaped,
                 rate=job.rate,
                 speech=job.speech,
                 pixel_aspect=prepared.shape.pixel_aspect,
@@ -238,12 +239,13 @@ def _waiting(progress: Progress, busy: stream.Busy, total: int) -> Callable[[], 
 
 
 def _shaped(
-    frames: Iterator[Picture], output: shape.Shape, progress: Progress, busy: stream.Busy, total: int
-) -> Iterator[Picture]:
+    frames: Generator[Picture, None, None], output: shape.Shape, progress: Progress, busy: stream.Busy, total: int
+) -> Generator[Picture, None, None]:
     """The frames in the output's shape, counted and reported."""
-    for frame in frames:
-        busy.frames += 1
-        yield output.apply(frame)
-        progress("inferring", busy.frames, total)
+    with contextlib.closing(frames):
+        for frame in frames:
+            busy.frames += 1
+            yield output.apply(frame)
+            progress("inferring", busy.frames, total)
     busy.ended = time.monotonic()
     progress("encoding", total, total)

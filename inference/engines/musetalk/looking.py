@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -45,11 +46,12 @@ def look(
     """
     seen = Seen()
     height = width = 0
-    for batch in pictures.batches(room.size):
-        height, width = batch.seen.shape[1:3]
-        (_look_as_published if params.parity else _look)(batch, models, seen, room)
-        _keep(pictures, batch, seen, params)
-        report(len(seen.found))
+    with closing(pictures.batches(room.size)) as batches:
+        for batch in batches:
+            height, width = batch.seen.shape[1:3]
+            (_look_as_published if params.parity else _look)(batch, models, seen, room)
+            _keep(pictures, batch, seen, params)
+            report(len(seen.found))
     if not any(len(found) for found in seen.found):
         raise _no_face(len(seen.found), rate, params.parity)
     if params.parity:
@@ -106,11 +108,12 @@ def _steadied(
     chosen = tracks.choose(tracks.follow(seen.found, rate), params.face, len(seen.found), *size)
     there = np.asarray(~np.isnan(chosen).any(axis=1))
     if any(there[number] and number not in seen.points for number in range(len(there))):
-        for batch in pictures.batches(room.size):  # several faces: now it is known whose points are wanted
-            numbers = range(batch.first, batch.first + len(batch))
-            wanted = [at for at, number in enumerate(numbers) if there[number] and number not in seen.points]
-            _measure(batch, wanted, [chosen[batch.first + at] for at in wanted], models, seen, room)
-            _keep(pictures, batch, seen, params)
+        with closing(pictures.batches(room.size)) as batches:  # several faces: now it is known whose points are wanted
+            for batch in batches:
+                numbers = range(batch.first, batch.first + len(batch))
+                wanted = [at for at, number in enumerate(numbers) if there[number] and number not in seen.points]
+                _measure(batch, wanted, [chosen[batch.first + at] for at in wanted], models, seen, room)
+                _keep(pictures, batch, seen, params)
     points = np.full((len(chosen), 68, 2), np.nan)
     for number in np.flatnonzero(there):
         points[number] = seen.points[int(number)]

@@ -7,7 +7,7 @@ surroundings of a face do.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -67,8 +67,8 @@ class Pictures:
         self.size = clip.width, clip.height
         self.whole = False  # known after the first reading
 
-    def batches(self, size: int) -> Iterator[Batch]:
-        """All of them from the start, `size` or fewer at once."""
+    def batches(self, size: int) -> Generator[Batch, None, None]:
+        """All of them from the start, `size` or fewer at once; to be closed, which ends its thread."""
         size = max(1, min(size, BATCH_BYTES // (self._clip.width * self._clip.height * 3)))
         first = 0
         with Ahead(self._decoded(size), AHEAD, "decode", self._waiting) as coming:
@@ -86,16 +86,17 @@ class Pictures:
         else:
             self._kept[number] = inside, pixels.copy()
 
-    def views(self, wanted: Sequence[Box | None], size: int) -> Iterator[list[View | None]]:
+    def views(self, wanted: Sequence[Box | None], size: int) -> Generator[list[View | None], None, None]:
         """Views of the pictures from the start, `size` or fewer at once, each with all that is wanted of the picture; decoded
-        again unless that was kept of each."""
+        again unless that was kept of each. To be closed as well."""
         if all(part is None or self._has(number, part) for number, part in enumerate(wanted)):
             numbers = range(len(wanted))
             for first in range(0, len(wanted), size):
                 yield [self._view(number) if wanted[number] else None for number in numbers[first : first + size]]
         else:
-            for batch in self.batches(size):
-                yield [View(0, 0, pixels) for pixels in batch.seen]
+            with closing(self.batches(size)) as batches:
+                for batch in batches:
+                    yield [View(0, 0, pixels) for pixels in batch.seen]
 
     def _has(self, number: int, part: Box) -> bool:
         inside = part.cut(*self.size)

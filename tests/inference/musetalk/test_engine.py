@@ -48,16 +48,14 @@ def test_a_video_without_a_face_is_refused_with_what_was_looked_at(say: Say, tmp
     assert raised.value.stage == "preprocessing"
 
 
-class Background(torch.nn.Module):
-    """Takes nothing for a face."""
-
-    def forward(self, seen: Any) -> Any:
-        return torch.eye(19)[0].view(1, 19, 1, 1).expand(len(seen), -1, 512, 512)
+def background(seen: Any) -> Any:
+    """A parser that takes nothing for a face."""
+    return torch.eye(19)[0].view(1, 19, 1, 1).expand(len(seen), -1, 512, 512)
 
 
 def test_a_job_in_which_no_mouth_would_move_is_refused_with_why(weights: Path, tmp_path: Path) -> None:
     engine = loaded(weights)
-    use(engine, parser=Background())
+    use(engine, parser=background)
     source = clip(tmp_path / "a.mp4", [200] * 3 + [20] * 7)
     with pytest.raises(InvalidInput) as refused:
         run(engine, tmp_path / "out.mp4", source, tone(tmp_path / "a.wav", 0.2), {"smooth": False})
@@ -185,7 +183,25 @@ def test_cancel_ends_a_job_and_all_of_its_threads(engine: Engine, tmp_path: Path
     inputs = Inputs(video=clip(tmp_path / "a.mp4", [200] * 10), audio=tone(tmp_path / "a.wav", 2.0))
     with pytest.raises(Cancelled):
         engine.generate(engine.prepare(inputs, {}, cancel), tmp_path / "out.mp4", cancel)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("decode", "networks"))]
+    assert threads() == []
+
+
+def test_an_error_that_somebody_keeps_keeps_no_thread(engine: Engine, weights: Path, tmp_path: Path) -> None:
+    inputs = Inputs(video=clip(tmp_path / "a.mp4", [200] * 10), audio=tone(tmp_path / "a.wav", 2.0))
+    prepared = engine.prepare(inputs, {}, ignore)
+    with pytest.raises(FileNotFoundError) as kept:
+        engine.generate(prepared, tmp_path / "gone" / "out.mp4", ignore)
+    assert threads() == []
+    broken = loaded(weights, batch_size=2)
+    use(broken, detector=lambda seen: 1 / 0)
+    with pytest.raises(ZeroDivisionError) as kept_too:
+        broken.prepare(inputs, {}, ignore)
+    assert threads() == []
+    del kept, kept_too  # not before
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(("decode", "networks"))]
 
 
 def test_an_error_in_any_thread_ends_the_job_with_that_error(weights: Path, tmp_path: Path) -> None:
@@ -200,7 +216,7 @@ def test_an_error_in_any_thread_ends_the_job_with_that_error(weights: Path, tmp_
     use(engine, unet=breaks)
     with pytest.raises(RuntimeError, match="illegal memory"):
         run(engine, tmp_path / "out.mp4", clip(tmp_path / "a.mp4", [200]), tone(tmp_path / "a.wav", 1.0))
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("decode", "networks"))]
+    assert threads() == []
 
 
 def test_a_job_may_be_prepared_while_another_is_made(engine: Engine, tmp_path: Path) -> None:
