@@ -80,6 +80,12 @@ def _wanted(fields: dict[str, Any]) -> tuple[int, int] | None:
     if ratio is not None:
         shape = Fraction(*ratio)
         width, height = min(width, height * shape), min(height, width / shape)
+        if min(_even(width), _even(height)) < LEAST_PX:
+            got = f"got {ratio[0]}:{ratio[1]}, which within {size[0]}x{size[1]} is {_even(width)}x{_even(height)}"
+            raise InvalidInput(
+                f"aspect_ratio: {got}, each side may be from {LEAST_PX} to {MOST_PX} pixels; a larger resolution allows more",
+                stage="validation",
+            )
     return _even(width), _even(height)
 
 

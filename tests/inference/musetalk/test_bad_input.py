@@ -137,6 +137,23 @@ def test_what_cannot_be_is_refused_in_one_line(
     assert "\n" not in raised.value.message
 
 
+@pytest.mark.parametrize(("ratio", "resolution"), [("1:100", "64x64"), ("999:1", "4096x4096"), ("9:16", "100x100")])
+def test_a_shape_that_nobody_can_play_is_refused_with_what_may_be(
+    engine: Engine, tmp_path: Path, ratio: str, resolution: str
+) -> None:
+    inputs = Inputs(
+        video=clip(tmp_path / "a.mp4", [200]),
+        audio=tone(tmp_path / "a.wav", 0.1),
+        fields={"aspect_ratio": ratio, "resolution": resolution},
+    )
+    for fit in ("crop", "pad"):
+        with pytest.raises(
+            InvalidInput, match=f"aspect_ratio: got {ratio}, which within {resolution} .* from 64 to 4096 pixels"
+        ):
+            engine.prepare(inputs, {"fit": fit}, ignore)
+    assert engine.prepare(inputs, {"fit": "source"}, ignore).shape.width == 128
+
+
 def test_speech_without_sound_and_jobs_without_speech_are_refused(engine: Engine, tmp_path: Path) -> None:
     source = clip(tmp_path / "a.mp4", [200])
     with pytest.raises(InvalidInput, match="no sound in the file"):
