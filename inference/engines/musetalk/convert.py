@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -67,6 +68,7 @@ def _written(target: Path, name: str, found: layout.Found) -> dict[str, str]:
     part = path.with_name(path.name + ".part")
     try:
         save_file(kept, part, metadata={"format": "pt"})
+        part.chmod(_usual_mode())  # it is its writer's alone, who may be root
         paths = [path]
         if found.config:
             paths.append(target / f"{name}.json")
@@ -76,6 +78,13 @@ def _written(target: Path, name: str, found: layout.Found) -> dict[str, str]:
     except OSError as error:
         raise Unavailable(f"{path}: could not be written: {(error.strerror or str(error)).lower()}") from error
     return {written.name: sums.digest(written) for written in paths}
+
+
+def _usual_mode() -> int:
+    """What a new file's mode is by this process's umask, which can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return 0o666 & ~mask
 
 
 def _narrowed(tensor: Tensor, halved: bool) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,18 @@ def test_every_converted_file_is_in_the_list_of_hashes(published: Path) -> None:
     listed = sums.read(folder / "SHA256SUMS")
     assert set(listed) == {path.name for path in folder.iterdir()} - {"SHA256SUMS"}
     assert all(hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest for name, digest in listed.items())
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640)])
+def test_who_may_read_other_files_may_read_the_converted_ones(tmp_path: Path, mask: int, mode: int) -> None:
+    checkpoints.write(tmp_path)
+    before = os.umask(mask)
+    try:
+        convert(tmp_path)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "musetalk-fp16").iterdir()}
+    assert modes == dict.fromkeys(modes, mode)
 
 
 def test_a_broken_converted_file_says_how_to_write_it_anew(tmp_path: Path) -> None:
