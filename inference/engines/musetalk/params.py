@@ -57,7 +57,8 @@ def read(params: dict[str, Any], fit: Fit = "source") -> Params:
     said = {name: value for name, value in params.items() if value is not None}
     for name in said:
         if name not in READERS:
-            raise InvalidInput(f"params.{name}: no such parameter; there are {', '.join(sorted(READERS))}", stage="validation")
+            shown = name if len(name) <= 40 and name.isprintable() else repr(name)[:40] + "..."
+            raise InvalidInput(f"params.{shown}: no such parameter; there are {', '.join(sorted(READERS))}", stage="validation")
     read_ = {name: READERS[name](name, value) for name, value in said.items()}
     others = OF_VERSION_1_0 if read_.get("version") == "1.0" else {}
     if read_.get("parity"):

@@ -90,6 +90,14 @@ def test_a_face_that_is_none_of_these_is_refused(face: Any) -> None:
         read({"face": face})
 
 
+@pytest.mark.parametrize("name", ["x" * 10_000, "a\nb", "a\x1b[31m", "\u202eabc"])
+def test_a_name_is_said_in_one_short_line(name: str) -> None:
+    with pytest.raises(InvalidInput, match="no such parameter; there are bbox_shift") as refused:
+        read({name: 1})
+    assert len(refused.value.message) < 250
+    assert refused.value.message.isprintable()
+
+
 def test_a_long_value_is_not_repeated_whole() -> None:
     with pytest.raises(InvalidInput) as refused:
         read({"loop": "x" * 10_000})
