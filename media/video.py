@@ -60,6 +60,8 @@ def open_clip(path: Path) -> Clip:
     """What `pictures` and `there_and_back` read from. Raises InvalidInput if the file has no picture."""
     with source.open_input(path) as container:
         stream = source.video_stream(container)
+        if stream is None and source.audio_stream(container) is None:
+            raise InvalidInput("there is neither a picture nor sound in the file: its index is damaged")
         if stream is None:
             raise InvalidInput("this is sound only, not a video")
         source.check_decodable(stream)
@@ -86,7 +88,8 @@ def open_clip(path: Path) -> Clip:
 
 def constant_rate(stream: Any) -> Fraction:
     """Pictures a second at which a video stream is read."""
-    average = stream.average_rate or stream.guessed_rate
+    # of a single picture some containers know nothing, and what is guessed counts the fields of H.264's clock: twice as many
+    average = stream.average_rate or stream.codec_context.framerate or stream.guessed_rate
     if not average:
         return STILL_RATE
     if average == stream.base_rate and MIN_RATE <= average <= MAX_RATE:

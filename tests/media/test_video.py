@@ -162,6 +162,21 @@ def test_sound_has_no_pictures(tmp_path: Path) -> None:
         video.open_clip(files.sound(tmp_path / "a.wav"))
 
 
+def test_a_file_whose_index_names_no_track_is_not_called_sound(tmp_path: Path) -> None:
+    path = files.movie(tmp_path / "a.mp4")
+    path.write_bytes(path.read_bytes().replace(b"trak", b"free"))
+    with pytest.raises(InvalidInput, match="neither a picture nor sound"):
+        video.open_clip(path)
+
+
+@pytest.mark.parametrize("name", ["a.ts", "a.mp4", "a.mkv"])
+@pytest.mark.parametrize("rate", [Fraction(25), Fraction(50), Fraction(30000, 1001)])
+def test_a_single_picture_has_its_files_rate(tmp_path: Path, name: str, rate: Fraction) -> None:
+    clip = video.open_clip(files.movie(tmp_path / name, frames=1, rate=rate))
+    assert clip.rate == rate
+    assert len(numbers(clip)) == 1
+
+
 def test_a_few_damaged_packets_are_left_out(tmp_path: Path) -> None:
     path = files.movie(tmp_path / "a.ts", frames=100, g="10")
     data = bytearray(path.read_bytes())
