@@ -8,16 +8,17 @@ import logging
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import ftfy
 import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from errors import InvalidInput
+from errors import EngineFailed, InvalidInput
 from inference.engines.fastwan.models import Models
 
 log = logging.getLogger(__name__)
@@ -82,19 +83,24 @@ class Prompts:
         if path is None:
             return None
         try:
-            found: Tensor = load_file(path)["embeddings"]
+            found = _read(path, models)
             os.utime(path)
         except FileNotFoundError:
             return None
-        except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
+        except (safetensors.SafetensorError, OSError, LookupError, ValueError) as error:
             log.warning("threw away the damaged embeddings %s: %s", path.name, error)
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
             return None
         return found
 
     def made(self, models: Models, prompt: str, moved: Callable[[], None] | None = None) -> Tensor:
-        """The same, worked out and kept; moved: see `embed`."""
+        """The same, worked out and kept; moved: see `embed`. Raises EngineFailed if they are no numbers: what was wrong once,
+        a card's memory say, must not stay with the prompt."""
         found = embed(models, prompt, moved).contiguous()
+        if not bool(torch.isfinite(found).all()):
+            damaged = "if it is so again, its weights may be damaged: worker models verify fastwan"
+            raise EngineFailed(f"what the text encoder makes of the prompt is not a number; {damaged}")
         path = self._path(models, prompt)
         if path is not None:
             _keep(path, found)
@@ -107,22 +113,42 @@ class Prompts:
         return self._folder / f"{name[:40]}.prompt"
 
 
+def _read(path: Path, models: Models) -> Tensor:
+    """What `_keep` has written, if it is that to the bit and what the encoder of these models gives. Raises one of what `known`
+    catches."""
+    with safetensors.safe_open(path, framework="pt") as file:
+        said, found = file.metadata() or {}, file.get_tensor("embeddings")
+    width = models.text.config.d_model
+    if found.ndim != 3 or found.shape[0] != 1 or not 1 <= found.shape[1] <= TOKENS or found.shape[2] != width:
+        raise ValueError(f"their shape is {tuple(found.shape)}, (1, 1 to {TOKENS}, {width}) is right")
+    if found.dtype != models.dtype:
+        raise ValueError(f"they are {found.dtype}, {models.dtype} is right")
+    if said.get("sha256") != _digest(found):
+        raise ValueError("their SHA-256 is another one")
+    if not bool(torch.isfinite(found).all()):
+        raise ValueError("they are not numbers")
+    return torch.as_tensor(found)
+
+
 def _keep(path: Path, found: Tensor) -> None:
     """Write aside and rename. A full disk costs the file, not the job."""
     aside = path.with_suffix(f".{os.getpid()}.part")
     try:
-        save_file({"embeddings": found}, aside)
+        save_file({"embeddings": found}, aside, {"sha256": _digest(found)})
         os.replace(aside, path)
     except (OSError, safetensors.SafetensorError) as error:
         log.warning("the embeddings of a prompt could not be kept: %s", error)
-    finally:
-        aside.unlink(missing_ok=True)
-    for old in sorted(path.parent.glob("*.prompt"), key=_age)[:-KEPT]:
-        old.unlink(missing_ok=True)
+    for old in (aside, *sorted(path.parent.glob("*.prompt"), key=_age)[:-KEPT]):
+        with suppress(OSError):
+            old.unlink()
+
+
+def _digest(found: Tensor) -> str:
+    return hashlib.sha256(found.contiguous().view(torch.uint8).numpy()).hexdigest()
 
 
 def _age(path: Path) -> int:
     try:
         return path.stat().st_mtime_ns
-    except FileNotFoundError:
+    except OSError:
         return 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +13,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("ftfy")
 pytest.importorskip("diffusers")
 
+from safetensors.torch import load_file, save_file  # noqa: E402
 from transformers import UMT5Config, UMT5EncoderModel  # noqa: E402
 
-from errors import Cancelled, InvalidInput  # noqa: E402
+from errors import Cancelled, EngineFailed, InvalidInput  # noqa: E402
 from inference.engines.fastwan import params, text, wide  # noqa: E402
 from inference.engines.fastwan.models import Models  # noqa: E402
 from tests.fakes import fastwan  # noqa: E402
@@ -102,3 +105,61 @@ def test_what_cannot_be_read_is_refused_by_name(fields: dict[str, Any], said: di
 def test_what_is_not_said_has_a_default() -> None:
     assert params.read({}, {}) == params.Params(prompt="", seed=42, fit="crop")
     assert params.read({"prompt": None}, {"fit": None}) == params.Params(prompt="", seed=42, fit="crop")
+
+
+# ---- what is kept ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        torch.zeros(1, 5, 7),
+        torch.zeros(1, 600, fastwan.WIDTH),
+        torch.zeros(1, 0, fastwan.WIDTH),
+        torch.zeros(3, 5, fastwan.WIDTH),
+        torch.zeros(5, fastwan.WIDTH),
+        torch.zeros(1, 5, fastwan.WIDTH, dtype=torch.int64),
+        torch.zeros(1, 5, fastwan.WIDTH, dtype=torch.bfloat16),
+        torch.full((1, 5, fastwan.WIDTH), float("nan")),
+    ],
+    ids=lambda spoiled: f"{tuple(spoiled.shape)} {spoiled.dtype}",
+)
+def test_kept_embeddings_that_no_encoder_of_ours_gives_are_thrown_away(models: Models, tmp_path: Path, spoiled: Any) -> None:
+    prompts = text.Prompts(tmp_path, "")
+    prompts.made(models, "a person")
+    (kept,) = tmp_path.iterdir()
+    text._keep(kept, spoiled)
+    assert prompts.known(models, "a person") is None
+    assert not kept.exists()
+
+
+def test_kept_embeddings_whose_bytes_were_changed_are_thrown_away(models: Models, tmp_path: Path) -> None:
+    prompts = text.Prompts(tmp_path, "")
+    made = prompts.made(models, "a person")
+    (kept,) = tmp_path.iterdir()
+    assert prompts.known(models, "a person").equal(made)
+    content = kept.read_bytes()
+    kept.write_bytes(content[:-8] + bytes(8))
+    assert prompts.known(models, "a person") is None
+    kept.write_bytes(content)
+    save_file(load_file(kept), kept)  # which tells no hash
+    assert prompts.known(models, "a person") is None
+    assert not kept.exists()
+
+
+def test_a_folder_in_the_place_of_kept_embeddings_costs_no_job(models: Models, tmp_path: Path) -> None:
+    prompts = text.Prompts(tmp_path, "")
+    prompts._path(models, "a person").mkdir()
+    assert prompts.known(models, "a person") is None
+    assert prompts.made(models, "a person").equal(text.embed(models, "a person"))
+    assert prompts.known(models, "a person") is None
+
+
+def test_embeddings_that_are_no_numbers_are_an_error_and_not_kept(models: Models, tmp_path: Path) -> None:
+    broken = replace(models, text=copy.deepcopy(models.text))
+    broken.text.encoder.final_layer_norm.weight.data.fill_(float("nan"))
+    prompts = text.Prompts(tmp_path, "")
+    with pytest.raises(EngineFailed, match=r"text encoder .* not a number; .* worker models verify fastwan"):
+        prompts.made(broken, "a person")
+    assert list(tmp_path.iterdir()) == []
+    assert prompts.made(models, "a person").isfinite().all()
