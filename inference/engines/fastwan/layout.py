@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,12 @@ FETCHED = "`worker models pull fastwan` fetches it"
 TINY = manifest.TINY
 #: The longest header that a file of weights may have, in bytes; the published ones have under 100 kB.
 LONGEST_HEADER = 100_000_000
+#: Where a tensor may end at the most: what a file system can count.
+LONGEST_FILE = 2**63
+#: What an index may call a file beside it: a plain name, which leads nowhere else; and how one of several
+#: says how many there are.
+PLAIN_NAME = re.compile(r"\w[\w.-]{0,200}")
+ONE_OF_SEVERAL = re.compile(r".+-of-(\d{1,9})\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -70,13 +77,27 @@ def part(models: Path, name: str) -> Part:
     folder = home(models) / name
     config = _json(models, folder / "config.json")
     index = folder / f"{STEMS[name]}.safetensors.index.json"
-    names = [f"{STEMS[name]}.safetensors"]
+    files: tuple[Path, ...] = (folder / f"{STEMS[name]}.safetensors",)
     if index.is_file():
-        names = sorted(set(_json(models, index).get("weight_map", {}).values()))
-    files = tuple(folder / file for file in names)
+        files = tuple(folder / file for file in _named(models, index))
     for file in files:
         _check_whole(models, file)
     return Part(folder, config, files)
+
+
+def _named(models: Path, index: Path) -> list[str]:
+    """The names of the files in an index: plain ones, and all of them."""
+    found = _json(models, index).get("weight_map")
+    if not isinstance(found, dict) or not found:
+        raise EngineFailed(line(models, index, "has no weight_map that names files"))
+    for name in found.values():
+        if not (isinstance(name, str) and PLAIN_NAME.fullmatch(name)):
+            raise EngineFailed(line(models, index, f"names {name!r:.80}, may name files beside it"))
+    names = sorted(set(found.values()))
+    said = ONE_OF_SEVERAL.fullmatch(names[0])
+    if said and len(names) != int(said[1]):
+        raise EngineFailed(line(models, index, f"names {len(names)} of {int(said[1])} files"))
+    return names
 
 
 def _check_whole(models: Path, path: Path) -> None:
@@ -88,15 +109,23 @@ def _check_whole(models: Path, path: Path) -> None:
             if not 2 <= length <= LONGEST_HEADER:
                 raise ValueError("no header")
             header = json.loads(file.read(length))
-        ends = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+        ends = max((_end(entry) for name, entry in header.items() if name != "__metadata__"), default=0)
     except FileNotFoundError:
         raise EngineFailed(line(models, path, "is missing")) from None
     except OSError as error:
         raise EngineFailed(line(models, path, _unreadable(error))) from error
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise EngineFailed(line(models, path, f"is not a file of safetensors ({size:,} bytes)")) from error
     if size != 8 + length + ends:
         raise EngineFailed(line(models, path, f"has {size:,} of {8 + length + ends:,} bytes"))
+
+
+def _end(entry: Any) -> int:
+    """Where a tensor ends, by a header's entry for it."""
+    found = entry["data_offsets"][1]
+    if type(found) is not int or not 0 <= found < LONGEST_FILE:
+        raise ValueError("not a place in a file")
+    return found
 
 
 def _json(models: Path, path: Path) -> dict[str, Any]:
@@ -106,7 +135,7 @@ def _json(models: Path, path: Path) -> dict[str, Any]:
         raise EngineFailed(line(models, path, "is missing")) from None
     except OSError as error:
         raise EngineFailed(line(models, path, _unreadable(error))) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EngineFailed(line(models, path, "is not JSON")) from error
     if not isinstance(found, dict):
         raise EngineFailed(line(models, path, "is not a JSON object"))

@@ -46,11 +46,15 @@ TRANSFORMER_IS = {
     "added_kv_proj_dim": None,
     "patch_size": [1, 2, 2],
     "eps": 1e-06,
+    "qk_norm": "rms_norm_across_heads",
+    "cross_attn_norm": True,
     "in_channels": 48,
     "out_channels": 48,
 }
 #: The parts of the VAE that only decode.
 DECODES = ("decoder", "post_quant_conv")
+#: No mean or deviation of latents is nearly as large.
+MOST_SPREAD = 1e6
 VAE_IS = {"is_residual": True, "z_dim": 48, "patch_size": 2, "scale_factor_temporal": 4, "scale_factor_spatial": 16}
 
 
@@ -182,6 +186,7 @@ class Slabs:
 def _vae(models: Path, device: torch.device, dtype: torch.dtype, plan: Plan, moved: Moved) -> AutoencoderKLWan:
     part = layout.part(models, "vae")
     _check_config(part, VAE_IS)
+    _check_spread(part)
     state = _read(part, torch.device("cpu"), moved)  # in 32 bits the decoder would take 2.2 GB of the card, for a moment
     kinds = dict.fromkeys(DECODES, dtype)
     if plan.decoder == "tiny":
@@ -205,7 +210,7 @@ def _tiny(models: Path, device: torch.device, dtype: torch.dtype) -> nn.Sequenti
 def _text(models: Path, device: torch.device, dtype: torch.dtype, plan: Plan, moved: Moved) -> UMT5EncoderModel:
     part = layout.part(models, "text_encoder")
     if "umt5" not in str(part.config.get("model_type", "umt5")):
-        raise EngineFailed(f"{part.folder / 'config.json'}: model_type is {part.config['model_type']}, not umt5")
+        raise EngineFailed(f"{part.folder / 'config.json'}: model_type is {part.config['model_type']!s:.80}, not umt5")
     state = _read(part, torch.device("cpu") if plan.text == "card8" else device, moved)
     tied = next((state[name] for name in ("shared.weight", "encoder.embed_tokens.weight") if name in state), None)
     if tied is not None:
@@ -223,7 +228,7 @@ def _tokenizer(models: Path) -> Any:
     path = layout.home(models) / layout.TOKENIZER
     try:
         return AutoTokenizer.from_pretrained(path.parent, local_files_only=True)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise EngineFailed(layout.line(models, path.parent, f"no tokenizer can be read ({first_line(error)})")) from error
 
 
@@ -241,7 +246,8 @@ def _read(part: layout.Part, device: torch.device, moved: Moved) -> dict[str, Te
 
 def _filled(part: layout.Part, make: Callable[[], nn.Module], state: dict[str, Tensor]) -> Any:
     def wrong(what: str) -> EngineFailed:
-        return EngineFailed(f"{part.folder}: is not what it should be: {what}; {layout.FETCHED}")
+        described = part.folder / "config.json"
+        return EngineFailed(f"{described}: it, or the weights beside it, are not what they should be: {what}; {layout.FETCHED}")
 
     return checkpoints.filled(make, state, wrong)
 
@@ -250,4 +256,20 @@ def _check_config(part: layout.Part, wanted: dict[str, Any]) -> None:
     for name, value in wanted.items():
         found = part.config.get(name)
         if (list(found) if isinstance(found, list | tuple) else found) != value:
-            raise EngineFailed(f"{part.folder / 'config.json'}: {name} is {found}, must be {value}: this is another model")
+            raise EngineFailed(
+                f"{part.folder / 'config.json'}: {name} is {found!s:.80}, must be {value}: this is another model"
+            )
+
+
+def _check_spread(part: layout.Part) -> None:
+    """The VAE's configuration says in which range its latents are, which no tensor does."""
+    count = VAE_IS["z_dim"]
+    for name, least, kind in (("latents_mean", -MOST_SPREAD, "numbers"), ("latents_std", 0.0, "numbers above 0")):
+        found = part.config.get(name)
+        if not isinstance(found, list) or len(found) != count or not all(_is_number(each, least) for each in found):
+            path = part.folder / "config.json"
+            raise EngineFailed(f"{path}: {name} is {found!s:.80}, must be {count} finite {kind}; {layout.FETCHED}")
+
+
+def _is_number(value: Any, least: float) -> bool:
+    return type(value) in (int, float) and least < value < MOST_SPREAD

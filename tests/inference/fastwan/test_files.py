@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,6 +90,31 @@ def alone(path: str) -> Callable[[Path], None]:
     return do
 
 
+def index(change: Callable[[Any], Any]) -> Callable[[Path], None]:
+    """Another weight_map in the text encoder's index."""
+
+    def do(models_: Path) -> None:
+        path = home(models_) / INDEX
+        found = json.loads(path.read_text())
+        path.write_text(json.dumps(found | {"weight_map": change(found["weight_map"])}))
+
+    return do
+
+
+def header(content: str) -> Callable[[Path], None]:
+    """A file of the transformer's weights that is this header alone."""
+
+    def do(models_: Path) -> None:
+        (home(models_) / TRANSFORMER).write_bytes(len(content).to_bytes(8, "little") + content.encode())
+
+    return do
+
+
+def ends_at(end: str) -> Callable[[Path], None]:
+    return header(f'{{"a": {{"dtype": "F32", "shape": [1], "data_offsets": [0, {end}]}}}}')
+
+
+INDEX = "text_encoder/model.safetensors.index.json"
 SHARD = "text_encoder/model-00002-of-00004.safetensors"
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 
@@ -108,6 +135,25 @@ TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
         (lose("tokenizer/tokenizer.json"), "tokenizer/tokenizer.json: is missing"),
         (cut("tokenizer/tokenizer.json"), "tokenizer/tokenizer.json: is not JSON"),
         (alone("tokenizer/spiece.model"), "tokenizer/tokenizer.json: is missing"),
+        (index(list), f"{INDEX}: has no weight_map that names files"),
+        (index(lambda named: {}), f"{INDEX}: has no weight_map that names files"),
+        (fill(INDEX, "{}"), f"{INDEX}: has no weight_map that names files"),
+        (index(lambda named: named | {"x": 5}), f"{INDEX}: names 5, may name files beside it"),
+        (index(lambda named: named | {"x": None}), f"{INDEX}: names None, may"),
+        (index(lambda named: named | {"x": "/etc/hosts"}), f"{INDEX}: names '/etc/hosts', may"),
+        (index(lambda named: named | {"x": "../../../a"}), f"{INDEX}: names '../../../a', may"),
+        (index(lambda named: named | {"x": ""}), f"{INDEX}: names '', may"),
+        (index(lambda named: named | {"x": "."}), f"{INDEX}: names '.', may"),
+        (index(lambda named: named | {"x": "a\0b"}), f"{INDEX}: names 'a\\x00b', may"),
+        (index(lambda named: named | {"x": "a" * 5000}), f"{INDEX}: names 'aaa"),
+        (index(lambda named: dict(list(named.items())[:1])), f"{INDEX}: names 1 of 4 files"),
+        (header("[" * 200_000), f"{TRANSFORMER}: is not a file of safetensors (200,008 bytes)"),
+        (fill("vae/config.json", "[" * 200_000), "vae/config.json: is not JSON"),
+        (ends_at('"9"'), f"{TRANSFORMER}: is not a file of safetensors"),
+        (ends_at("0.0"), f"{TRANSFORMER}: is not a file of safetensors"),
+        (ends_at("NaN"), f"{TRANSFORMER}: is not a file of safetensors"),
+        (ends_at("-5"), f"{TRANSFORMER}: is not a file of safetensors"),
+        (ends_at("9" * 4000), f"{TRANSFORMER}: is not a file of safetensors"),
     ],
 )
 def test_a_file_that_is_missing_or_cut_short_is_named_in_one_line(
@@ -116,6 +162,7 @@ def test_a_file_that_is_missing_or_cut_short_is_named_in_one_line(
     spoil(copy)
     (line,) = Engine().missing(copy)
     assert named in line
+    assert len(line) < 500
     assert "worker models pull fastwan" in line
     with pytest.raises(EngineFailed) as caught:
         models.load(copy, "cpu", torch.float32, BESIDE)
@@ -128,6 +175,7 @@ def test_a_file_that_is_missing_or_cut_short_is_named_in_one_line(
         ("tokenizer.json", "{}"),
         ("tokenizer.json", '{"added_tokens": 1}'),
         ("tokenizer_config.json", "{"),
+        ("tokenizer_config.json", "[" * 200_000),
         ("tokenizer_config.json", '{"added_tokens_decoder": 1}'),
     ],
 )
@@ -146,19 +194,37 @@ def test_no_text_encoder_is_said(copy: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "field", "value"),
-    [("transformer", "in_channels", 36), ("transformer", "image_dim", 1280), ("vae", "z_dim", 16)],
+    [
+        ("transformer", "in_channels", 36),
+        ("transformer", "image_dim", 1280),
+        ("transformer", "qk_norm", "rms_norm"),
+        ("transformer", "cross_attn_norm", False),
+        ("vae", "z_dim", 16),
+        ("vae", "latents_mean", [0.0] * 3),
+        ("vae", "latents_mean", [float("nan")] * 48),
+        ("vae", "latents_mean", None),
+        ("vae", "latents_std", [0.0] * 48),
+        ("vae", "latents_std", ["1"] * 48),
+        ("vae", "latents_std", 1),
+    ],
 )
-def test_another_model_is_refused_by_what_differs(copy: Path, name: str, field: str, value: int) -> None:
-    path = home(copy) / name / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
-    with pytest.raises(EngineFailed, match=f"{field} is {value}, must be"):
+def test_another_model_is_refused_by_what_differs(copy: Path, name: str, field: str, value: Any) -> None:
+    configure(copy, name, field, value)
+    with pytest.raises(EngineFailed, match=f"{name}/config.json: {field} is {re.escape(str(value)[:80])}, must be"):
         models.load(copy, "cpu", torch.float32, BESIDE)
 
 
+def configure(folder: Path, name: str, field: str, value: Any) -> None:
+    path = home(folder) / name / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+
+
 def test_a_network_with_other_tensors_is_refused(copy: Path) -> None:
-    path = home(copy) / "transformer" / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "num_layers": 4}))
-    with pytest.raises(EngineFailed, match=r"transformer: is not what it should be: \d+ tensors missing \(blocks\.3"):
+    configure(copy, "transformer", "num_layers", 4)
+    said = (
+        r"transformer/config\.json: it, or the weights beside it, are not what they should be: \d+ tensors missing \(blocks\.3"
+    )
+    with pytest.raises(EngineFailed, match=said):
         models.load(copy, "cpu", torch.float32, BESIDE)
 
 
