@@ -67,22 +67,28 @@ def _guard() -> None:
 
 def _facts(card: Card, capability: tuple[int, int]) -> dict[str, Any]:
     def reset(device: Any = None) -> None:
-        card.peak_bytes = card.used_bytes
+        card.peak_bytes, card.peak_kept_bytes = card.used_bytes, card.kept_bytes
+
+    def give_back() -> None:
+        card.kept_bytes = card.used_bytes
 
     def nothing(*given: Any) -> None:
         pass
 
     about = SimpleNamespace(name="a made-up card", total_memory=card.total_bytes, major=capability[0], minor=capability[1])
     return {
-        **dict.fromkeys(("init", "_lazy_init", "empty_cache", "set_device", "manual_seed_all"), nothing),
+        **dict.fromkeys(("init", "_lazy_init", "set_device", "manual_seed_all"), nothing),
         **dict.fromkeys(("is_available", "is_initialized", "is_bf16_supported"), lambda: True),
-        **dict.fromkeys(("memory_allocated", "memory_reserved"), lambda device=None: card.used_bytes),
-        **dict.fromkeys(("max_memory_allocated", "max_memory_reserved"), lambda device=None: card.peak_bytes),
+        "memory_allocated": lambda device=None: card.used_bytes,
+        "memory_reserved": lambda device=None: card.kept_bytes,
+        "max_memory_allocated": lambda device=None: card.peak_bytes,
+        "max_memory_reserved": lambda device=None: card.peak_kept_bytes,
+        "empty_cache": give_back,
         "device_count": lambda: 1,
         "current_device": lambda: 0,
         "get_device_name": lambda device=None: about.name,
         "get_device_capability": lambda device=None: capability,
         "get_device_properties": lambda device=None: about,
-        "mem_get_info": lambda device=None: (card.total_bytes - card.used_bytes, card.total_bytes),
+        "mem_get_info": lambda device=None: (card.total_bytes - card.kept_bytes, card.total_bytes),
         "reset_peak_memory_stats": reset,
     }

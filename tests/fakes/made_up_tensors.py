@@ -75,10 +75,12 @@ class OnCard(torch.Tensor):  # type: ignore[misc]
 
 
 class Card:
-    """`waits`: why the host stood still, in order; `time.complaints`: memory that was freed too early."""
+    """`waits`: why the host stood still, in order; `time.complaints`: memory that was freed too early. `kept_bytes`: what
+    torch's allocator has of it, which is the most that was used since it last gave back what it does not use."""
 
     def __init__(self, total_bytes: int) -> None:
         self.total_bytes, self.used_bytes, self.peak_bytes = total_bytes, 0, 0
+        self.kept_bytes = self.peak_kept_bytes = 0
         self.waits: list[str] = []
         self.time = Time()
         self._pinned: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
@@ -92,6 +94,8 @@ class Card:
             home = Home(self.time.stream())
             self.used_bytes += size
             self.peak_bytes = max(self.peak_bytes, self.used_bytes)
+            self.kept_bytes = max(self.kept_bytes, self.used_bytes)
+            self.peak_kept_bytes = max(self.peak_kept_bytes, self.kept_bytes)
             weakref.finalize(home, self._free, size, home.__dict__)
         return OnCard(held, home, self)
 

@@ -51,7 +51,12 @@ def test_memory_is_counted_given_back_and_runs_out(card: Any) -> None:
     assert torch.cuda.memory_allocated() == 400_000
     del part
     assert torch.cuda.memory_allocated() == 0
-    assert torch.cuda.max_memory_allocated() == 400_000
+    assert torch.cuda.max_memory_allocated() == torch.cuda.memory_reserved() == 400_000
+    free_bytes, total_bytes = torch.cuda.mem_get_info()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    assert torch.cuda.max_memory_allocated() == torch.cuda.max_memory_reserved() == 0
+    assert torch.cuda.mem_get_info() == (free_bytes + 400_000, total_bytes)
 
 
 def test_a_late_copy_to_the_host_is_rubbish_until_somebody_has_waited(card: Any) -> None:

@@ -67,7 +67,7 @@ def anything(size: shape.Shape) -> Prepared:
 def metrics(prepared: Prepared, written: write.Written, times: Times, loaded: Models) -> Metrics:
     """Of a job whose video has just been written."""
     ended, device = time.monotonic(), loaded.device
-    peak = torch.cuda.max_memory_reserved(device) / MIB if device.type == "cuda" else None
+    peak, reserved = _memory(device)
     log.info("wrote %d frames of %dx%d in %.1f s", written.frames, written.width, written.height, ended - times.began)
     return Metrics(
         frames=written.frames,
@@ -80,7 +80,7 @@ def metrics(prepared: Prepared, written: write.Written, times: Times, loaded: Mo
             "inference": times.decoded - times.conditioned,
             "postprocessing": ended - times.decoded,
         },
-        peak_vram_mib=None if peak is None else round(peak, 1),
+        peak_vram_mib=peak,
         extra={
             **prepared.told,
             "duration_sec": round(ended - times.began, 3),  # of the work: what the older workers say by that name
@@ -95,5 +95,15 @@ def metrics(prepared: Prepared, written: write.Written, times: Times, loaded: Mo
             "denoise_s": round(times.denoised - times.conditioned, 3),
             "decode_s": round(times.decoded - times.denoised, 3),
             "first_frame_s": round(times.first_frame - times.began, 3),
+            "reserved_vram_mib": reserved,
         },
     )
+
+
+def _memory(device: torch.device) -> tuple[float | None, float | None]:
+    """MiB of the card that this job held at the most, and that torch had reserved, some of which a larger job before it may have
+    left."""
+    if device.type != "cuda":
+        return None, None
+    found = torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
+    return round(found[0] / MIB, 1), round(found[1] / MIB, 1)

@@ -40,10 +40,20 @@ def test_latents_and_pictures_are_what_the_processor_makes(
 
 
 def test_a_job_becomes_a_video(repository: Path, tmp_path: Path) -> None:
-    with made_up_card.inserted() as card:
+    with made_up_card.inserted():
         metrics = run(loaded(repository, PLANS[4]), tmp_path / "o.mp4", painting(tmp_path / "i.png"), num_frames=5)
     assert (metrics.extra["plan"], metrics.frames) == (PLANS[4].name, 5)
-    assert metrics.peak_vram_mib == round(card.peak_bytes / 2**20, 1)
+
+
+def test_a_jobs_memory_is_its_own_and_not_what_the_largest_one_before_it_took(repository: Path, tmp_path: Path) -> None:
+    with made_up_card.inserted() as card:
+        engine, image = loaded(repository, PLANS[4]), painting(tmp_path / "i.png")
+        first, large, last = (run(engine, tmp_path / "o.mp4", image, num_frames=5, width=each) for each in (64, 192, 64))
+        assert last.peak_vram_mib == round(card.peak_bytes / 2**20, 1)
+        del engine
+    assert last.peak_vram_mib == first.peak_vram_mib < large.peak_vram_mib
+    kept = [each.extra["reserved_vram_mib"] for each in (first, large, last)]
+    assert kept[0] < kept[1] == kept[2]
 
 
 def test_the_words_that_the_text_encoder_knows_are_on_the_card_once(repository: Path) -> None:
