@@ -101,8 +101,8 @@ def metrics(prepared: Prepared, written: write.Written, times: Times, loaded: Mo
 
 
 def _memory(device: torch.device) -> tuple[float | None, float | None]:
-    """MiB of the card that this job held at the most, and that torch had reserved, some of which a larger job before it may have
-    left."""
+    """MiB of the card that this job held at the most, and that torch had reserved, some of which a larger job before it
+    may have left."""
     if device.type != "cuda":
         return None, None
     found = torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)

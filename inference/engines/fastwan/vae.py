@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -21,9 +22,22 @@ TILE, OVERLAP = 32, 4
 def encode(models: Models, picture: Picture) -> Tensor:
     """The latent frame (1, 48, 1, h / 16, w / 16) float32 of a picture (h, w, 3): the middle of what it may be, normalised."""
     pixels = torch.from_numpy(picture).to(models.device).permute(2, 0, 1)[None, :, None].float() / 127.5 - 1
-    found = models.vae.encode(pixels).latent_dist.mode()
+    with _in_32_bits():
+        found = models.vae.encode(pixels).latent_dist.mode()
     mean, std = spread(models.vae, models.device)
     return (found - mean) / std
+
+
+@contextmanager
+def _in_32_bits() -> Iterator[None]:
+    """Convolutions of numbers in 32 bits use all of them. Left to itself torch has cuDNN take 19 (TF32). Not by the older
+    `allow_tf32`: where one of the two ways has been used, the other one raises."""
+    convolution = torch.backends.cudnn.conv
+    before, convolution.fp32_precision = convolution.fp32_precision, "ieee"
+    try:
+        yield
+    finally:
+        convolution.fp32_precision = before
 
 
 def pictures(

@@ -152,6 +152,18 @@ def test_the_image_is_encoded_as_diffusers_does(models: Models, parts_of_theirs:
     assert torch.allclose(vae.encode(models, picture), (found - mean) / std, atol=1e-5)
 
 
+def test_an_image_is_encoded_in_all_of_its_32_bits_and_nothing_else_is(models: Models, picture: Any) -> None:
+    cudnn, seen = torch.backends.cudnn, []
+    before = (cudnn.conv.fp32_precision, cudnn.allow_tf32, cudnn.benchmark)
+    hook = models.vae.encoder.register_forward_pre_hook(lambda *_: seen.append((cudnn.conv.fp32_precision, cudnn.benchmark)))
+    try:
+        vae.encode(models, picture)
+    finally:
+        hook.remove()
+    assert set(seen) == {("ieee", before[-1])}
+    assert (cudnn.conv.fp32_precision, cudnn.allow_tf32, cudnn.benchmark) == before
+
+
 def test_a_prompt_encoded_at_its_length_is_the_prompt_encoded_with_filling(models: Models) -> None:
     numbers = text.tokens(models, PROMPT)
     filled = torch.nn.functional.pad(numbers, (0, text.TOKENS - numbers.shape[1]))
