@@ -6,11 +6,11 @@ It is put together in tests/fakes/wan_pipeline.py, where the tests of parity nee
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from PIL import Image
@@ -24,13 +24,14 @@ SEED = 1
 
 
 def variants(found: models.Models) -> dict[str, Any]:
-    """The pipelines on these networks, by name: A, A2 and, on a card, B."""
+    """The pipelines on these networks, by name: A, A2 and, on a card, B. Each has a VAE of its own, laid out as diffusers does:
+    our decoder lays out anew the one that it is given."""
     made = {
-        "A": pipeline(found.transformer, _autoencoder_in_32_bits(found)),
-        "A2": pipeline(found.transformer, found.vae),
+        "A": pipeline(found.transformer, copied(found.vae, torch.float32)),
+        "A2": pipeline(found.transformer, copied(found.vae)),
     }
     if found.device.type == "cuda":
-        made["B"] = pipeline(_twin(found.transformer), found.vae, fast=True)
+        made["B"] = pipeline(_twin(found.transformer), copied(found.vae), fast=True)
     return made
 
 
@@ -54,25 +55,32 @@ class Clock:
 
 
 def run(pipe: Any, heard: torch.Tensor, picture: Any, size: shape.Shape, device: torch.device, output: Path) -> dict[str, Any]:
-    """One request through diffusers: latents, decode, pictures to the host, H.264."""
-    _reset(device)
+    """One request through diffusers: the image, the steps, the decode, pictures to the host, H.264."""
+    torch.backends.cudnn.benchmark = False  # as whoever uses diffusers has it
     clock = Clock(device)
-    found = latents(pipe, heard, picture, size)
+    found = latents(pipe, heard, picture, size, lambda: clock.done("image"))
     clock.done("steps")
-    made = pictures(pipe, found)
+    made = decoded(pipe, found)
     clock.done("decode")
-    write.write(output, iter(made), rate=Fraction(shape.RATE), speech=None)
+    shown = made.cpu().numpy()
+    clock.done("to host")
+    write.write(output, iter(shown), rate=Fraction(shape.RATE), speech=None)
     clock.done("write")
-    return {"wall_s": sum(clock.stages.values()), "stages": clock.stages, "peak_mib": _peak(device)}
+    return {"wall_s": sum(clock.stages.values()), "stages": clock.stages}
 
 
 @torch.inference_mode()
-def latents(pipe: Any, heard: torch.Tensor, picture: Any, size: shape.Shape) -> torch.Tensor:
-    """The three steps, from embeddings (1, 512, width) and the first picture, if there is one."""
+def latents(
+    pipe: Any, heard: torch.Tensor, picture: Any, size: shape.Shape, begun: Callable[[], None] = lambda: None
+) -> torch.Tensor:
+    """The three steps, from embeddings (1, 512, width) and the first picture, if there is one. begun() is called when the image
+    is encoded, before the first step."""
     given = {} if picture is None else {"image": Image.fromarray(picture)}
     pipe.scheduler.generator = torch.Generator("cpu").manual_seed(SEED)
-    return torch.as_tensor(
-        pipe(
+    before_steps = [begun]
+    hook = pipe.transformer.register_forward_pre_hook(lambda *_: before_steps.pop()() if before_steps else None)
+    try:
+        made = pipe(
             prompt_embeds=heard.to(pipe.transformer.device),
             height=size.height,
             width=size.width,
@@ -82,13 +90,15 @@ def latents(pipe: Any, heard: torch.Tensor, picture: Any, size: shape.Shape) -> 
             generator=pipe.scheduler.generator,
             output_type="latent",
             **given,
-        ).frames
-    )
+        )
+    finally:
+        hook.remove()
+    return torch.as_tensor(made.frames)
 
 
 @torch.inference_mode()
-def pictures(pipe: Any, found: torch.Tensor) -> np.ndarray[Any, Any]:
-    """(n, h, w, 3) uint8 on the host from latents."""
+def decoded(pipe: Any, found: torch.Tensor) -> torch.Tensor:
+    """(n, h, w, 3) uint8 on the device from latents."""
     autoencoder, config = pipe.vae, pipe.vae.config
     mean, std = (
         torch.tensor(each, device=found.device).view(1, -1, 1, 1, 1) for each in (config.latents_mean, config.latents_std)
@@ -96,16 +106,16 @@ def pictures(pipe: Any, found: torch.Tensor) -> np.ndarray[Any, Any]:
     kind = next(autoencoder.decoder.parameters()).dtype
     made = torch.as_tensor(autoencoder.decode((found.float() * std + mean).to(kind)).sample)[0]
     bytes_ = ((made.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return np.asarray(bytes_.permute(1, 2, 3, 0).contiguous().cpu())
+    return bytes_.permute(1, 2, 3, 0).contiguous()
 
 
-def _autoencoder_in_32_bits(found: models.Models) -> Any:
-    """The same VAE, its decoder too in 32 bits."""
+def copied(autoencoder: Any, dtype: torch.dtype | None = None) -> Any:
+    """The same VAE with weights of its own; all of them in `dtype`, if it is given."""
     with torch.device("meta"):
-        network = AutoencoderKLWan.from_config(dict(found.vae.config))
-    state = {name: tensor.float() for name, tensor in found.vae.state_dict().items()}
+        network = AutoencoderKLWan.from_config(dict(autoencoder.config))
+    state = {name: each.detach().to(dtype or each.dtype, copy=True) for name, each in autoencoder.state_dict().items()}
     network.load_state_dict(state, assign=True)
-    return network.eval()
+    return network.eval().requires_grad_(False)
 
 
 def _twin(network: Any) -> Any:
@@ -115,12 +125,3 @@ def _twin(network: Any) -> Any:
     other.load_state_dict(network.state_dict(), assign=True)
     other.rope = network.rope
     return other.eval()
-
-
-def _reset(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def _peak(device: torch.device) -> float | None:
-    return torch.cuda.max_memory_reserved(device) / 2**20 if device.type == "cuda" else None

@@ -43,6 +43,11 @@ class Decoder:
             if isinstance(conv, torch.nn.Conv3d):
                 conv.to(memory_format=torch.channels_last_3d)
 
+    @property
+    def merged(self) -> list[Tensor]:
+        """Weights that are made of the VAE's, and kept beside them."""
+        return [each for pair in self._doubling.values() for each in pair]
+
     def scaled(self, latents: Tensor) -> Tensor:
         """Normalised latents (1, c, t, h, w) float32 as `part` wants them."""
         mean, std = spread(self._vae, latents.device)

@@ -223,6 +223,7 @@ class Engine:
         loaded = self._loaded
         image = None if prepared.picture is None else vae.encode(loaded, prepared.picture)
         network = Transformer(loaded, text.filled_up(heard), prepared.shape.latents, image is not None, self._fused)
+        sampling.wait(loaded.device)  # else the first step would be said to have taken what the image took
         times.conditioned = time.monotonic()
         latents = sampling.denoise(network, prepared.noise, image, loaded.device, stepped)
         times.denoised = time.monotonic()

@@ -62,7 +62,12 @@ def denoise(
             x = (1 - following) * clean + following * drawn.between[step].to(device)
         else:
             x = clean
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        wait(device)
         stepped(step + 1)
     return x if image is None else torch.cat((image, x[:, :, 1:]), dim=2)
+
+
+def wait(device: torch.device) -> None:
+    """Until a card has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
