@@ -63,6 +63,9 @@ TEXT_PARAMETERS, TEXT_EMBEDDING_PARAMETERS = 5_680_910_336, 256_384 * 4096
 #: The decoder is bf16; the encoder stays fp32, since a bf16 first frame shifts the whole clip. Counted, with their convolutions
 #: before and after.
 DECODER_PARAMETERS, ENCODER_PARAMETERS = 555_051_580, 149_637_088
+#: What the engine's decoder makes of these for doubling pictures, and keeps beside them: four 2x2 kernels and biases for each
+#: of three convolutions, of 1024, 1024 and 512 channels.
+DOUBLING_PARAMETERS = 4 * (4 * (2 * 1024**2 + 512**2) + 2 * 1024 + 512)
 
 # ---- activations -----------------------------------------------------------------------------------------------------------
 
@@ -122,7 +125,7 @@ def needed_bytes(plan: Plan, *, frames: int = 121, height: int = 704, width: int
 
 def weights_bytes(plan: Plan) -> int:
     """What stays on the card between jobs."""
-    decoder = {"full": DECODER_PARAMETERS, "tiny": TINY_PARAMETERS}[plan.decoder]
+    decoder = {"full": DECODER_PARAMETERS + DOUBLING_PARAMETERS, "tiny": TINY_PARAMETERS}[plan.decoder]
     return _transformer_bytes(plan) + _text_bytes(plan) + BF16 * decoder + FP32 * ENCODER_PARAMETERS
 
 

@@ -17,7 +17,7 @@ diffusers = pytest.importorskip("diffusers")
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_iter  # noqa: E402
 
-from inference.engines.fastwan import float8, tiny, transformer, vae  # noqa: E402
+from inference.engines.fastwan import float8, models, tiny, transformer, vae  # noqa: E402
 from inference.engines.fastwan.decoder import Decoder, Past, parts  # noqa: E402
 
 SHAPES = [(121, 704, 1280), (121, 480, 832), (49, 512, 512)]
@@ -62,11 +62,20 @@ def autoencoder() -> Any:
         )
 
 
+def test_the_decoder_keeps_what_the_plan_says() -> None:
+    published = autoencoder().to(torch.bfloat16)
+    read = [each for part in models.DECODES for each in getattr(published, part).parameters()]
+    kept = sum(each.nbytes for each in (*read, *Decoder(published).merged))
+    encoder = plans.FP32 * plans.ENCODER_PARAMETERS
+    beside = plans.Plan(name="a test's", transformer="streamed", text="cpu", chunk=1)
+    assert plans.weights_bytes(beside) - plans._transformer_bytes(beside) - encoder == kept
+
+
 @pytest.mark.parametrize(("height", "width"), [(704, 1280), (512, 512)])
 def test_an_encoding_needs_what_the_plan_says(height: int, width: int) -> None:
-    models: Any = SimpleNamespace(vae=autoencoder(), device=torch.device("meta"))
+    loaded: Any = SimpleNamespace(vae=autoencoder(), device=torch.device("meta"))
     with torch.no_grad(), Counted() as counted:
-        vae.encode(models, np.zeros((height, width, 3), np.uint8))
+        vae.encode(loaded, np.zeros((height, width, 3), np.uint8))
     assert counted.peak_bytes <= plans.encode_bytes(height, width) <= 1.3 * counted.peak_bytes
 
 
@@ -118,8 +127,8 @@ def test_a_step_of_the_sampling_needs_what_the_plan_says(frames: int, height: in
     if linears == "fp8":
         float8.replaced(network, torch.device("cpu"), torch.bfloat16)
     assert sum(each.nbytes for each in network.blocks[0].parameters()) == pytest.approx(plans._block_bytes(plan), rel=0.001)
-    models: Any = SimpleNamespace(transformer=network, device=latents.device, dtype=torch.bfloat16, plan=plan)
+    loaded: Any = SimpleNamespace(transformer=network, device=latents.device, dtype=torch.bfloat16, plan=plan)
     with torch.no_grad(), Counted(network) as counted:
-        transformer.Transformer(models, text, tuple(latents.shape), image=True)(latents, 757)
+        transformer.Transformer(loaded, text, tuple(latents.shape), image=True)(latents, 757)
     said = plans.denoise_bytes(plan, frames, height, width)
     assert counted.peak_bytes <= said <= 1.3 * counted.peak_bytes
