@@ -39,6 +39,21 @@ def test_latents_and_pictures_are_what_the_processor_makes(
     assert card.time.complaints == []
 
 
+@pytest.mark.parametrize(
+    ("card_gib", "taken_gib", "plan"),
+    [(12, 0.5, 4), (16, 0.5, 4), (24, 0.5, 3), (32, 0.5, 2), (80, 0.5, 0), (80, 52, 2), (24, 16, 5)],
+)
+def test_the_plan_is_chosen_by_what_is_free_on_the_card(card_gib: int, taken_gib: float, plan: int, repository: Path) -> None:
+    """The weights are small, the plans' numbers those of the published ones; `taken_gib` is another program's."""
+    with made_up_card.inserted(card_gib * 2**30) as card:
+        card.used_bytes = int(taken_gib * 2**30)
+        engine = Engine()
+        engine.configure(Options(compile="off"))
+        engine.load(repository, "cuda:0")
+        assert engine._loaded.plan == PLANS[plan]
+        del engine
+
+
 def test_a_job_becomes_a_video(repository: Path, tmp_path: Path) -> None:
     with made_up_card.inserted():
         metrics = run(loaded(repository, PLANS[4]), tmp_path / "o.mp4", painting(tmp_path / "i.png"), num_frames=5)
