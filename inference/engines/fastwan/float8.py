@@ -92,9 +92,10 @@ def is_multiplied(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether the device multiplies KIND row by row, and rightly; if not, the log says so."""
     count, width, out = TRIED
     x, weight = torch.randn(count, width, device=device).to(dtype), torch.randn(out, width, device=device).to(dtype)
-    expected = functional.linear(x, weight).float()
+    bias = torch.randn(out, device=device).to(dtype)  # as every layer has one
+    expected = functional.linear(x, weight, bias).float()
     try:
-        made = product(eighths(x), eighths(weight), None, dtype).float()
+        made = product(eighths(x), eighths(weight), bias, dtype).float()
         apart = float((made - expected).norm() / expected.norm())
     except RuntimeError as error:
         if card.is_full(error):

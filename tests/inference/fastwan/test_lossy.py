@@ -92,6 +92,18 @@ def test_a_device_that_does_not_multiply_them_widens_them_and_says_so(
     with caplog.at_level(logging.WARNING):
         assert not float8.is_multiplied(CPU, torch.bfloat16)
     assert "wrongly (by 100 %)" in caplog.text
+
+
+def test_a_device_is_tried_with_a_bias_as_every_layer_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*given: Any, **named: Any) -> Any:
+        if named["bias"] is not None:
+            raise RuntimeError("Bias is not supported")
+        return multiplied(*given, **named)
+
+    multiplied = functional.scaled_mm
+    float8.is_multiplied.cache_clear()
+    monkeypatch.setattr(functional, "scaled_mm", refuses)
+    assert not float8.is_multiplied(CPU, torch.bfloat16)
     float8.is_multiplied.cache_clear()
 
 
