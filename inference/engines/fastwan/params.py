@@ -11,6 +11,10 @@ from inference.engines.fastwan.shape import Fit
 
 #: The longest prompt, in characters; the model hears about the first 2,000 of them (512 word pieces).
 LONGEST_PROMPT = 10_000
+#: What intake says for a job that names no steps.
+UNSAID_STEPS = 4
+#: Unknown parameters that are named, and characters of a name: the metrics travel in every report.
+MOST_NAMES, LONGEST_NAME = 20, 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +47,15 @@ def effects(fields: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     older workers took such fields too, so they are no reason to fail a job."""
     told = {"steps_used": len(TIMES), "guidance_scale_used": 1.0, "negative_prompt_used": False}
     ignored = []
-    if fields.get("steps") not in (None, len(TIMES)):
+    if fields.get("steps") not in (None, len(TIMES), UNSAID_STEPS):
         ignored.append(f"steps={fields['steps']}: the model is distilled to {len(TIMES)}")
     if fields.get("guidance_scale") not in (None, 1, 1.0):
         ignored.append(f"guidance_scale={fields['guidance_scale']}: the model is distilled to run without guidance")
     if fields.get("negative_prompt"):
         ignored.append("negative_prompt: has no effect without guidance")
-    ignored += [f"params.{name}: no such parameter; there is fit" for name in params if name != "fit"]
+    unknown = [name for name in params if name != "fit"]
+    ignored += [f"params.{name:.{LONGEST_NAME}}: no such parameter; there is fit" for name in unknown[:MOST_NAMES]]
+    ignored += [f"params: and {len(unknown) - MOST_NAMES} more"] if len(unknown) > MOST_NAMES else []
     return {**told, "without_effect": ignored}
 
 

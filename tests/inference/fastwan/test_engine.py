@@ -34,7 +34,7 @@ def apart(first: Path, second: Path) -> float:
 
 
 def test_a_job_becomes_a_video_and_says_what_was_really_done(engine: Engine, tmp_path: Path) -> None:
-    asked = {"width": 100, "height": 140, "num_frames": 20, "steps": 4, "guidance_scale": 5.0, "negative_prompt": "blur"}
+    asked = {"width": 100, "height": 140, "num_frames": 20, "steps": 8, "guidance_scale": 5.0, "negative_prompt": "blur"}
     metrics = run(engine, tmp_path / "o.mp4", painting(tmp_path / "i.png"), **asked, params={"sampler": "unipc"})
     assert (metrics.width, metrics.height, metrics.frames, metrics.fps) == (96, 128, 17, 24.0)
     assert (metrics.extra["steps_used"], metrics.extra["guidance_scale_used"]) == (3, 1.0)

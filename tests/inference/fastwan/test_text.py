@@ -19,6 +19,7 @@ from transformers import UMT5Config, UMT5EncoderModel  # noqa: E402
 from errors import Cancelled, EngineFailed, InvalidInput  # noqa: E402
 from inference.engines.fastwan import params, text, wide  # noqa: E402
 from inference.engines.fastwan.models import Models  # noqa: E402
+from jobqueue import intake  # noqa: E402
 from tests.fakes import fastwan  # noqa: E402
 
 
@@ -105,6 +106,23 @@ def test_what_cannot_be_read_is_refused_by_name(fields: dict[str, Any], said: di
 def test_what_is_not_said_has_a_default() -> None:
     assert params.read({}, {}) == params.Params(prompt="", seed=42, fit="crop")
     assert params.read({"prompt": None}, {"fit": None}) == params.Params(prompt="", seed=42, fit="crop")
+
+
+def test_steps_that_nobody_named_are_not_said_to_have_no_effect() -> None:
+    usual = intake.new_job(
+        {"musetalk_job_id": "a", "image_url": "https://a.example/i.png", "prompt": ""}, "fastwan", "local"
+    ).inputs
+    assert params.effects(usual, {})["without_effect"] == []
+    assert params.effects({**usual, "steps": 8}, {})["without_effect"] == ["steps=8: the model is distilled to 3"]
+
+
+def test_a_sender_of_many_unknown_parameters_is_told_of_some() -> None:
+    lines = params.effects({}, {"fit": "crop", "x" * 1000: 1, **{f"name{number}": 1 for number in range(30_000)}})[
+        "without_effect"
+    ]
+    assert len(lines) == 21
+    assert lines[0] == f"params.{'x' * 40}: no such parameter; there is fit"
+    assert lines[-1] == "params: and 29981 more"
 
 
 # ---- what is kept ------------------------------------------------------------------------------------------------------------
