@@ -82,6 +82,7 @@ def nearest(aspect: float, area: int) -> tuple[int, int]:
     for ratio, turned in ((1 / aspect, True), (aspect, False)):  # at a tie the height is taken down
         first = min(max(_down(int((area * ratio) ** 0.5)), LEAST_SIDE), most)
         other = min(max(_down(area // first), LEAST_SIDE), most)
+        first = min(first, _down(area // other))  # where the other one may be no shorter
         tried.append((other, first) if turned else (first, other))
     return min(tried, key=lambda size: max(size[0] / size[1] / aspect, aspect * size[1] / size[0]))
 

@@ -77,6 +77,16 @@ def test_auto_takes_the_aspect_from_the_image() -> None:
     assert width * height <= 480 * 480
 
 
+def test_auto_holds_at_most_as_many_pixels_whatever_the_aspect() -> None:
+    assert made(64, 64, fit="auto", picture=np.zeros((121, 33, 3), np.uint8)) == (64, 64, 121)
+    sides = (64, 96, 100, 480, 832, 1280, 1536)
+    for aspect in (1e-4, 0.05, 0.27, 0.6, 1.0, 1.9, 3.7, 20.0, 1e4):
+        for area in (width * height for width in sides for height in sides):
+            width, height = shape.nearest(aspect, area)
+            assert width * height <= area
+            assert all(shape.LEAST_SIDE <= side <= shape.MOST_SIDE and side % shape.BLOCK == 0 for side in (width, height))
+
+
 @pytest.mark.parametrize("size", [(10, 5000), (5000, 10), (64, 64), (33, 100), (1000, 999)])
 def test_the_image_covers_the_size_and_is_cut_in_the_middle(size: tuple[int, int]) -> None:
     width, height = size
