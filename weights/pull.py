@@ -52,6 +52,10 @@ class Wrong(Broken):
     """All of the file came, and it is not the right one."""
 
 
+class Down(Absent):
+    """All tries of this address are spent; another server may have the file."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What became of a file. said: why it failed; of a file that has no hash in the manifest, the hash that came."""
@@ -133,14 +137,19 @@ def _brought(folder: Path, file: File, ways: Ways, on_bytes: OnBytes) -> Outcome
 
 
 def _tried(file: File, part: BinaryIO, ways: Ways, on_bytes: OnBytes) -> tuple[str, str]:
-    """Fill the part from the first source that has the file. Returns the source and the file's hash."""
-    absent: list[str] = []
+    """Fill the part from the first source that gives the file. Returns the source and the file's hash."""
+    said: list[str] = []
+    down: set[str] = set()
     for source in sources(file, ways.mirror):
+        server = urlsplit(source)
+        if server.netloc in down:  # its other paths would only cost as many tries
+            continue
         try:
             return source, _persisted(file, source, part, ways, on_bytes)
         except Absent as error:
-            absent.append(f"{urlsplit(source).hostname} {error}")
-    raise Unavailable(f"{file.path}: no source has it: {', '.join(dict.fromkeys(absent))}")
+            said.append(f"{server.hostname} {error}")
+            down |= {server.netloc} if isinstance(error, Down) else set()
+    raise Unavailable(f"{file.path}: no source has it: {', '.join(dict.fromkeys(said))}")
 
 
 def _persisted(file: File, source: str, part: BinaryIO, ways: Ways, on_bytes: OnBytes) -> str:
@@ -172,7 +181,7 @@ def _persisted(file: File, source: str, part: BinaryIO, ways: Ways, on_bytes: On
             reraise=True,
         )(attempt)
     except Broken as error:
-        raise Unavailable(f"{file.path}: {urlsplit(source).hostname} {error} (tried {tries.made} times)") from error
+        raise Down(f"{error} (tried {tries.made} times)") from error
 
 
 def _checked(file: File, part: BinaryIO, promise: Promise) -> str:

@@ -20,6 +20,8 @@ from errors import InvalidInput, Unavailable
 CHUNK_BYTES = 2**16
 CONNECT_S, READ_S = 10.0, 30.0
 _MOST_REDIRECTS = 5
+#: Digits of the longest size that a hub may name.
+_MOST_DIGITS = 18
 _AGENT = {"User-Agent": "gpu-video-worker", "Accept-Encoding": "identity"}
 
 
@@ -101,6 +103,8 @@ def fetch(
                 return promise
     except requests.RequestException as error:
         raise Broken(_in_words(error)) from error
+    except ValueError as error:  # of an address that it redirects to, or a number in its headers
+        raise Broken("answers nothing that makes sense") from error
 
 
 def _asked(session: requests.Session, url: str, offset: int, allow_private: bool) -> tuple[requests.Response, Promise]:
@@ -123,7 +127,8 @@ def _promised(response: requests.Response, before: Promise) -> Promise:
     tag = response.headers.get("X-Linked-ETag", "").removeprefix("W/").strip('"').lower()
     size = response.headers.get("X-Linked-Size", "")
     is_hash = len(tag) == 64 and not set(tag) - set("0123456789abcdef")
-    return Promise(tag if is_hash else before.sha256, int(size) if size.isdecimal() else before.size_bytes)
+    is_size = size.isdecimal() and len(size) <= _MOST_DIGITS
+    return Promise(tag if is_hash else before.sha256, int(size) if is_size else before.size_bytes)
 
 
 def _judge(response: requests.Response, offset: int) -> None:

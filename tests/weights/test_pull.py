@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from errors import InvalidInput, Unavailable
-from tests.fakes.file_server import status
+from tests.fakes.file_server import FileServer, status
 from tests.fakes.hub import REPOSITORY, REVISION, Hub, cut, from_the_start, other, wrong
 from weights import sums
 from weights.manifest import File
@@ -132,9 +132,43 @@ def test_bytes_that_stay_wrong_never_become_the_file(hub: Hub, tmp_path: Path) -
 def test_a_server_that_stays_down_is_given_up_after_some_tries(hub: Hub, tmp_path: Path) -> None:
     file = hub.keep(BODY)
     hub.faults[file.path] = [status(503)] * 20
-    outcome = one(tmp_path, file, ways(hub, tries=3))
-    assert (outcome.state, outcome.said) == ("failed", "net/weights.bin: 127.0.0.1 answers 503 (tried 3 times)")
+    outcome = one(tmp_path, at_the_hub_alone(hub, file), ways(hub, mirror=None, tries=3))
+    told = "net/weights.bin: no source has it: 127.0.0.1 answers 503 (tried 3 times)"
+    assert (outcome.state, outcome.said) == ("failed", told)
     assert len(hub.seen) == 3
+
+
+def at_the_hub_alone(hub: Hub, file: File) -> File:
+    return replace(file, repository=None, url=f"{hub.url}/{REPOSITORY}/resolve/{REVISION}/{file.path}")
+
+
+def test_a_mirror_that_is_down_does_not_hide_the_origin(hub: Hub, tmp_path: Path) -> None:
+    file = at_the_hub_alone(hub, hub.keep(BODY))
+    assert one(tmp_path, file, ways(hub, mirror="http://127.0.0.1:9", tries=2)).state == "fetched"
+    with FileServer([status(503)]) as mirror:
+        file = replace(at_the_hub_alone(hub, hub.keep(BODY, "net/2.bin")), repository=REPOSITORY)
+        assert one(tmp_path, file, ways(hub, mirror=mirror.url(""), tries=3)).state == "fetched"
+        assert len(mirror.seen) == 3  # no more of them for another path there
+
+
+@pytest.mark.parametrize(
+    ("code", "headers"),
+    [
+        (200, {"X_Linked_Size": "9" * 5000}),
+        (500, {"Retry_After": "9" * 5000}),
+        (302, {"Location": "http://[bad"}),
+        (302, {"Location": "http://a:99999999/x"}),
+        (302, {"Location": "http://.."}),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_what_makes_no_sense_ends_one_file_and_not_the_pull(
+    hub: Hub, tmp_path: Path, code: int, headers: dict[str, str]
+) -> None:
+    bad, good = (at_the_hub_alone(hub, hub.keep(BODY[:1000], name)) for name in ("net/1.bin", "net/2.bin"))
+    hub.faults[bad.path] = [status(code, **headers)] * 9
+    how = ways(hub, mirror=None, tries=2, allow_private=True)
+    assert [outcome.state for outcome in pull(tmp_path, [bad, good], how)] == ["failed", "fetched"]
 
 
 def test_a_slow_way_is_not_given_up_while_it_leads_on(hub: Hub, tmp_path: Path) -> None:
@@ -146,9 +180,9 @@ def test_a_slow_way_is_not_given_up_while_it_leads_on(hub: Hub, tmp_path: Path) 
 
 
 def test_one_file_that_fails_does_not_end_the_others(hub: Hub, tmp_path: Path) -> None:
-    files = [hub.keep(BODY[:1000], f"net/{number}.bin") for number in range(9)]
+    files = [at_the_hub_alone(hub, hub.keep(BODY[:1000], f"net/{number}.bin")) for number in range(9)]
     hub.faults["net/4.bin"] = [status(500)] * 20
-    outcomes = pull(tmp_path, files, ways(hub, tries=2))
+    outcomes = pull(tmp_path, files, ways(hub, mirror=None, tries=2))
     assert [outcome.path for outcome in outcomes] == [file.path for file in files]
     assert {outcome.path for outcome in outcomes if outcome.state != "fetched"} == {"net/4.bin"}
 
