@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -73,8 +74,8 @@ def pull(
 ) -> list[Outcome]:
     """Bring every one of `files` under `folder`; one outcome each, in their order. One that fails does not end the others.
 
-    Set `ways.stop` to end it; what has come is used by the next call. Raises InvalidInput for a mirror that is not allowed,
-    Unavailable if the disk has no room.
+    Set `ways.stop` to end it, or press Ctrl-C; what has come is used by the next call. Raises InvalidInput for a mirror that is
+    not allowed, Unavailable if the disk has no room.
     """
     ways = ways or Ways()
     if ways.mirror and not is_allowed(ways.mirror, ways.allow_private):
@@ -85,8 +86,10 @@ def pull(
         waiting = [threads.submit(_brought, folder, file, ways, on_bytes) for file in files]
         try:
             outcomes = [each.result() for each in waiting]
-        except BaseException:
+        except BaseException as error:
             ways.stop.set()
+            if isinstance(error, KeyboardInterrupt):  # a silent server is waited for, until somebody presses again
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
             raise
     _note(folder, outcomes)
     return outcomes
@@ -117,9 +120,8 @@ def _brought(folder: Path, file: File, ways: Ways, on_bytes: OnBytes) -> Outcome
     began = time.monotonic()
     target = folder / file.path
     try:
-        if ways.stop.is_set():
-            raise Stopped
-        there = verify.check(folder, file)
+        _heed(ways.stop)
+        there = verify.check(folder, file, lambda _: _heed(ways.stop))
         if there.state in ("good", "unknown"):
             return Outcome(file.path, "there", there.said, there.size_bytes)
         with open_part(target.with_name(target.name + ".part")) as part:
@@ -163,7 +165,7 @@ def _persisted(file: File, source: str, part: BinaryIO, ways: Ways, on_bytes: On
         anew = part.seek(0, 2) == 0  # else the bytes that are wrong may be another's
         try:
             promise = fetch(source, part, _most_bytes(file), ways.allow_private, ways.stop, heard)
-            return _checked(file, part, promise)
+            return _checked(file, part, promise, ways.stop)
         except Wrong as error:
             tries.wrong += anew
             if tries.wrong == MOST_WRONG:
@@ -184,14 +186,14 @@ def _persisted(file: File, source: str, part: BinaryIO, ways: Ways, on_bytes: On
         raise Down(f"{error} (tried {tries.made} times)") from error
 
 
-def _checked(file: File, part: BinaryIO, promise: Promise) -> str:
+def _checked(file: File, part: BinaryIO, promise: Promise, stop: threading.Event) -> str:
     """The part's hash. One that is not right is thrown away: no byte of it can be trusted."""
     part.flush()
     size_bytes = part.seek(0, 2)
     wanted_bytes, wanted = file.size_bytes or promise.size_bytes, file.sha256 or promise.sha256
     if wanted_bytes is not None and size_bytes < wanted_bytes:
         raise Broken(f"sent {size_bytes:,} of {wanted_bytes:,} bytes")
-    found = sums.digest(Path(part.name))
+    found = sums.digest(Path(part.name), lambda _: _heed(stop))
     if (wanted_bytes is not None and size_bytes != wanted_bytes) or (wanted is not None and found != wanted):
         part.truncate(0)
         right = f"{wanted_bytes:,} bytes" if wanted is None else f"SHA-256 {wanted[:12]}…"
@@ -230,6 +232,11 @@ class _Tries:
 
 def _rest(seconds: float, stop: threading.Event) -> None:
     if stop.wait(seconds):
+        raise Stopped
+
+
+def _heed(stop: threading.Event) -> None:
+    if stop.is_set():
         raise Stopped
 
 

@@ -13,10 +13,11 @@ from typing import BinaryIO
 from urllib.parse import urljoin, urlsplit
 
 import requests
+import urllib3
 
 from errors import InvalidInput, Unavailable
 
-#: A connection that breaks off loses up to one of these.
+#: The most that is taken at once of what has come.
 CHUNK_BYTES = 2**16
 CONNECT_S, READ_S = 10.0, 30.0
 _MOST_REDIRECTS = 5
@@ -101,7 +102,7 @@ def fetch(
                     if there_bytes > most_bytes:
                         break  # whatever this is, its hash will be wrong
                 return promise
-    except requests.RequestException as error:
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         raise Broken(_in_words(error)) from error
     except ValueError as error:  # of an address that it redirects to, or a number in its headers
         raise Broken("answers nothing that makes sense") from error
@@ -152,7 +153,7 @@ def _received(response: requests.Response, file: BinaryIO, offset: int) -> Itera
         return
     told = response.headers.get("Content-Length", "")
     came = 0
-    for chunk in response.iter_content(CHUNK_BYTES):
+    while chunk := response.raw.read1(CHUNK_BYTES, decode_content=True):  # iter_content would wait until all of it is there
         file.write(chunk)
         came += len(chunk)
         yield offset + came
@@ -169,7 +170,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _in_words(error: requests.RequestException) -> str:
+def _in_words(error: Exception) -> str:
     words = {
         requests.exceptions.SSLError: "its certificate is not good",
         requests.exceptions.ProxyError: "the proxy does not connect",
@@ -177,6 +178,8 @@ def _in_words(error: requests.RequestException) -> str:
         requests.exceptions.ReadTimeout: f"sent nothing for {READ_S:g} s",
         requests.exceptions.ChunkedEncodingError: "broke the connection off",
         requests.exceptions.ConnectionError: "takes no connection, or broke it off",
+        urllib3.exceptions.ReadTimeoutError: f"sent nothing for {READ_S:g} s",
+        urllib3.exceptions.ProtocolError: "broke the connection off",
     }
     return next((said for kind, said in words.items() if isinstance(error, kind)), "answers nothing that makes sense")
 
