@@ -15,6 +15,8 @@ from typing import BinaryIO
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 #: JPEG segments that are looked at, and TIFF entries.
 _MOST = 1000
+#: Brands of images in the boxes of an MP4.
+_UNREAD = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"mif1", b"msf1")
 
 Size = tuple[int, int]
 
@@ -37,6 +39,13 @@ def is_animated_webp(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(21)
     return start[:4] == b"RIFF" and start[8:16] == b"WEBPVP8X" and len(start) == 21 and bool(start[20] & 2)
+
+
+def unread_kind(path: Path) -> str | None:
+    """AVIF, HEIC or the like, by its own name; FFmpeg takes it for a video of one frame."""
+    with path.open("rb") as file:
+        start = file.read(12)
+    return start[8:].decode() if start[4:8] == b"ftyp" and start[8:] in _UNREAD else None
 
 
 def _png(_: BinaryIO, start: bytes) -> Size:

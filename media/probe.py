@@ -206,6 +206,8 @@ def answer(path: Path, wanted: str, max_duration_s: float | None) -> dict[str, A
         found = probe(path)
         if wanted == "image" and found.container == "gif":  # its first frame, which is also what older workers took
             found = _image(Probe(kind="image", container="gif"), path)
+        if wanted == "image" and (unread := header.unread_kind(path)):
+            raise InvalidInput(f"this is an image of a kind that is not read ({unread}); send it as JPEG, PNG or WebP")
         if wanted == "video" and header.is_animated_webp(path):
             raise InvalidInput("this is a WebP image that moves, which cannot be read as a video; send it as GIF or MP4")
         check(found, wanted, max_duration_s)

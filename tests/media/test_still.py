@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,41 @@ def test_grey_becomes_colour(tmp_path: Path) -> None:
     assert is_near(read(tmp_path, pictures.encoded(np.full((64, 80), 77, np.uint8)))[5, 5], (77, 77, 77))
 
 
+def in_chunks(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_grey_with_one_clear_shade_is_laid_on_white(tmp_path: Path, bits: int) -> None:
+    grey = np.full((64, 80), 50, np.uint8 if bits == 8 else np.uint16)
+    grey[:, 40:] = 200
+    content, scale = pictures.encoded(grey if bits == 8 else grey * 257), 1 if bits == 8 else 257
+    at = content.index(b"IDAT") - 4
+    picture = read(tmp_path, content[:at] + in_chunks(b"tRNS", struct.pack(">H", 50 * scale)) + content[at:])
+    assert is_near(picture[5, 10], (255, 255, 255))
+    assert is_near(picture[5, 60], (200, 200, 200))
+
+
+def test_a_grey_tiff_with_transparency_is_laid_on_white(tmp_path: Path) -> None:
+    pixels = np.dstack([np.full((64, 80), 50, np.uint8), np.full((64, 80), 255, np.uint8)])
+    pixels[:, :40, 1] = 0
+    picture = read(tmp_path, grey_tiff(pixels))
+    assert is_near(picture[5, 10], (255, 255, 255))
+    assert is_near(picture[5, 60], (50, 50, 50))
+
+
+def grey_tiff(pixels: NDArray[np.uint8]) -> bytes:
+    """(height, width, 2) as a TIFF of one strip; the second sample is the alpha. (No encoder here writes it.)"""
+    height, width, samples = pixels.shape
+    first = 8 + 2 + 11 * 12 + 4
+    tags = [(256, width), (257, height), (258, 8 | 8 << 16), (259, 1), (262, 1), (273, first), (277, samples), (278, height)]
+    tags += [(279, pixels.nbytes), (284, 1), (338, 2)]
+    entries = [
+        struct.pack("<HHII", tag, 3, 2, value) if tag == 258 else struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags
+    ]
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(entries) + bytes(4) + pixels.tobytes()
+
+
 def test_a_turned_photograph_stands_upright(tmp_path: Path) -> None:
     picture = read(tmp_path, pictures.lying_on_its_side(pictures.encoded(TWO, ".jpg")))
     assert picture.shape == (80, 64, 3)
@@ -114,6 +151,13 @@ def test_what_is_cut_off_is_refused_and_never_grey(tmp_path: Path, extension: st
 def test_a_photograph_of_many_pixels_is_read_whole(tmp_path: Path) -> None:
     large = np.kron(TWO, np.ones((40, 40, 1), np.uint8))  # 8 megapixels
     assert read(tmp_path, pictures.encoded(large, ".jpg")).shape == (2560, 3200, 3)
+
+
+def test_an_image_of_a_kind_that_is_not_read_is_called_one(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(pictures.encoded(TWO, ".avif"))
+    assert answer(tmp_path / "a", "image", None)["error"] == (
+        "this is an image of a kind that is not read (avif); send it as JPEG, PNG or WebP"
+    )
 
 
 def test_a_video_frame_is_no_image(tmp_path: Path) -> None:
