@@ -21,7 +21,7 @@ from weights import manifest
 from weights.manifest import File
 from weights.pull import Outcome, Ways
 from weights.pull import pull as pull_files
-from weights.verify import Verdict, needed
+from weights.verify import Verdict, look, needed, stood_for
 from weights.verify import verify as verify_files
 
 #: Seconds between two lines about how far it is.
@@ -113,10 +113,13 @@ def convert(engine: str | None, as_json: bool) -> None:
 def listed(engine: str | None, as_json: bool) -> None:
     """Which files an engine needs, where they come from, and which of them are there, by name and size alone."""
     settings = load_settings()
-    files = manifest.ENGINES[_engine(engine, settings)]
-    rows = [asdict(file) | {"origin": file.origin, "there": _is_there(settings.models_dir, file)} for file in files]
+    engine, folder = _engine(engine, settings), settings.models_dir
+    files, converted = manifest.ENGINES[engine], stood_for(look(folder, engine))
+    rows = [
+        asdict(file) | {"origin": file.origin, "there": _is_there(folder, file) or file.path in converted} for file in files
+    ]
     text = "\n".join(_file_line(file, bool(row["there"])) for file, row in zip(files, rows, strict=True))
-    say(text, {"folder": str(settings.models_dir), "files": rows}, as_json)
+    say(text, {"folder": str(folder), "files": rows}, as_json)
 
 
 class Lines:

@@ -15,6 +15,23 @@ HUB = "https://huggingface.co"
 #: engine without one is published in the form that it is read in.
 CONVERTED = {"musetalk": "musetalk-fp16"}
 SUMS = "SHA256SUMS"
+
+
+def _written(network: str, *published: str, config: bool = False) -> dict[str, tuple[str, ...]]:
+    names = (f"{network}.safetensors", f"{network}.json") if config else (f"{network}.safetensors",)
+    return dict.fromkeys(published, tuple(f"{CONVERTED['musetalk']}/{name}" for name in names))
+
+
+#: By the path of a published file, the converted ones that stand for it; the engine reads a network's only if all are there.
+BECOMES: dict[str, tuple[str, ...]] = {
+    **_written("unet-1.5", "musetalkV15/unet.pth", "musetalkV15/musetalk.json", config=True),
+    **_written("unet-1.0", "musetalk/pytorch_model.bin", "musetalk/musetalk.json", config=True),
+    **_written("vae", "sd-vae/diffusion_pytorch_model.bin", "sd-vae/config.json", config=True),
+    **_written("whisper", "whisper/pytorch_model.bin", "whisper/config.json", "whisper/preprocessor_config.json", config=True),
+    **_written("pose", "dwpose/dw-ll_ucoco_384.pth"),
+    **_written("detector", "s3fd/s3fd-619a316812.pth"),
+    **_written("parser", "face-parse-bisent/79999_iter.pth"),
+}
 #: FastWan's repositories, by the names that are also their folders under MODELS_DIR, as an engine looks for them. The first is
 #: the one that is pulled.
 FASTWAN_FOLDERS = ("FastWan2.2-TI2V-5B-FullAttn-Diffusers", "FastWan2.2-TI2V-5B-Diffusers")

@@ -18,7 +18,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from tenacity.wait import wait_random_exponential
 
 from errors import InvalidInput, JobError, Unavailable
-from weights import sums, verify
+from weights import manifest, sums, verify
 from weights.manifest import File
 from weights.transfer import Absent, Broken, Promise, Stopped, fetch, is_allowed, open_part
 
@@ -81,11 +81,12 @@ def pull(
     if ways.mirror and not is_allowed(ways.mirror, ways.allow_private):
         raise InvalidInput(f"MODELS_MIRROR={ways.mirror}: must be https, or http on this machine (see ALLOW_PRIVATE_URLS)")
     folder.mkdir(parents=True, exist_ok=True)
-    check_room(folder, files)
+    kept = _converted(folder, files)
+    check_room(folder, [file for file in files if file.path not in kept])
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="pull") as threads:
-        waiting = [threads.submit(_brought, folder, file, ways, on_bytes) for file in files]
+        coming = {file.path: threads.submit(_brought, folder, file, ways, on_bytes) for file in files if file.path not in kept}
         try:
-            outcomes = [each.result() for each in waiting]
+            outcomes = [coming[file.path].result() if file.path in coming else kept[file.path] for file in files]
         except BaseException as error:
             ways.stop.set()
             if isinstance(error, KeyboardInterrupt):  # a silent server is waited for, until somebody presses again
@@ -93,6 +94,15 @@ def pull(
             raise
     _note(folder, outcomes)
     return outcomes
+
+
+def _converted(folder: Path, files: list[File]) -> dict[str, Outcome]:
+    """Outcomes of those files that are not there and need not be, by path: they have been converted. Reads what is."""
+    absent = [file.path for file in files if file.path in manifest.BECOMES and not (folder / file.path).exists()]
+    if not absent:
+        return {}
+    there = verify.stood_for([verdict for engine in manifest.CONVERTED for verdict in verify.converted(folder, engine)])
+    return {path: Outcome(path, "there", f"converted: {manifest.BECOMES[path][0]}") for path in absent if path in there}
 
 
 def check_room(folder: Path, files: list[File]) -> None:

@@ -27,22 +27,37 @@ class Verdict:
 
 
 def verify(folder: Path, engine: str, tick: Callable[[int], None] = lambda count: None) -> list[Verdict]:
-    """A verdict on each file of an engine, published and converted. Reads every byte; `tick` hears of each MiB."""
-    converted = folder / manifest.CONVERTED.get(engine, engine)
-    written = sums.read(converted / manifest.SUMS)
-    verdicts = [_or_elsewhere(folder, check(folder, file, tick)) for file in manifest.ENGINES[engine]]
-    for name, digest in written.items():
-        path = f"{converted.name}/{name}"
-        verdicts.append(_judge(folder / path, path, None, digest, f"`worker models convert {engine}` writes it", tick))
-    return verdicts + _instead(folder, engine)
+    """A verdict on each file of an engine, published and converted, but for those that are missing and need not be there since
+    converted ones stand for them. Reads every byte; `tick` hears of each MiB."""
+    published = [_or_elsewhere(folder, check(folder, file, tick)) for file in manifest.ENGINES[engine]]
+    return _together(published, converted(folder, engine, tick)) + _instead(folder, engine)
+
+
+def converted(folder: Path, engine: str, tick: Callable[[int], None] = lambda count: None) -> list[Verdict]:
+    """A verdict on each file that `worker models convert` has written, held to its own list."""
+    home = folder / manifest.CONVERTED.get(engine, engine)
+    remedy = f"`worker models convert {engine}` writes it"
+    listed = [(f"{home.name}/{name}", digest) for name, digest in sums.read(home / manifest.SUMS).items()]
+    return [_judge(folder / path, path, None, digest, remedy, tick) for path, digest in listed]
+
+
+def stood_for(verdicts: list[Verdict]) -> frozenset[str]:
+    """The paths of published files that need not be there, since their converted ones are good by these verdicts."""
+    good = {verdict.path for verdict in verdicts if verdict.state == "good"}
+    return frozenset(path for path, written in manifest.BECOMES.items() if good.issuperset(written))
 
 
 def look(folder: Path, engine: str) -> list[Verdict]:
     """As `verify`, by name and size alone, which takes no time: good means that the size is right."""
-    converted = folder / manifest.CONVERTED.get(engine, engine)
-    verdicts = [_or_elsewhere(folder, _looked_at(folder, file)) for file in manifest.ENGINES[engine]]
-    verdicts += [_looked_at(folder, File(path=f"{converted.name}/{name}")) for name in sums.read(converted / manifest.SUMS)]
-    return verdicts + _instead(folder, engine)
+    home = folder / manifest.CONVERTED.get(engine, engine)
+    published = [_or_elsewhere(folder, _looked_at(folder, file)) for file in manifest.ENGINES[engine]]
+    written = [_looked_at(folder, File(path=f"{home.name}/{name}")) for name in sums.read(home / manifest.SUMS)]
+    return _together(published, written) + _instead(folder, engine)
+
+
+def _together(published: list[Verdict], written: list[Verdict]) -> list[Verdict]:
+    there = stood_for(written)
+    return [each for each in published if each.state != "missing" or each.path not in there] + written
 
 
 def _looked_at(folder: Path, file: File) -> Verdict:
@@ -65,9 +80,9 @@ def check(folder: Path, file: File, tick: Callable[[int], None] = lambda count: 
 def needed(verdicts: list[Verdict], engine: str, chosen: frozenset[str] = frozenset()) -> list[Verdict]:
     """Those that stand against running the engine: wrong ones, and missing ones that are not optional, or are `chosen`.
 
-    No published file need be there where they have been converted, or where others lie that the engine reads instead.
+    No published file need be there where others lie that the engine reads instead.
     """
-    others = (manifest.CONVERTED.get(engine, engine), *manifest.INSTEAD.get(engine, ()))
+    others = manifest.INSTEAD.get(engine, ())
     replaced = any(verdict.path.split("/")[0] in others for verdict in verdicts)
     optional = {file.path for file in manifest.ENGINES[engine] if file.optional or replaced} - chosen
     return [v for v in verdicts if v.state == "wrong" or (v.state == "missing" and v.path not in optional)]

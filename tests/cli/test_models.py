@@ -39,6 +39,14 @@ def test_the_list_says_what_is_needed_and_what_is_there(worker: Run, folder: Pat
     assert "(optional; size and hash are in no public list" in text
 
 
+def test_the_list_counts_a_network_that_was_converted_as_there(worker: Run, folder: Path) -> None:
+    (folder / "models" / "musetalk-fp16").mkdir(parents=True)
+    (folder / "models" / "musetalk-fp16" / "pose.safetensors").write_bytes(b"abc")
+    (folder / "models" / "musetalk-fp16" / "SHA256SUMS").write_text(f"{'ab' * 32}  pose.safetensors\n")
+    rows = json.loads(worker("models", "list", "--json").stdout)["files"]
+    assert {row["path"] for row in rows if row["there"]} == {"dwpose/dw-ll_ucoco_384.pth"}
+
+
 def test_an_engine_without_weights_is_refused(worker: Run) -> None:
     done = worker("models", "verify", ENGINE="preview")
     assert (done.returncode, done.stderr) == (2, "preview: has no list of weights; engines that have one: musetalk, fastwan\n")

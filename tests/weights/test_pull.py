@@ -59,6 +59,17 @@ def test_a_file_that_is_there_and_right_is_not_fetched_again(hub: Hub, tmp_path:
     assert len(hub.seen) == 1
 
 
+def test_a_file_whose_converted_one_is_good_is_not_fetched(hub: Hub, tmp_path: Path) -> None:
+    file = replace(hub.keep(BODY), path="dwpose/dw-ll_ucoco_384.pth", size_bytes=10**15)  # for which there is no room
+    (tmp_path / "musetalk-fp16").mkdir()
+    (tmp_path / "musetalk-fp16" / "pose.safetensors").write_bytes(b"abc")
+    sums.write(tmp_path / "musetalk-fp16" / "SHA256SUMS", {"pose.safetensors": hashlib.sha256(b"abc").hexdigest()})
+    outcome = one(tmp_path, file, ways(hub))
+    assert (outcome.state, outcome.said) == ("there", "converted: musetalk-fp16/pose.safetensors")
+    (tmp_path / "musetalk-fp16" / "pose.safetensors").write_bytes(b"abd")
+    assert one(tmp_path, replace(file, size_bytes=len(BODY)), ways(hub)).state == "fetched"
+
+
 def test_a_file_that_is_there_and_wrong_is_fetched_anew(hub: Hub, tmp_path: Path) -> None:
     file = hub.keep(BODY)
     (tmp_path / "net").mkdir()

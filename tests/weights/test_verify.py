@@ -63,11 +63,40 @@ def test_an_engine_does_not_need_what_is_optional_or_converted(tmp_path: Path) -
     lacking = {verdict.path for verdict in needed(verdicts, "musetalk")}
     assert "musetalkV15/unet.pth" in lacking
     assert "musetalk/pytorch_model.bin" not in lacking
-    put(tmp_path, "musetalk-fp16/vae.safetensors", b"abc")
-    sums.write(tmp_path / "musetalk-fp16" / "SHA256SUMS", {"vae.safetensors": hashlib.sha256(b"abc").hexdigest()})
-    assert needed(verify(tmp_path, "musetalk"), "musetalk") == []
+    written = convert(tmp_path)
+    for judge in (verify, look):
+        verdicts = judge(tmp_path, "musetalk")
+        assert needed(verdicts, "musetalk") == []
+        told = {verdict.path for verdict in verdicts if verdict.state == "missing"}
+        assert told == {"musetalk/pytorch_model.bin", "musetalk/musetalk.json"}
     put(tmp_path, "sd-vae/config.json", b"{}")
     assert [verdict.path for verdict in needed(verify(tmp_path, "musetalk"), "musetalk")] == ["sd-vae/config.json"]
+    (tmp_path / "sd-vae/config.json").unlink()
+    put(tmp_path, "musetalk-fp16/vae.json", b"abd")
+    lacking = {verdict.path for verdict in needed(verify(tmp_path, "musetalk"), "musetalk")}
+    assert lacking == {"musetalk-fp16/vae.json", "sd-vae/config.json", "sd-vae/diffusion_pytorch_model.bin"}
+    sums.write(tmp_path / "musetalk-fp16" / "SHA256SUMS", {name: written[name] for name in written if "vae" not in name})
+    assert len(needed(verify(tmp_path, "musetalk"), "musetalk")) == 2  # a network's files that are nowhere are needed
+
+
+def convert(folder: Path) -> dict[str, str]:
+    """What converting MuseTalk 1.5 writes; returns its list."""
+    paths = {path for published, written in manifest.BECOMES.items() for path in written if "1.0" not in path}
+    for path in paths:
+        put(folder, path, b"abc")
+    listed = {Path(path).name: hashlib.sha256(b"abc").hexdigest() for path in paths}
+    sums.write(folder / "musetalk-fp16" / "SHA256SUMS", listed)
+    return listed
+
+
+def test_what_stands_for_a_published_file_is_what_the_engine_reads_instead() -> None:
+    from inference.engines.musetalk import layout
+
+    for name, part in layout.PARTS.items():
+        names = [f"{name}.safetensors", *([f"{name}.json"] if part.configs else [])]
+        for path in (part.weights[0], *part.configs[:1]):
+            assert manifest.BECOMES[path] == tuple(f"{layout.CONVERTED}/{each}" for each in names)
+    assert set(manifest.BECOMES) == {file.path for file in manifest.MUSETALK}
 
 
 def test_a_look_tells_by_size_alone(tmp_path: Path) -> None:
