@@ -1,8 +1,8 @@
 """Every environment variable, read once, typed, with units: the only place that touches `os.environ`.
 
-Entry points call `load()` and hand values down as arguments; nothing else imports this module. A value that cannot be used
-is refused with one line that names the variable and what it may be (`SettingsError`). Each field's `#:` line is its entry in
-docs/settings.md, which is made from this file (`python settings.py`). A secret must never be printed: use `shown()`.
+Entry points call `load()` and pass values down as arguments; nothing else imports this module. An invalid value is rejected
+with one line that names the variable and the allowed values (`SettingsError`). Each field's `#:` line is its entry in
+docs/settings.md, which is generated from this file (`python settings.py`). Never print a secret: use `shown()`.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from pydantic import (
     model_validator,
 )
 
-#: The worker's own version, as it says it in heartbeats and /health; the same as in pyproject.toml.
+#: The worker's version, as sent in heartbeats and /health; the same as in pyproject.toml.
 VERSION = "0.1.0"
 
 
 class SettingsError(Exception):
-    """One line: the variable, its value (unless secret) and what it may be."""
+    """One line: the variable, its value (unless secret) and the allowed values."""
 
 
 def _url(value: str) -> str:
@@ -48,7 +48,7 @@ def _url(value: str) -> str:
 
 def _engine(value: str) -> str:
     if value not in ("musetalk", "fastwan", "preview") and not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", value):
-        raise ValueError("must be musetalk, fastwan, preview, or the dotted module path of an engine of your own")
+        raise ValueError("must be musetalk, fastwan, preview, or the dotted module path of your own engine")
     return value
 
 
@@ -93,76 +93,76 @@ Mode = Literal["main", "buffer", "queue"]
 
 
 class Settings(BaseModel):
-    """The worker's settings. The first name of a field is the variable's own, the others are older spellings."""
+    """The worker's settings. The first name of a field is the current one, the others are older names."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
-    #: The orchestrator's address. None: the worker stands alone.
+    #: The orchestrator's address. Empty: the worker is standalone.
     ORCHESTRATOR_BASE_URL: Url | None = None
-    #: The orchestrator's address in buffer mode; wins over ORCHESTRATOR_BASE_URL there.
+    #: The orchestrator's address in buffer mode; overrides ORCHESTRATOR_BASE_URL there.
     BUFFER_ORCHESTRATOR_BASE_URL: Url | None = None
     #: The orchestrator's key, sent as X-Internal-API-Key.
     INTERNAL_API_KEY: str | None = None
 
-    #: Backblaze key id. Without keys, results go to the local store under DATA_DIR/outputs.
+    #: Backblaze key ID. Without keys, results go to the local store under DATA_DIR/outputs.
     B2_KEY_ID: str | None = None
     #: Backblaze application key.
     B2_APP_KEY: str | None = None
-    #: The bucket that results go to; needed with a key.
+    #: The bucket for results; required with a key.
     B2_BUCKET_NAME: str | None = None
-    #: What object names begin with.
+    #: Prefix of object names.
     B2_PREFIX: str = "avatar/outputs"
-    #: A realm name (production) or the base URL of another server that speaks B2.
+    #: A realm name (production) or the base URL of another server with the B2 API.
     B2_REALM: Annotated[str, AfterValidator(_realm)] = "production"
 
-    #: How jobs arrive: main, buffer or queue. Empty: buffer if BUFFER_WORKER_ID is set, main if WORKER_TYPE is, else queue.
+    #: Source of jobs: main, buffer or queue. Empty: buffer if BUFFER_WORKER_ID is set, main if WORKER_TYPE is, else queue.
     WORKER_MODE: Mode | None = None
-    #: main, transient or expensive: what kind of worker the orchestrator is told this is.
+    #: The worker type reported to the orchestrator: main, transient or expensive.
     WORKER_TYPE: Literal["main", "transient", "expensive"] | None = None
-    #: local, salad, vast or another name. Empty: guessed from the provider's own variables, else unknown.
+    #: local, salad, vast or another name. Empty: detected from the provider's own variables, else unknown.
     PROVIDER: Annotated[str, Field(pattern=r"^[\w.-]{1,40}$")] | None = None
-    #: The GPU's name to the orchestrator. Empty: NVML's own name.
+    #: The GPU name reported to the orchestrator. Empty: the name from NVML.
     GPU_CLASS_NAME: str | None = Field(None, validation_alias=AliasChoices("GPU_CLASS_NAME", "GPU_CLASS"))
-    #: This worker's id. Empty: the provider's machine id, else a name from the hostname, made once and kept.
+    #: This worker's ID. Empty: the provider's machine ID, else one generated from the hostname once and kept.
     WORKER_ID: str | None = None
-    #: This worker's id in buffer mode; setting it also chooses that mode.
+    #: This worker's ID in buffer mode; setting it also selects that mode.
     BUFFER_WORKER_ID: str | None = None
-    #: Salad's machine id; comes before WORKER_ID, because replicas share all other variables.
+    #: Salad's machine ID; takes precedence over WORKER_ID, because replicas share all other variables.
     SALAD_MACHINE_ID: str | None = None
-    #: Vast's label of this container; a worker id when none is set.
+    #: Vast's label of this container; the worker ID if none is set.
     VAST_CONTAINERLABEL: str | None = None
-    #: Octaspace's node id; a worker id when none is set.
+    #: Octaspace's node ID; the worker ID if none is set.
     OCTASPACE_NODE_ID: str | None = None
 
-    #: Seconds between two claims while there is room.
+    #: Seconds between claims while the worker has capacity.
     POLL_INTERVAL_SEC: Annotated[float, Field(gt=0, le=3600)] = 5
-    #: Seconds between two claims in buffer mode.
+    #: Seconds between claims in buffer mode.
     BUFFER_POLL_INTERVAL_SEC: Annotated[float, Field(gt=0, le=3600)] = 5
     #: Jobs held at once in buffer mode.
     BUFFER_CAPACITY: Annotated[int, Field(ge=1, le=1000)] = 1
-    #: Seconds between two heartbeats; the orchestrator gives a worker up after 30 s.
+    #: Seconds between heartbeats; the orchestrator considers a worker lost after 30 s.
     HEARTBEAT_INTERVAL_SEC: Annotated[float, Field(gt=0, le=25)] = 5
 
-    #: Frames a batch; auto measures what fits the card.
+    #: Frames per batch; auto measures what fits on the GPU.
     BATCH_SIZE: Annotated[str, AfterValidator(_batch)] = "auto"
-    #: A label that is echoed in progress reports.
+    #: A label that is included in progress reports.
     CONFIG_LABEL: str = "default"
-    #: Which model this worker serves: musetalk, fastwan, preview, or a module path of your own engine.
+    #: The engine of this worker: musetalk, fastwan, preview, or the module path of your own.
     ENGINE: Annotated[str, AfterValidator(_engine)] = "musetalk"
-    #: Where the queue, inputs, outputs and logs live. A local disk: never NFS or SMB.
+    #: The folder of the queue, inputs, outputs and logs. Must be on a local disk, never NFS or SMB.
     DATA_DIR: Path = Path("data")
-    #: Where the weights live.
+    #: The folder of the weights.
     MODELS_DIR: Path = Path("models")
-    #: Where `worker models pull` asks first: a mirror of the hub, or a copy of MODELS_DIR. https, or ALLOW_PRIVATE_URLS.
+    #: What `worker models pull` tries first: a mirror of the hub, or a copy of MODELS_DIR. Needs https or ALLOW_PRIVATE_URLS.
     MODELS_MIRROR: Url | None = None
-    #: An older spelling: another path for MuseTalk's UNet weights.
+    #: Deprecated: another path for MuseTalk's UNet weights.
     MUSETALK_UNET_MODEL_PATH: Path | None = None
-    #: An older spelling: another path for MuseTalk's UNet configuration.
+    #: Deprecated: another path for MuseTalk's UNet configuration.
     MUSETALK_UNET_CONFIG: Path | None = None
-    #: An older switch: accepted and ignored, inference is always optimized.
+    #: Deprecated: accepted and ignored; inference is always optimized.
     USE_OPTIMIZED_INFERENCE: str | None = None
 
-    #: Whether the admin page runs. Empty: on, but off for cloud providers unless ADMIN_PASSWORD is set.
+    #: Whether the admin page runs. Empty: yes, except at cloud providers without ADMIN_PASSWORD.
     ADMIN_ENABLED: Flag | None = None
     #: The address the admin page listens on.
     ADMIN_HOST: str = "127.0.0.1"
@@ -170,54 +170,54 @@ class Settings(BaseModel):
     ADMIN_PORT: Port = 8080
     #: The admin page's password. Empty: a one-time link is shown at first start.
     ADMIN_PASSWORD: str | None = None
-    #: A password that lets in to look, not to act. Empty: nobody.
+    #: A password for read-only access. Empty: no read-only access.
     ADMIN_VIEW_PASSWORD: str | None = None
-    #: Names besides addresses and localhost that the admin page answers to, separated by commas: page.example.com,*.example.net
+    #: Comma-separated host names accepted by the admin page besides IP addresses and localhost: page.example.com,*.example.net
     ADMIN_ALLOWED_HOSTS: Annotated[tuple[str, ...], BeforeValidator(_hosts)] = ()
-    #: Whether one proxy stands before the admin page whose X-Forwarded-For, -Proto and -Host are to be believed.
+    #: Whether the admin page is behind one proxy whose X-Forwarded-For, -Proto and -Host headers are trusted.
     ADMIN_TRUSTED_PROXY: Flag = False
-    #: The port of /generate, /health, /ready, /hc and /metrics, IPv4 and IPv6.
+    #: The port of /generate, /health, /ready, /hc and /metrics, on IPv4 and IPv6.
     HTTP_PORT: Port = 8000
 
-    #: Whether inputs may lie at private, loopback or link-local addresses.
+    #: Whether inputs may be at private, loopback or link-local addresses.
     ALLOW_PRIVATE_URLS: Flag = False
-    #: Tries for one input.
+    #: Attempts per input.
     DOWNLOAD_RETRIES: Annotated[int, Field(ge=1, le=20)] = 3
-    #: The largest input, in MB.
+    #: Maximum size of an input, in MB.
     MAX_INPUT_MB: Annotated[float, Field(gt=0)] = 2048
-    #: The longest input, in seconds.
+    #: Maximum duration of an input, in seconds.
     MAX_DURATION_SEC: Annotated[float, Field(gt=0)] = 3600
 
-    #: What becomes of a job's aspect_ratio and resolution: source keeps the input's own size, pad and crop honour them.
+    #: Use of a job's aspect_ratio and resolution: source ignores them and keeps the input's size; pad and crop honor them.
     OUTPUT_FIT: Literal["source", "pad", "crop"] = "source"
-    #: Jobs claimed ahead of the running one; more are where it would be done before their inputs are here; 0 turns it off.
+    #: Jobs to prefetch; more are claimed if the running job would finish before their inputs arrive; 0 disables prefetching.
     PREFETCH_JOBS: Annotated[int, Field(ge=0, le=8)] = 1
-    #: Seconds before the running job's expected end at which the next one is claimed.
+    #: The next job is claimed this many seconds before the expected end of the running one.
     PREFETCH_LEAD_SEC: Annotated[float, Field(ge=0, le=3600)] = 15
-    #: Seconds that one stage of a job may take, its retries included.
+    #: Time limit for one stage of a job including retries, in seconds.
     JOB_TIMEOUT_SEC: Annotated[float, Field(gt=0)] = 1800
-    #: The most that DATA_DIR may hold, in GB.
+    #: Maximum size of DATA_DIR, in GB.
     DATA_LIMIT_GB: Annotated[float, Field(gt=0)] = 20
-    #: The most that known faces may take under DATA_DIR/cache, in GB, at most a quarter of DATA_LIMIT_GB; 0 keeps none.
+    #: Maximum size of the face cache under DATA_DIR/cache, in GB; at most a quarter of DATA_LIMIT_GB; 0 disables it.
     AVATAR_CACHE_GB: Annotated[float, Field(ge=0)] = 2
-    #: Whether FastWan's kernels are compiled on a card: first (before the first job, a minute or so), or off.
+    #: Whether to compile FastWan's kernels for the GPU: first (before the first job, about a minute), or off.
     COMPILE: Literal["first", "off"] = "first"
-    #: The linear layers of FastWan's transformer: bf16, or fp8 for half their memory and a higher rate, which is not exact.
+    #: Precision of the linear layers in FastWan's transformer: bf16, or fp8: half the memory and faster, but not exact.
     FASTWAN_LINEARS: Literal["bf16", "fp8"] = "bf16"
-    #: What makes FastWan's pictures: full (the VAE), or tiny: a two-hundredth of its work, less memory, blurrier pictures.
+    #: FastWan's decoder: full (the VAE), or tiny: a two-hundredth of the work, less memory, blurrier pictures.
     FASTWAN_DECODER: Literal["full", "tiny"] = "full"
-    #: Days that finished jobs are kept for the page.
+    #: Days to keep finished jobs.
     KEEP_DAYS: Annotated[float, Field(gt=0)] = 7
 
-    #: The user that the programs run as when the container is started by root. Empty: root itself.
+    #: The user to run the programs as when the container is started as root. Empty: root.
     WORKER_USER: str | None = None
-    #: Which cards to use: all, or indexes or UUIDs separated by commas, as nvidia-smi has them. An engine takes the first.
+    #: GPUs to use: all, or comma-separated indexes or UUIDs as shown by nvidia-smi. An engine uses the first.
     GPUS: Annotated[str, AfterValidator(_gpus)] = "all"
-    #: text or json.
+    #: Format of log lines: text or json.
     LOG_FORMAT: Literal["text", "json"] = "text"
-    #: A token that /generate and /metrics then ask for, as `Authorization: Bearer …`.
+    #: If set, /generate and /metrics require this token as `Authorization: Bearer …`.
     API_TOKEN: str | None = None
-    #: What the machine costs an hour, for the page's cost line.
+    #: Price of the machine per hour, for the page's cost display.
     PRICE_PER_HOUR: Annotated[float, Field(ge=0)] | None = None
     #: For the torture test: the named point at which a program kills itself once (see jobqueue/faults.py).
     KILL_AT: str | None = None
@@ -228,7 +228,7 @@ class Settings(BaseModel):
             if self.stores_in_b2 and not getattr(self, name):
                 raise ValueError(f"{name}: is missing; B2_KEY_ID, B2_APP_KEY and B2_BUCKET_NAME must be set together")
         if self.mode != "queue" and not self.orchestrator_url:
-            raise ValueError(f"ORCHESTRATOR_BASE_URL: is missing; {self.mode} mode claims its jobs there")
+            raise ValueError(f"ORCHESTRATOR_BASE_URL: is missing; {self.mode} mode claims jobs from it")
         least, where = (
             (8, "") if self.ADMIN_HOST in ("127.0.0.1", "localhost", "::1") else (16, " while ADMIN_HOST is not 127.0.0.1")
         )
@@ -236,10 +236,10 @@ class Settings(BaseModel):
             if 0 < len(getattr(self, name) or "") < least:
                 raise ValueError(f"{name}: is too short; at least {least} characters{where}")
         if self.ADMIN_VIEW_PASSWORD and self.ADMIN_VIEW_PASSWORD == self.ADMIN_PASSWORD:
-            raise ValueError("ADMIN_VIEW_PASSWORD: is ADMIN_PASSWORD; must be another one, because it may only look")
+            raise ValueError("ADMIN_VIEW_PASSWORD: equals ADMIN_PASSWORD; must be different, because it gives read-only access")
         return self
 
-    # ---- what follows from several variables -------------------------------------------------------------------------
+    # ---- derived from several variables ------------------------------------------------------------------------------
 
     @property
     def stores_in_b2(self) -> bool:
@@ -292,19 +292,19 @@ class Settings(BaseModel):
 
     @property
     def run_dir(self) -> Path:
-        """Sockets, locks and liveness files: short (a socket's path has 108 bytes), on a file system that has sockets."""
+        """Sockets, locks and liveness files: a short path (a socket's has 108 bytes), on a file system that has sockets."""
         digest = hashlib.sha256(str(self.data_dir).encode()).hexdigest()[:12]
         return Path(tempfile.gettempdir()) / f"worker-{digest}"
 
     @property
     def worker_id(self) -> str:
-        """Who we are to the orchestrator (PROTOCOL §5). Made from the hostname and kept under DATA_DIR if nothing is set."""
+        """Our ID for the orchestrator (PROTOCOL §5). Generated from the hostname and kept under DATA_DIR if nothing is set."""
         own = (self.BUFFER_WORKER_ID, self.WORKER_ID) if self.mode == "buffer" else (self.WORKER_ID,)
         given = (self.SALAD_MACHINE_ID, *own, self.VAST_CONTAINERLABEL, self.OCTASPACE_NODE_ID)
         return next((name for name in given if name), None) or _kept_worker_id(self.data_dir / "worker_id")
 
 
-#: Fields whose value must never be shown.
+#: Fields whose values must never be shown.
 SECRETS = frozenset({"INTERNAL_API_KEY", "B2_KEY_ID", "B2_APP_KEY", "ADMIN_PASSWORD", "ADMIN_VIEW_PASSWORD", "API_TOKEN"})
 
 
@@ -314,7 +314,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     names = [name for field in Settings.model_fields for name in variables(field) if name in environ]
     given = {name: _expanded(environ[name], environ).strip() for name in names}
     if odd := [name for name in names if not given[name].isprintable()]:
-        raise SettingsError(f"{odd[0]}: holds a line break or another control character; must be one line of text")
+        raise SettingsError(f"{odd[0]}: contains a line break or another control character; must be one line of text")
     try:
         return Settings.model_validate({name: value for name, value in given.items() if value})
     except ValidationError as error:
@@ -328,7 +328,7 @@ def child_environment(**changes: str | None) -> dict[str, str]:
 
 
 def variables(field: str) -> tuple[str, ...]:
-    """The variable of a field and its older spellings."""
+    """The variable of a field and its older names."""
     alias = Settings.model_fields[field].validation_alias
     return tuple(str(name) for name in alias.choices) if isinstance(alias, AliasChoices) else (field,)
 
@@ -339,7 +339,7 @@ def secret_values(settings: Settings) -> list[str]:
 
 
 def shown(settings: Settings) -> dict[str, str]:
-    """Every setting fit to be shown: a secret says only that it is set, and its last two characters if it is long."""
+    """Every setting in a form that may be shown: of a secret only that it is set, and its last two characters if it is long."""
     return {name: _masked(name, getattr(settings, name)) for name in Settings.model_fields}
 
 
@@ -360,7 +360,7 @@ def manual() -> str:
     for name, entry in meanings().items():
         default, names = Settings.model_fields[name].default, "`, `".join(variables(name))
         lines.append(f"| `{names}` | {entry} | {'' if default in (None, ()) else f'`{default}`'} |")
-    head = "# Settings\n\nMade from `settings.py` by `python settings.py > docs/settings.md`; do not edit.\n\n"
+    head = "# Settings\n\nGenerated from `settings.py` by `python settings.py > docs/settings.md`; do not edit.\n\n"
     return head + "| variable | meaning | default |\n|---|---|---|\n" + "\n".join(lines) + "\n"
 
 
@@ -371,7 +371,7 @@ def _masked(name: str, value: Any) -> str:
 
 
 def _expanded(value: str, environ: Mapping[str, str]) -> str:
-    """Salad and compose files sometimes leave `${NAME}` in a value; an unknown name expands to nothing."""
+    """Salad and compose files sometimes leave `${NAME}` in a value; an unknown name expands to the empty string."""
     return re.sub(r"\$\{(\w+)\}", lambda match: environ.get(match[1], ""), value)
 
 
@@ -389,7 +389,7 @@ def _kept_worker_id(file: Path) -> str:
     name = re.sub(r"[^\w-]+", "-", socket.gethostname())[:40] + "-" + secrets.token_hex(3)
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with file.open("x") as new:  # the first program to get here decides
+        with file.open("x") as new:  # the first program to get here wins
             new.write(name + "\n")
     except FileExistsError:
         return file.read_text().strip() or name

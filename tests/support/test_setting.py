@@ -14,7 +14,7 @@ from support import setting
 def test_a_value_of_more_than_one_line_is_refused_without_saying_it(value: str) -> None:
     with pytest.raises(settings.SettingsError) as refused:
         settings.load({"INTERNAL_API_KEY": value})
-    said = "INTERNAL_API_KEY: holds a line break or another control character; must be one line of text"
+    said = "INTERNAL_API_KEY: contains a line break or another control character; must be one line of text"
     assert str(refused.value) == said
 
 
