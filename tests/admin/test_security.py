@@ -125,7 +125,7 @@ def test_what_a_proxy_says_is_believed_only_if_one_is_expected(data_dir: Path) -
             "at least 16 characters while ADMIN_HOST is not 127.0.0.1",
         ),
         ({"ADMIN_VIEW_PASSWORD": "fifteen letters", "ADMIN_HOST": "::"}, "ADMIN_VIEW_PASSWORD: is too short; at least 16"),
-        ({"ADMIN_PASSWORD": "one for both", "ADMIN_VIEW_PASSWORD": "one for both"}, "must be another one"),
+        ({"ADMIN_PASSWORD": "one for both", "ADMIN_VIEW_PASSWORD": "one for both"}, "must be different"),
         ({"ADMIN_ALLOWED_HOSTS": "*"}, "must be host names"),
         ({"ADMIN_ALLOWED_HOSTS": "https://page.example.com"}, "must be host names"),
     ],

@@ -33,7 +33,7 @@ def test_a_setting_says_its_value_source_default_and_meaning(tmp_path: Path) -> 
     assert list(rows) == list(settings.Settings.model_fields)
     poll = rows["POLL_INTERVAL_SEC"]
     assert (poll.value, poll.source, poll.default, poll.differs) == ("2.0", "env", "5", True)
-    assert poll.meaning == "Seconds between two claims while there is room."
+    assert poll.meaning == "Seconds between claims while the worker has capacity."
     assert (rows["HTTP_PORT"].source, rows["HTTP_PORT"].differs) == ("env", False)
     assert (rows["KEEP_DAYS"].source, rows["KEEP_DAYS"].value) == ("default", "7")
     assert (rows["WORKER_ID"].source, rows["WORKER_ID"].value) == ("file worker_id", "kept-name")
