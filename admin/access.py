@@ -145,4 +145,4 @@ class Refusals:
             if self._count <= REFUSED_EACH:
                 return "refused"
             tens, rest = divmod(self._count, REFUSED_EACH)
-            return None if rest or tens & (tens - 1) else f"refused, as {self._count - 1} others within the hour"
+            return None if rest or tens & (tens - 1) else f"refused, as were {self._count - 1} others within the hour"

@@ -46,7 +46,7 @@ def refusing() -> Iterator[None]:
     except ValueError as error:
         flask.abort(400, str(error))
     except supervision.NotRunning as error:
-        flask.abort(503, f"supervisord does not answer ({error}); the programs may still run")
+        flask.abort(503, f"supervisord does not answer ({error}); the programs may still be running")
 
 
 @pages.app_context_processor
@@ -153,7 +153,7 @@ def do_to_many(action: str, ids: list[str], why: str) -> list[str]:
 def reason() -> str:
     """Why, as the form says. An answer of 400 if it says nothing."""
     if not (said := _said()):
-        flask.abort(400, "a reason is needed")
+        flask.abort(400, "a reason is required")
     return said
 
 

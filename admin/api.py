@@ -62,7 +62,7 @@ def get(path: str) -> Callable[[View], View]:
 def known(job_id: str) -> Job:
     job: Job | None = flask.current_app.extensions["worker"].queue.get(job_id)
     if job is None:
-        flask.abort(404, f"no job {job_id[:200]!r} on this worker; it may have run on another one")
+        flask.abort(404, f"no job {job_id[:200]!r} on this worker; it may have run on another worker")
     return job
 
 
@@ -143,7 +143,7 @@ def log(name: str) -> dict[str, Any]:
     folder = worker.settings.data_dir / "logs"
     piece = logs.read(folder, name, flask.request.args.get("after", ""), worker.mask)
     if piece is None:
-        flask.abort(404, f"there is no such log; there are {', '.join(log_files.names(folder)) or 'none yet'}")
+        flask.abort(404, f"no such log; there are {', '.join(log_files.names(folder)) or 'none yet'}")
     return {"lines": [vars(line) for line in piece.lines], "after": piece.after, "cut": piece.cut}
 
 
@@ -164,5 +164,5 @@ def examination() -> dict[str, Any]:
     """As `worker doctor --json` says it. One examination at a time: who asks while one goes on gets what it finds."""
     found = doctor.found(doctor.FRESH_S, doctor.LONGEST_WAIT_S)
     if found is None:
-        flask.abort(503, "the examination is not done yet, or many wait for it already; ask again")
+        flask.abort(503, "the checks are still running, or too many requests are waiting for them; try again")
     return found

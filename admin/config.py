@@ -55,7 +55,7 @@ def replace_token() -> flask.typing.ResponseReturnValue:
     """A new token in place of the worker's own; shown this once. This log-in is over like all others."""
     settings = flask.current_app.extensions["worker"].settings
     if settings.ADMIN_PASSWORD:
-        flask.abort(409, "The password is ADMIN_PASSWORD: change it in the worker's environment and start the worker anew.")
+        flask.abort(409, "The password is ADMIN_PASSWORD: change it in the worker's environment and restart the worker.")
     if flask.request.form.get("confirm", "").strip().lower() != CONFIRM:
         flask.abort(400, f"Nothing was changed: type {CONFIRM} to replace the token.")
     operator().replace_token(settings.data_dir)

@@ -74,7 +74,7 @@ def send(data_dir: Path, job: Job, kind: str, whole: bool = False) -> flask.Resp
     small = facts.st_size <= SMALL
     if not small and not _places.acquire(timeout=TURN_S):
         handle.close()
-        raise ServiceUnavailable("Too many videos are being watched at once. Close one and try again.", retry_after=5)
+        raise ServiceUnavailable("Too many videos are being played at once. Close one and try again.", retry_after=5)
     handle.seek(0)
     response = flask.Response(FileWrapper(handle, 64 * 1024), mimetype=media_type(head))
     if not small:

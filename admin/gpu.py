@@ -43,14 +43,14 @@ MOST_JOBS = 1500
 PAST_S = 10
 #: What NVML's reasons mean, and whether somebody should look. `telemetry.card.THROTTLE_WORDS` has them all.
 REASONS = {
-    "idle": ("nothing to do, so the clocks are low", False),
-    "app clock setting": ("someone has set the clocks", False),
+    "idle": ("idle, so the clocks are low", False),
+    "app clock setting": ("the clocks have been set manually", False),
     "power cap": ("the power limit is reached", False),
-    "hardware slow-down": ("the card protects itself: heat, or too little power", True),
-    "sync boost": ("it keeps pace with another card", False),
-    "software heat limit": ("it is too warm for the full clock", True),
-    "hardware heat limit": ("it is too hot", True),
-    "power brake": ("the power supply calls for less", True),
+    "hardware slow-down": ("the card protects itself from heat or insufficient power", True),
+    "sync boost": ("in sync with another card", False),
+    "software heat limit": ("too warm for the full clock", True),
+    "hardware heat limit": ("too hot", True),
+    "power brake": ("the power supply demands less power", True),
     "display": ("a display needs a lower clock", False),
 }
 
@@ -114,7 +114,7 @@ def whose(pid: int) -> str:
     try:
         command = psutil.Process(pid).cmdline()
     except psutil.Error:
-        return "hidden (a process id of the host)"
+        return "hidden (a host process ID)"
     if "inference" in command and "-m" in command:
         return "this worker's inference"
     return (Path(command[0]).name[:60] if command else "") or "unknown"

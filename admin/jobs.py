@@ -83,7 +83,7 @@ def known(job_id: str) -> Job:
     """The job; an answer of 404 if there is none."""
     job: Job | None = flask.current_app.extensions["worker"].queue.get(job_id)
     if job is None:
-        flask.abort(404, f"No job {job_id[:80]} on this worker. It may have run on another one, or be older than what is kept.")
+        flask.abort(404, f"No job {job_id[:80]} on this worker. It may have run on another worker, or have been deleted.")
     return job
 
 

@@ -21,13 +21,13 @@ def enter() -> flask.typing.ResponseReturnValue:
     worker, request = flask.current_app.extensions["worker"], flask.request
     target, address = security.local_path(request.form.get("next", "/")), request.remote_addr or ""
     if not worker.limiter.allows(address):
-        failed = "Too many tries; wait a minute."
+        failed = "Too many attempts; wait a minute."
         return flask.render_template("login.html", failed=failed, target=target), 429, {"Retry-After": "60"}
     given, agent = request.form.get("password", "").strip(), request.headers.get("User-Agent", "")
     session = worker.access.enter(given, address, agent)
     if session is None:
         security.note_refused(worker, "web", address)
-        failed = "That is not the password, or the code is used or older than 15 minutes."
+        failed = "Wrong password, or the code was used or is older than 15 minutes."
         return flask.render_template("login.html", failed=failed, target=target), 403
     worker.control.note("web", "log in", address, None, "done")
     response = flask.redirect(target, 303)

@@ -84,7 +84,7 @@ def _chunk(file: BinaryIO, start: int, middle: bool = False) -> tuple[list[bytes
     if end == 0 and len(data) == MOST_BYTES:  # one line, longer than a whole look: it is passed over
         file.seek(start)
         file.readline(256 * MOST_BYTES)
-        return [b'{"level": "warning", "event": "(a line of more than 64 KB is left out here)"}'], file.tell()
+        return [b'{"level": "warning", "event": "(a line longer than 64 KB was left out)"}'], file.tell()
     lines = data[:end].splitlines()
     return lines[1:] if middle else lines, start + end
 

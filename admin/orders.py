@@ -124,7 +124,7 @@ def _body() -> dict[str, Any]:
 def _reason(body: dict[str, Any], needed: bool = True) -> str:
     reason = body.get("reason", "")
     if not isinstance(reason, str) or (needed and not reason.strip()):
-        flask.abort(400, "reason: is missing; must be a text that says why")
+        flask.abort(400, "reason: is missing; must be a text")
     return reason.strip()[:LONGEST_REASON]
 
 

@@ -22,11 +22,11 @@ RESTARTABLE = ("poller", "inference", "uploader", "api")
 #: What each is for, in a few words.
 DUTIES = {
     "poller": "claims, downloads, reports, heartbeats",
-    "inference": "makes the videos",
+    "inference": "renders the videos",
     "uploader": "stores the videos",
     "api": "/generate, probes, metrics",
     "admin": "this page; cannot be restarted here",
-    "guard": "watches over the others; cannot be restarted here",
+    "guard": "monitors the others; cannot be restarted here",
     "orchestrator": "the demo's orchestrator",
 }
 #: From which level on lines are shown, by name in the address.

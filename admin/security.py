@@ -36,8 +36,8 @@ OPEN = frozenset({"login.form", "login.enter", "static", "login.healthz"})
 #: Pages that may be sent more than the usual bytes, by endpoint.
 LARGE: dict[str | None, Callable[[Worker], int]] = {}
 
-_HOSTS = "ADMIN_ALLOWED_HOSTS may name others."
-_TOKEN = "Send it as Authorization: Bearer; it is ADMIN_PASSWORD, or what DATA_DIR/admin_token holds."  # noqa: S105 - words, not a secret
+_HOSTS = "Add others to ADMIN_ALLOWED_HOSTS."
+_TOKEN = "Send it as Authorization: Bearer; it is ADMIN_PASSWORD, or the content of DATA_DIR/admin_token."  # noqa: S105
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -59,7 +59,7 @@ def protect(app: flask.Flask, worker: Worker) -> None:
         request = flask.request
         flask.g.session = flask.g.role = None
         if not _is_our_host(request.host, worker.settings.ADMIN_HOST, worker.settings.ADMIN_ALLOWED_HOSTS):
-            return refused(421, "Open this page by its address or as localhost; other names are not answered.", _HOSTS)
+            return refused(421, "Open this page by IP address or as localhost; other host names are rejected.", _HOSTS)
         if request.endpoint in LARGE:
             request.max_content_length = LARGE[request.endpoint](worker)
         if request.path.startswith(API) and "Authorization" in request.headers:
@@ -85,19 +85,19 @@ def _check_token(worker: Worker) -> flask.typing.ResponseReturnValue | None:
     """A program with a token: no cookie came with it, so no other site can have sent it."""
     request, address = flask.request, flask.request.remote_addr or ""
     if worker.limiter.is_full(address):
-        return refused(429, "Too many tries; wait a minute.")
+        return refused(429, "Too many attempts; wait a minute.")
     given = request.authorization.token if request.authorization and request.authorization.type == "bearer" else None
     flask.g.role = worker.access.role(given) if given else None
     if flask.g.role is None:
         worker.limiter.allows(address)
         note_refused(worker, f"api@{address}", address)
-        return refused(401, "This is not the worker's token.", _TOKEN)
+        return refused(401, "Wrong token.", _TOKEN)
     return _check_role()
 
 
 def note_refused(worker: Worker, who: str, address: str) -> None:
     """Say in the log that a log-in was refused, and in the audit trail as far as it has a row there."""
-    log.warning("a log-in from %s was refused", address)
+    log.warning("a login from %s was refused", address)
     if (said := worker.refusals.said(time.monotonic())) is not None:
         worker.control.note(who, "log in", address, None, said)
 
@@ -123,7 +123,7 @@ def _check_log_in(worker: Worker) -> flask.typing.ResponseReturnValue | None:
 
 def _check_role() -> flask.typing.ResponseReturnValue | None:
     if flask.g.role == "look" and flask.request.method not in SAFE and flask.request.endpoint != "login.leave":
-        return refused(403, "This log-in may look, but not act.", "Log in with the worker's own password or token.")
+        return refused(403, "This session is read-only.", "Log in with the worker's own password or token.")
     return None
 
 
@@ -172,14 +172,14 @@ def _fits(name: str, pattern: str) -> bool:
 
 
 def _explained(error: HTTPException) -> flask.typing.ResponseReturnValue:
-    words = {404: "There is no such page or job on this worker.", 405: "That cannot be done this way."}
+    words = {404: "No such page or job on this worker.", 405: "Method not allowed."}
     if isinstance(error, InternalServerError):  # Flask has logged the traceback itself
         mark = secrets.token_hex(4)
         log.error("page error %s at %s", mark, flask.request.path)
-        words[500] = f"This page could not be made (error {mark}; worker logs says more). The worker itself may be well."
+        words[500] = f"This page could not be rendered (error {mark}; see worker logs). The worker itself may be fine."
     code, said = error.code or 500, error.description
     if code == 413:
-        words[413] = f"More was sent than this page takes ({(flask.request.max_content_length or 0) / 1e6:.1f} MB)."
+        words[413] = f"The request is larger than this page accepts ({(flask.request.max_content_length or 0) / 1e6:.1f} MB)."
     ours = said if said and said != type(error).description else None
     page = flask.make_response(*refused(code, ours or words.get(code) or said or error.name))
     for name, value in error.get_headers():
@@ -193,8 +193,8 @@ def _no_queue(error: Exception) -> flask.typing.ResponseReturnValue:
     worker = flask.current_app.extensions["worker"]
     log.error("the queue could not be used for %s: %s", flask.request.path, error)
     flask.g.session = flask.g.role = None
-    words = f"The queue cannot be used now ({worker.settings.database}: {error}). The worker itself may still be running."
-    return refused(503, words, "On the machine, worker status and worker logs say more. This page tries again by itself.")
+    words = f"The queue is unavailable ({worker.settings.database}: {error}). The worker itself may still be running."
+    return refused(503, words, "On the machine, see worker status and worker logs. This page retries automatically.")
 
 
 def refused(status: int, words: str, hint: str = "") -> tuple[Any, int, dict[str, str]]:

@@ -98,7 +98,7 @@ def _payload(shape: str, settings: Any, kept: list[Path]) -> dict[str, Any]:
             raise ValueError(f"{name}: must be an http:// or https:// link, or choose a file")
         if sent is not None and sent.filename:
             if link:
-                raise ValueError(f"{name}: both a file and a link; leave one of them out")
+                raise ValueError(f"{name}: both a file and a link were given; remove one")
             link = _keep(sent, name, settings, kept)
         if link:
             payload[name] = link
@@ -111,7 +111,7 @@ def _json(text: str) -> dict[str, Any]:
     try:
         found = json.loads(text or "{}")
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"params: is not JSON: {error}") from None
+        raise ValueError(f"params: is not valid JSON: {error}") from None
     if not isinstance(found, dict):
         raise ValueError("params: must be an object, like {}")
     return found

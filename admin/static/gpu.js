@@ -5,7 +5,7 @@ const CHARTS = [
   {title: "Memory, GiB", lines: [["memory_used_mib", "used"]], by: 1024, total: "memory_total_mib"},
   {title: "Temperature, °C", lines: [["temperature_c", "core"], ["memory_temperature_c", "memory"]], limit: "slow-down limit", least: 20, most: 90},
   {title: "Power, W", lines: [["power_w", "draw"], ["power_limit_w", "limit"]]},
-  {title: "Clocks, MHz", lines: [["clock_sm_mhz", "processors"], ["clock_memory_mhz", "memory"]]},
+  {title: "Clocks, MHz", lines: [["clock_sm_mhz", "SM"], ["clock_memory_mhz", "memory"]]},
 ];
 const HEIGHT = 150, MARK = 6;
 const SPAN = {"20 min": 1200, "6 h": 21600, "24 h": 86400};

@@ -47,15 +47,15 @@ def test_a_pause_says_until_when_and_what_still_goes_on(admin: Admin, browser: r
     flag = admin.control.flag("paused")
     assert flag
     assert flag["until_boot_s"] - clock.now() == pytest.approx(1800, abs=20)
-    assert f"It ends {flag['until'][:19].replace('T', ' ')} UTC" in said
-    assert re.search(r"Still going on: \d+ reports, heartbeats\.", said)
+    assert f"The pause ends {flag['until'][:19].replace('T', ' ')} UTC" in said
+    assert re.search(r"In progress: \d+ reports, heartbeats\.", said)
     for page in ("/jobs", "/settings", "/processes"):
         assert "by web:" in text(browser.get(admin.url + page, timeout=PATIENCE_S))
 
 
 def test_a_drain_with_a_deadline(admin: Admin, browser: requests.Session) -> None:
     said = text(send(admin, browser, "/drain", reason="new image", minutes="10"))
-    assert "but at the latest" in said
+    assert ", at the latest" in said
     flag = admin.control.flag("draining")
     assert flag
     assert flag["deadline_boot_s"] - clock.now() == pytest.approx(600, abs=20)
@@ -117,7 +117,7 @@ def test_all_that_match_means_the_lists_own_filters(admin: Admin, browser: reque
     assert re.findall(r'name="job" value="([^"]+)"', asked.text) == ["match-2", "match-1"]
     assert "Nothing to cancel" in text(send(admin, browser, "/jobs/many", action="cancel", all="1", state="failed"))
     ids = re.findall(r'name="job" value="([^"]+)"', asked.text)
-    assert "2 of 2 jobs were begun anew" in text(send(admin, browser, "/jobs/many/do", action="retry", job=ids))
+    assert "2 of 2 jobs were queued for a retry" in text(send(admin, browser, "/jobs/many/do", action="retry", job=ids))
     for name in ("match-1", "match-2"):
         admin.queue.cancel(name, "the test is over")
 
@@ -150,10 +150,10 @@ def test_files_go_only_of_jobs_that_are_over_and_the_dialog_says_for_good(admin:
     admin.queue.add(arrival("gone-2"))
     asked = send(admin, browser, "/jobs/many", action="delete", job=["gone-1", "gone-2"])
     assert "Delete the files of 1 job?" in text(asked)
-    assert "removed for good" in text(asked)
+    assert "Permanently deletes the inputs" in text(asked)
     assert send(admin, browser, "/jobs/many/do", action="delete", job=["gone-1"]).status_code == 400
     done = send(admin, browser, "/jobs/many/do", action="delete", job=["gone-1", "gone-2"], reason="a customer asked")
-    assert "1 of 2 jobs were taken: the files go within seconds" in text(done)
+    assert "1 of 2 jobs were accepted: the files will be deleted within seconds" in text(done)
     assert admin.control.discards() == ["gone-1"]
     assert {note["target"]: note["result"] for note in admin.control.notes(text="a customer asked")} == {
         "gone-1": "done",
@@ -203,7 +203,7 @@ def test_the_command_of_a_job_hands_in_the_same_one_without_what_signs_its_links
     assert (command, address) == ("curl", "http://127.0.0.1:8000/generate")
     sent = json.loads(words[words.index("-d") + 1])
     assert (sent["video_url"], sent["params"]) == (f"{link}?…", {"loop": "hold"})
-    assert "without what signs them" in text(browser.get(f"{admin.url}/jobs/curl-1", timeout=PATIENCE_S))
+    assert "without their signatures" in text(browser.get(f"{admin.url}/jobs/curl-1", timeout=PATIENCE_S))
     admin.queue.cancel("curl-1", "the test is over")
 
 
@@ -231,7 +231,7 @@ def test_a_viewer_sees_everything_and_can_do_nothing(data_dir: Path) -> None:
         for path in (*paths, "/submit", "/processes/inference/restart", "/settings/sign-out", "/settings/login-link"):
             answer = send(own, browser, path, reason="mischief", action="cancel", job=["waiting-1"])
             assert answer.status_code == 403, path
-            assert "may look, but not act" in text(answer)
+            assert "session is read-only" in text(answer)
         assert own.dump() == before
         assert send(own, browser, "/logout").url.endswith("/login")
 

@@ -221,7 +221,7 @@ def test_a_viewers_token_may_only_look(data_dir: Path) -> None:
     with running(data_dir, ADMIN_VIEW_PASSWORD="only for looking") as own:
         viewer = Client(own.url, "only for looking")
         assert viewer.get("status").status_code == 200
-        assert "may look, but not act" in refusal(viewer.post("pause", {"reason": "x"}), 403, "forbidden")
+        assert "session is read-only" in refusal(viewer.post("pause", {"reason": "x"}), 403, "forbidden")
         assert own.control.flags() == {}
 
 

@@ -43,7 +43,7 @@ def test_the_page_has_a_line_for_each_finding_and_says_what_to_do(paused: Admin,
     answer = browser.get(f"{paused.url}/doctor", timeout=PATIENCE_S)
     assert answer.status_code == 200
     said = words(answer.text)
-    assert re.search(r"\d failed, \d warned , \d+ well\. Examined \S+ \S+ UTC", said), said
+    assert re.search(r"\d failures?, \d warnings? , \d+ ok\. Checked \S+ \S+ UTC", said), said
     assert re.search(r"fail weights \d+ files that musetalk needs .* To do: worker models pull musetalk \S+ is missing", said)
     assert "warn paused since" in said
     assert "To do: worker resume" in said
@@ -101,40 +101,40 @@ def test_while_one_examination_goes_on_nobody_begins_another_or_waits_in_a_long_
         until(lambda: answers)  # the one for whom there was no place
         assert (answers[0].status_code, answers[0].headers["Retry-After"]) == (503, "5")
         page = browser.get(f"{own.url}/doctor", timeout=PATIENCE_S)
-        assert "The worker is being examined" in page.text
+        assert "The checks are running" in page.text
         leave.set()
         for thread in threads:
             thread.join(PATIENCE_S)
         assert {(one.status_code, one.content) for one in answers[1:]} == {(200, answers[1].content)}
         left_open = browser.get(f"{own.url}/doctor", headers={"If-None-Match": page.headers["ETag"]}, timeout=PATIENCE_S)
-        assert "Examine again" in left_open.text
+        assert "Check again" in left_open.text
     assert len(server.seen) == 1
 
 
 def test_settings_and_processes_lead_to_it(paused: Admin, browser: requests.Session) -> None:
     for path in ("/settings", "/processes"):
-        assert '<a href="/doctor">What doctor says</a>' in browser.get(paused.url + path, timeout=PATIENCE_S).text
+        assert '<a href="/doctor">Doctor</a>' in browser.get(paused.url + path, timeout=PATIENCE_S).text
 
 
 def test_what_is_safe_is_put_right_from_the_page(data_dir: Path) -> None:
     with running(data_dir, ADMIN_VIEW_PASSWORD="only for looking", ENGINE="preview") as own:
         browser, other = own.log_in(), own.log_in("only for looking")
-        assert "Put right what is safe" not in browser.get(f"{own.url}/doctor", timeout=PATIENCE_S).text
+        assert "Apply safe fixes" not in browser.get(f"{own.url}/doctor", timeout=PATIENCE_S).text
         (data_dir / "jobs.reserve").unlink()
         assert own.post(other, "/doctor/fix") == 403
         assert not (data_dir / "jobs.reserve").exists()
         data = {"csrf": own.form_token(browser)}
         page = words(browser.post(f"{own.url}/doctor/fix", data=data, timeout=PATIENCE_S).text)
-        assert "done reserve : the reserve for a full disk has been used up, and there is room again. it is there again" in page
+        assert "done reserve : the reserve for a full disk has been used, and there is space again. recreated" in page
         assert (data_dir / "jobs.reserve").exists()
         note = own.control.notes(1)[0]
         assert (note["action"], note["target"], note["actor"][:4]) == ("doctor --fix", "reserve", "web:")
         again = words(browser.post(f"{own.url}/doctor/fix", data=data, timeout=PATIENCE_S).text)
-        assert "Nothing was to be put right" in again
+        assert "Nothing to fix" in again
 
 
 def test_the_page_offers_to_put_right_only_what_can_be_and_only_to_who_may(data_dir: Path) -> None:
     with running(data_dir, ADMIN_VIEW_PASSWORD="only for looking", ENGINE="preview") as own:
         (data_dir / "jobs.reserve").unlink()
-        assert "Put right what is safe" in own.log_in().get(f"{own.url}/doctor", timeout=PATIENCE_S).text
-        assert "Put right" not in own.log_in("only for looking").get(f"{own.url}/doctor", timeout=PATIENCE_S).text
+        assert "Apply safe fixes" in own.log_in().get(f"{own.url}/doctor", timeout=PATIENCE_S).text
+        assert "Apply" not in own.log_in("only for looking").get(f"{own.url}/doctor", timeout=PATIENCE_S).text

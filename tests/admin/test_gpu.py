@@ -53,11 +53,11 @@ def test_each_card_is_told_in_figures(filled: Admin, browser: requests.Session) 
     assert re.search(r"GPU busy 92 \d+ \d+ 9\d % video encoder \d+ \d+ \d+ 2\d %", first)
     assert re.search(r"memory used 11\.2 2\.\d \d\.\d 11\.2 GiB", first)
     assert re.search(r"1[34] % power cap: the power limit is reached", first)
-    assert "pid 999999999 · hidden (a process id of the host) · 10.6 GiB" in first
+    assert "pid 999999999 · hidden (a host process ID) · 10.6 GiB" in first
     assert re.search(r"memory temperature \d+ \d+ \d+ \d+ °C", first)
     assert "temperature n/a n/a n/a n/a °C" in second
     assert "persistence n/a PCIe n/a memory n/a" in second
-    assert "n/a: the driver does not say." in second
+    assert "n/a: not reported by the driver." in second
     assert "memory n/a" in second
 
 
@@ -93,10 +93,10 @@ def test_the_jobs_of_the_time_are_marked(filled: Admin, browser: requests.Sessio
 def test_without_a_card_it_says_what_to_do(data_dir: Path) -> None:
     with running(data_dir) as own:
         browser = own.log_in()
-        assert "The poller, which reads the GPUs, has not said anything yet." in text(own, browser, "/gpu")
+        assert "The poller, which reads the GPUs, has not reported yet." in text(own, browser, "/gpu")
         own.control.publish("poller", {"gpus": []})
         said = text(own, browser, "/gpu")
-        assert "The driver shows no NVIDIA GPU to this worker." in said
+        assert "The driver shows this worker no NVIDIA GPU." in said
         assert "start the container with --gpus all" in said
         assert told(own, browser, "")["cards"] == {}
 
@@ -109,7 +109,7 @@ def test_a_card_that_is_lost_and_a_past_that_is_broken_are_told_of(data_dir: Pat
         browser = own.log_in()
         said = text(own, browser, "/gpu")
         assert "GPU 0 · NVIDIA L4 lost The card has fallen off the bus" in said
-        assert "No past yet" in said
+        assert "No history yet" in said
         assert "GPU busy n/a n/a n/a n/a %" in said
         assert "NVIDIA L4 lost" in text(own, browser, "/")
 
@@ -118,7 +118,7 @@ def told_of(admin: Admin, browser: requests.Session, **changes: Any) -> str:
     """What the page says of the health of a card that differs so from a well one."""
     card = past.CARD | {key: changes.pop(key) for key in tuple(changes) if key in past.CARD}
     admin.control.publish("poller", {"gpus": [card], "gpu_health": [past.HEALTH | changes]})
-    return text(admin, browser, "/gpu").split("Health")[1].split("On this card now")[0]
+    return text(admin, browser, "/gpu").split("Health")[1].split("Processes on this card")[0]
 
 
 def test_the_health_of_a_card_is_told_in_words_with_what_to_do(data_dir: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_process_is_named_where_it_can_be_seen() -> None:
     blender = subprocess.Popen(["/usr/bin/blender", "60"], executable="/bin/sleep")
     try:
         names = [page.whose(pid) for pid in (inference.pid, blender.pid, 2**22 + 1)]
-        assert names == ["this worker's inference", "blender", "hidden (a process id of the host)"]
+        assert names == ["this worker's inference", "blender", "hidden (a host process ID)"]
         assert memory_bytes(blender.pid)
         assert memory_bytes(None) is None
     finally:

@@ -99,7 +99,7 @@ def test_a_line_of_ten_megabytes_is_passed_over(tmp_path: Path) -> None:
         assert piece
         seen += lines
         place = piece.after
-    assert seen == ["before", "(a line of more than 64 KB is left out here)", "after"]
+    assert seen == ["before", "(a line longer than 64 KB was left out)", "after"]
 
 
 @pytest.mark.parametrize(

@@ -56,12 +56,12 @@ def listed(admin: Admin, browser: requests.Session, path: str) -> list[str]:
 @pytest.mark.parametrize(
     ("flag", "inference", "word", "says"),
     [
-        (None, LOADED, "active", "No job. Hand one in with worker submit VIDEO AUDIO or POST /generate ."),
+        (None, LOADED, "active", "No jobs. Submit one with worker submit VIDEO AUDIO or POST /generate ."),
         (None, {**LOADED, "model_loaded": False, "reason": "musetalk is loading"}, "starting", "musetalk is loading. No job"),
-        ("paused", LOADED, "paused", "by cli:root: a new card. What runs is finished"),
-        ("draining", LOADED, "draining", "by cli:root: a new card. The container ends when all is done and reported."),
-        ("unfit", LOADED, "unfit", "Unfit: a new card. No job is claimed until this is mended."),
-        (None, None, "stopped", "Silent: poller, inference, uploader"),
+        ("paused", LOADED, "paused", "by cli:root: a new card. Running jobs finish"),
+        ("draining", LOADED, "draining", "by cli:root: a new card. The container exits when every job is done and reported."),
+        ("unfit", LOADED, "unfit", "Unfit: a new card. No job is claimed until this is fixed."),
+        (None, None, "stopped", "Not responding: poller, inference, uploader"),
     ],
 )
 def test_the_overview_says_how_the_worker_is(
@@ -78,7 +78,7 @@ def test_the_overview_says_how_the_worker_is(
         said = " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
         assert says in said
         assert ("Resume" in said) == (flag in ("paused", "draining"))
-        assert "orchestrator none: stands alone" in said
+        assert "orchestrator none: standalone" in said
 
 
 def test_the_overview_says_what_the_links_and_the_card_are_doing(data_dir: Path) -> None:
@@ -95,13 +95,13 @@ def test_the_overview_says_what_the_links_and_the_card_are_doing(data_dir: Path)
         own.control.publish("uploader", {"store": "b2", "ok": False, "error": "the key is not valid"})
         said = text(own, own.log_in(), "/")
     for sentence in (
-        "The orchestrator does not answer : connection refused. Finished work is kept here and reported later.",
-        "The store refuses : the key is not valid. Finished videos wait here.",
+        "The orchestrator does not answer : connection refused. Finished jobs are kept and reported later.",
+        "The store rejects uploads : the key is not valid. Finished videos wait on this machine.",
         "The disk is almost full: 1.4 GB are free.",
-        "last asked 2026-01-02 03:04:05 UTC : no job",
+        "last attempt 2026-01-02 03:04:05 UTC : no job",
         "GPU memory 11.2 of 24.0 GiB",
         "71 °C · 244 of 350 W",
-        "held back by power cap",
+        "throttled by power cap",
         "Lost card lost The card has fallen off the bus",
         "GPU busy n/a",
         "engine musetalk on cuda:0",
@@ -137,7 +137,7 @@ def test_a_running_job_shows_how_far_it_is(data_dir: Path) -> None:
         assert "<title>63% · " in browser.get(f"{own.url}/", timeout=PATIENCE_S).text
         own.queue.cancel("now-1", "not needed")
         assert "being cancelled" in text(own, browser, "/")
-        assert "Cancel was asked for: not needed" in text(own, browser, "/jobs/now-1")
+        assert "Cancellation requested: not needed" in text(own, browser, "/jobs/now-1")
 
 
 # ---- the list ---------------------------------------------------------------------------------------------------------------
@@ -205,9 +205,9 @@ def test_a_finished_job_shows_its_timeline_video_and_figures(admin: Admin, brows
 
 def test_a_failed_job_says_why_and_what_helps(admin: Admin, browser: requests.Session) -> None:
     said = text(admin, browser, "/jobs/memory-1")
-    assert "This worker could not do it the GPU ran out of memory: 23.1 of 24.0 GiB used" in said
+    assert "This worker could not process it the GPU ran out of memory: 23.1 of 24.0 GiB used" in said
     assert "Try: Close other programs on the GPU, or set a lower BATCH_SIZE." in said
-    assert "processing_error at inference, another try may succeed · batch_size 16" in said
+    assert "processing_error at inference, a retry may succeed · batch_size 16" in said
     assert "Traceback: somewhere deep" in said
 
 
@@ -215,15 +215,15 @@ def test_a_job_page_says_what_became_of_the_report(data_dir: Path) -> None:
     with running(data_dir) as own:
         add_failed(own.queue, "j1", OUT_OF_MEMORY)
         browser, (event, _) = own.log_in(), own.outbox.due()[0]
-        assert "The report is on its way." in text(own, browser, "/jobs/j1")
+        assert "The report is being sent." in text(own, browser, "/jobs/j1")
         own.outbox.again(event, "connection refused", 60)
-        assert "The report was tried once and is tried again: connection refused" in text(own, browser, "/jobs/j1")
+        assert "Sending the report failed once and is retried: connection refused" in text(own, browser, "/jobs/j1")
         own.outbox.sent(event, "200")
         assert re.search(r"Reported \S+ \S+ UTC : 200", text(own, browser, "/jobs/j1"))
         assert own.queue.retry("j1")
         assert own.queue.cancel("j1", "not needed")
         own.outbox.sent(own.outbox.due()[0][0], "nobody to tell")
-        assert "Nobody waits for a report." in text(own, browser, "/jobs/j1")
+        assert "No report needed." in text(own, browser, "/jobs/j1")
 
 
 def test_links_are_shown_without_what_signs_them(admin: Admin, browser: requests.Session) -> None:
@@ -235,7 +235,7 @@ def test_links_are_shown_without_what_signs_them(admin: Admin, browser: requests
 def test_an_unknown_job_is_not_found_in_plain_words(admin: Admin, browser: requests.Session) -> None:
     answer = browser.get(f"{admin.url}/jobs/nobody", timeout=PATIENCE_S)
     assert answer.status_code == 404
-    assert "No job nobody on this worker. It may have run on another one" in answer.text
+    assert "No job nobody on this worker. It may have run on another worker" in answer.text
 
 
 def test_a_very_long_id_is_cut_where_jobs_are_listed(data_dir: Path) -> None:

@@ -59,9 +59,9 @@ def test_a_program_is_restarted_now_or_after_its_job(admin: Admin, browser: requ
         assert job
         if stage == FETCH:
             admin.queue.done(stage, job, {})
-    assert "works on one" in words(admin, browser, "/processes")
+    assert "working on one" in words(admin, browser, "/processes")
     assert restart(admin, browser, "inference", when="after") == 303
-    assert "restarts after its job: a leak" in words(admin, browser, "/processes")
+    assert "will restart after its job: a leak" in words(admin, browser, "/processes")
     assert supervisord.running_pid("inference") == pid
     assert restart(admin, browser, "inference", when="now") == 303
     until(lambda: (found := supervisord.program("inference")) and found.pid != pid)
@@ -130,7 +130,7 @@ def test_a_log_is_shown_filtered_and_searched(data_dir: Path) -> None:
         assert [line.split()[3] for line in lines(own, browser, "/processes?q=JOB%3DJ1")] == ["no"]
         assert [line.split()[3] for line in lines(own, browser, "/processes?log=poller")] == ["fetched"]
         assert "No line matches." in words(own, browser, "/processes?q=nothing")
-        assert "There is no such log." in words(own, browser, "/processes?log=../secret")
+        assert "No such log." in words(own, browser, "/processes?log=../secret")
 
 
 def test_a_log_is_text_and_nothing_else(data_dir: Path) -> None:

@@ -41,7 +41,7 @@ def test_what_was_told_of_a_running_job_is_a_line_and_a_table(told: Admin, brows
     told.outbox.keep(replace(RUNNING, job="runs", progress=0.25))
     told.outbox.keep(replace(RUNNING, job="runs", at="2026-01-02T03:04:07.000Z"))
     said = text(told, browser, "/jobs/runs")
-    assert "Last told 2026-01-02 03:04:07 UTC : 50 % inferring. The end is told until it is acknowledged." in said
+    assert "Last reported 2026-01-02 03:04:07 UTC : 50 % inferring. The final report is repeated" in said
     assert "2 reports, newest first" in said
     rows = (
         '01-02 03:04:07 running 50 % inferring 200 after 12 ms: {"detail":"ok"}',
@@ -54,7 +54,7 @@ def test_a_report_that_was_not_taken_says_so(told: Admin, browser: requests.Sess
     add(told, "lost")
     told.outbox.keep(replace(LOST, job="lost", said="running", phase="preparing"))
     said = text(told, browser, "/jobs/lost")
-    assert "10 % preparing, which was not taken; the next one will say more. The end is" in said
+    assert "10 % preparing, not accepted; the next report will follow. The final report is" in said
     assert "One report, newest first" in said
     assert "running 10 % preparing none after 12 ms: no answer within 10 s" in said
 
@@ -80,9 +80,9 @@ def test_an_end_that_nobody_wanted_or_that_was_never_told_says_so(told: Admin, b
     event, _ = next(due for due in told.outbox.due() if due[0].job == "unwanted")
     told.outbox.sent(event, "progress: HTTP 409: no longer yours")
     said = text(told, browser, "/jobs/unwanted")
-    assert "Round 1, cancelled: Never reported: a new round began first." in said
+    assert "Round 1, cancelled: Not reported: a new round started first." in said
     assert re.search(
-        "Round 2, cancelled: Told [^,]+, but it was not wanted any more: progress: HTTP 409: no longer yours", said
+        "Round 2, cancelled: Reported [^,]+, but no longer wanted: progress: HTTP 409: no longer yours", said
     )
 
 
@@ -91,7 +91,7 @@ def test_a_job_that_nobody_waits_for_says_so(data_dir: Path, source: str) -> Non
     with running(data_dir) as alone:
         add(alone, "alone", source)
         said = text(alone, alone.log_in(), "/jobs/alone")
-        assert "Nobody waits for a report." in said
+        assert "No report needed." in said
         assert "newest first" not in said
 
 
@@ -112,7 +112,7 @@ def test_a_new_report_is_on_the_page_at_the_next_look(told: Admin, browser: requ
     told.outbox.keep(replace(RUNNING, job="another"))
     assert browser.get(address, headers={"If-None-Match": tag}, timeout=PATIENCE_S).status_code == 304
     told.outbox.keep(replace(RUNNING, job="fresh"))
-    assert "Last told" in browser.get(address, headers={"If-None-Match": tag}, timeout=PATIENCE_S).text
+    assert "Last reported" in browser.get(address, headers={"If-None-Match": tag}, timeout=PATIENCE_S).text
 
 
 def test_programs_get_the_reports_oldest_first(told: Admin) -> None:

@@ -266,7 +266,7 @@ def test_strangers_cannot_fill_the_audit_trail_and_who_comes_in_is_always_in_it(
         assert {enter("a guess", f"192.0.2.{number}") for number in range(25)} == {403}
         assert enter(PASSWORD, "198.51.100.1") == 303
         rows = [(note["target"], note["result"]) for note in own.control.notes()]
-        assert rows[:2] == [("198.51.100.1", "done"), ("192.0.2.19", "refused, as 19 others within the hour")]
+        assert rows[:2] == [("198.51.100.1", "done"), ("192.0.2.19", "refused, as were 19 others within the hour")]
         assert len(rows) == 1 + 1 + 10
 
 

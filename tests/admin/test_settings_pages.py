@@ -59,7 +59,7 @@ def test_the_page_shows_settings_versions_and_log_ins(data_dir: Path) -> None:
         said = words(own, browser, "/settings")
     for sentence in (
         "POLL_INTERVAL_SEC 5 → 2.0",
-        "POLL_INTERVAL_SEC 2.0 env 5 Seconds between two claims while there is room.",
+        "POLL_INTERVAL_SEC 2.0 env 5 Seconds between claims while the worker has capacity.",
         "127.0.0.1 this one",
         f"worker {settings.VERSION}",
         "engine musetalk",
@@ -97,7 +97,7 @@ def test_the_token_is_replaced_from_the_page_once_that_was_typed(data_dir: Path)
     with running(data_dir, ADMIN_PASSWORD="") as own:
         old = (data_dir / "admin_token").read_text().strip()
         browser, other = own.log_in(old), own.log_in(old)
-        assert "Type replace to go on" in words(own, browser, "/settings")
+        assert "Type replace to confirm" in words(own, browser, "/settings")
         assert own.post(browser, "/settings/token", confirm="yes") == 400
         assert (data_dir / "admin_token").read_text().strip() == old
         data = {"csrf": own.form_token(browser), "confirm": "replace"}
@@ -121,7 +121,7 @@ def test_a_password_of_the_environment_is_not_replaced_from_the_page(data_dir: P
     with running(data_dir, ADMIN_VIEW_PASSWORD="only for looking") as own:
         browser = own.log_in()
         said = words(own, browser, "/settings")
-        assert "The password is ADMIN_PASSWORD , from the worker's environment. To replace it, change it there" in said
+        assert "The password is ADMIN_PASSWORD , from the worker's environment. To replace it, change the variable" in said
         assert "Replace the token" not in said
         assert own.post(browser, "/settings/token", confirm="replace") == 409
         assert browser.get(f"{own.url}/", allow_redirects=False, timeout=PATIENCE_S).status_code == 200

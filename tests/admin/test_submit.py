@@ -98,9 +98,9 @@ def test_what_the_form_offers_is_what_the_engine_knows() -> None:
         ({**LINKS, "audio_url": "/etc/passwd"}, "audio_url: must be an http:// or https:// link, or choose a file"),
         ({**LINKS, "resolution": "<b>big"}, "resolution: must look like 512x512"),
         ({**LINKS, "bbox_shift": "x<b>"}, "bbox_shift: got 'x<b>'; must be a whole number"),
-        ({**LINKS, "params": "{"}, "params: is not JSON"),
+        ({**LINKS, "params": "{"}, "params: is not valid JSON"),
         ({**LINKS, "params": "[1]"}, "params: must be an object"),
-        ({**LINKS, "params": "[" * 60_000}, "params: is not JSON"),
+        ({**LINKS, "params": "[" * 60_000}, "params: is not valid JSON"),
     ],
 )
 def test_what_makes_no_sense_is_refused_and_what_was_typed_stays(
@@ -131,7 +131,7 @@ def test_a_file_that_is_too_large_is_refused(data_dir: Path) -> None:
         assert "video_url: 1.2 MB; must be a file of at most 1 MB" in refusal(send(own, browser, file))
         much = send(own, browser, {"video_url_file": ("v.mp4", b"x" * 4_000_000)})
         assert much.status_code == 413
-        assert "More was sent than this page takes (3.0 MB)" in html.unescape(much.text)
+        assert "The request is larger than this page accepts (3.0 MB)" in html.unescape(much.text)
         assert left(own) == []
 
 

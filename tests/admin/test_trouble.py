@@ -48,7 +48,7 @@ def test_while_another_holds_the_queue_pages_are_shown_and_actions_give_up(own: 
         data = {"csrf": token, "reason": "lunch"}
         refused = browser.post(f"{own.url}/pause", data=data, allow_redirects=False, timeout=PATIENCE_S)
         assert refused.status_code == 503
-        assert "The queue cannot be used now" in words(refused)
+        assert "The queue is unavailable" in words(refused)
         assert refused.headers["Retry-After"]
     finally:
         other.execute("rollback")
@@ -74,7 +74,7 @@ def test_a_queue_that_is_lost_is_said_in_words_and_ends_nothing(own: Admin, harm
         answer = requests.get(f"{own.url}/jobs", cookies=browser.cookies, allow_redirects=False, timeout=PATIENCE_S)
         assert answer.status_code in (200, 303, 503), answer.text
         assert "Traceback" not in answer.text
-        return "The queue cannot be used now" in words(answer)
+        return "The queue is unavailable" in words(answer)
 
     with ThreadPoolExecutor(8) as many:  # a thread of the page that has the file open does not notice that it is gone
         until(lambda: any(many.map(is_said, range(8))))

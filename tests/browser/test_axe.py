@@ -60,7 +60,7 @@ def ask_about_many(page: Page, admin: Admin) -> Iterator[str]:
     """The questions before many jobs are touched, one after the other."""
     for word in ("Cancel…", "Retry…"):
         page.goto(f"{admin.url}/jobs")
-        page.get_by_label("all that match").check()
+        page.get_by_label("all matching jobs").check()
         page.locator("#many").get_by_role("button", name=word).click()
         page.get_by_role("heading", name=re.compile(rf"^{word[:-1]} \d+ jobs?\?$")).wait_for()
         yield f"the question before many: {word}"

@@ -106,23 +106,23 @@ def test_the_newest_frame_of_a_running_job_is_shown_and_follows(admin: Admin, wi
 
 def test_chosen_jobs_stay_chosen_while_the_list_changes(admin: Admin, window: Window) -> None:
     page = window().tab("/jobs")
-    box = page.get_by_role("checkbox", name="choose failed-1")
+    box = page.get_by_role("checkbox", name="select failed-1")
     box.check()
     admin.queue.add(arrival("pushes-down"))
     expect(page.get_by_role("link", name="pushes-down")).to_be_visible()
     looks_again(page)
     expect(box).to_be_checked()
-    expect(page.get_by_role("checkbox", name="choose pushes-down")).not_to_be_checked()
+    expect(page.get_by_role("checkbox", name="select pushes-down")).not_to_be_checked()
     assert admin.queue.cancel("pushes-down", "the test is over")
 
 
 def test_the_list_is_filtered_by_hand(window: Window) -> None:
     page = window().tab("/jobs")
     page.get_by_label("Kind").select_option("musetalk")
-    page.get_by_label("First").select_option("slowest")
+    page.get_by_label("Sort").select_option("slowest")
     page.get_by_role("button", name="Search").click()
     assert "sort=slowest" in page.url
-    expect(page.get_by_label("First")).to_have_value("slowest")
+    expect(page.get_by_label("Sort")).to_have_value("slowest")
     page.get_by_role("navigation", name="States").get_by_role("link", name="failed").click()
     expect(page.locator("td.id")).to_have_text(["failed-1"])
     with page.expect_download() as download:
@@ -143,7 +143,7 @@ def test_a_file_that_goes_while_it_plays_leaves_the_page_well(admin: Admin, wind
         with page.expect_response(lambda answer: answer.status == 404):
             page.evaluate("() => { document.getElementById('output').currentTime = 20; }")
         page.reload()
-        expect(page.get_by_text("The file was removed from this machine.")).to_be_visible()
+        expect(page.get_by_text("The file was deleted from this machine.")).to_be_visible()
     finally:
         aside.rename(file)
     watched.complaints = [complaint for complaint in watched.complaints if "404" not in complaint]

@@ -32,7 +32,7 @@ def supervisord(admin: Admin) -> Iterator[Supervised]:
 
 def pick(page: Page, *job_ids: str) -> None:
     for job_id in job_ids:
-        page.get_by_role("checkbox", name=f"choose {job_id}", exact=True).check()
+        page.get_by_role("checkbox", name=f"select {job_id}", exact=True).check()
 
 
 # ---- programs and logs ------------------------------------------------------------------------------------------------------
@@ -43,16 +43,16 @@ def test_a_program_is_restarted_after_its_job_by_keyboard_alone(admin: Admin, wi
     page.keyboard.press("l")
     expect(page.get_by_role("heading", name="Processes")).to_be_visible()
     row = page.get_by_role("row").filter(has_text="inference")
-    expect(row).to_contain_text("works on running-1")
+    expect(row).to_contain_text("working on running-1")
     row.get_by_text("Restart…").focus()
     page.keyboard.press("Enter")
     expect(row.get_by_label("Why?")).to_be_focused()
     page.keyboard.type("it leaks")
     page.keyboard.press("Enter")
-    expect(row).to_contain_text("restarts after its job: it leaks")
+    expect(row).to_contain_text("will restart after its job: it leaks")
     assert supervisord.running_pid("inference") == pid
     admin.control.end_restart("inference")
-    expect(row).to_contain_text("works on running-1")  # without a reload
+    expect(row).to_contain_text("working on running-1")  # without a reload
 
 
 def test_a_program_is_restarted_now(window: Window, supervisord: Supervised) -> None:
@@ -99,12 +99,12 @@ def test_a_pause_for_a_time_counts_down_and_says_what_goes_on(admin: Admin, wind
     page.get_by_label("For how many minutes?").fill("30")
     page.get_by_role("button", name="Pause the worker").click()
     standing = page.locator("#standing")
-    expect(standing).to_contain_text("lunch. It ends in 30 min. What runs is finished")
-    expect(standing).to_contain_text("Still going on: 1 running")
+    expect(standing).to_contain_text("lunch. The pause ends in 30 min. Running jobs finish")
+    expect(standing).to_contain_text("In progress: 1 running")
     assert page.url.endswith("/jobs")
     page.get_by_text("Drain…").click()
     page.get_by_label("Why?").fill("new image")
-    page.get_by_role("button", name="Drain, then end").click()
+    page.get_by_role("button", name="Drain and exit").click()
     expect(page.locator("#mode")).to_have_text("draining")
     page.get_by_role("button", name="Resume").click()
     expect(page.locator("#mode")).to_have_text("active")
@@ -123,7 +123,7 @@ def test_chosen_jobs_stay_chosen_and_are_counted_before_they_end(admin: Admin, w
     admin.queue.add(arrival("many-4"))
     expect(page.get_by_role("link", name="many-4")).to_be_visible()
     for name, chosen in (("many-1", True), ("many-2", False), ("many-3", True), ("many-4", False)):
-        assert page.get_by_role("checkbox", name=f"choose {name}", exact=True).is_checked() == chosen
+        assert page.get_by_role("checkbox", name=f"select {name}", exact=True).is_checked() == chosen
     page.get_by_role("button", name="Cancel…").click()
     expect(page.get_by_role("heading", name="Cancel 2 jobs?")).to_be_visible()
     page.get_by_role("button", name="Cancel 2 jobs").click()  # without a reason nothing is sent
@@ -131,10 +131,10 @@ def test_chosen_jobs_stay_chosen_and_are_counted_before_they_end(admin: Admin, w
     page.get_by_role("button", name="Cancel 2 jobs").click()
     expect(page.get_by_text("2 of 2 jobs were cancelled")).to_be_visible()
     page.goto(f"{admin.url}/jobs?state=cancelled&q=many-")
-    page.get_by_label("all that match").check()
+    page.get_by_label("all matching jobs").check()
     page.get_by_role("button", name="Retry…").click()
     page.get_by_role("button", name="Retry 2 jobs").click()
-    expect(page.get_by_text("2 of 2 jobs were begun anew")).to_be_visible()
+    expect(page.get_by_text("2 of 2 jobs were queued for a retry")).to_be_visible()
     assert {job.round for job in admin.queue.newest(text="many-")} == {1, 2}
     for name in ("many-1", "many-2", "many-3", "many-4"):
         admin.queue.cancel(name, "the test is over")
@@ -179,7 +179,7 @@ def test_settings_lead_to_the_trail_and_the_bundle(admin: Admin, window: Window)
     admin.control.note("cli:root", "pause", None, "a very special reason", "done")
     page = window().tab()
     page.keyboard.press("s")
-    expect(page.get_by_role("heading", name="Other than the default")).to_be_visible()
+    expect(page.get_by_role("heading", name="Changed from the default")).to_be_visible()
     page.get_by_text("All 5").click()
     expect(page.get_by_text("Seconds between claims while the worker has capacity.")).to_be_visible()
     page.get_by_role("link", name="Audit trail").click()
@@ -200,10 +200,10 @@ def test_settings_lead_to_the_trail_and_the_bundle(admin: Admin, window: Window)
 @pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without scripts"])
 def test_what_doctor_says_is_one_click_away(window: Window, scripts: bool) -> None:
     page = window(java_script_enabled=scripts, viewport=SIZES["phone"]).tab("/settings")
-    page.get_by_role("link", name="What doctor says").click()
-    row = page.get_by_role("row").filter(has_text="and sound, its log")
+    page.get_by_role("link", name="Doctor").click()
+    row = page.get_by_role("row").filter(has_text="intact; its log")
     expect(row.locator(".badge")).to_have_text("ok")
-    page.get_by_role("link", name="Examine again").click()
+    page.get_by_role("link", name="Check again").click()
     expect(row).to_be_visible()
 
 
@@ -221,7 +221,7 @@ def test_a_one_time_link_and_signing_out_everywhere(window: Window, tmp_path: Pa
         phone.wait_for_url(f"{own.url}/")
         page.goto(f"{own.url}/settings")
         page.get_by_text("Sign out everywhere…").click()
-        page.get_by_role("button", name="End all 2 log-ins").click()
+        page.get_by_role("button", name="End all 2 sessions").click()
         page.wait_for_url(f"{own.url}/login")
         phone.wait_for_url(f"{own.url}/login*")  # it notices by itself
 
@@ -258,7 +258,7 @@ def test_in_light_and_dark_nothing_is_cut_off_faint_or_nameless(admin: Admin, wi
     page.get_by_text("Restart…").first.click()
     check(page, "the question before a restart")
     page.goto(f"{admin.url}/jobs")
-    page.get_by_label("all that match").check()
+    page.get_by_label("all matching jobs").check()
     page.get_by_role("button", name="Cancel…").last.click()
     expect(page.get_by_role("heading", name="Cancel")).to_be_visible()
     check(page, "the question before many are cancelled")

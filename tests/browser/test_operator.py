@@ -48,7 +48,7 @@ def test_a_one_time_link_logs_in_once(admin: Admin, window: Window) -> None:
     assert path.split("=")[1] not in page.content()
     late = window(stranger=True)
     page = late.tab(path)
-    expect(page.get_by_role("alert")).to_contain_text("the code is used")
+    expect(page.get_by_role("alert")).to_contain_text("the code was used")
     late.complaints = [complaint for complaint in late.complaints if "403" not in complaint]
 
 
@@ -188,9 +188,9 @@ def test_a_page_whose_server_is_gone_says_that_it_is_old(window: Window, tmp_pat
         page.get_by_label("Password").fill(PASSWORD)
         page.keyboard.press("Enter")
         mode(page, "stopped")
-        expect(page.get_by_text("does not answer; what you see is old")).to_be_hidden()
+        expect(page.get_by_text("does not respond; the data shown is out of date")).to_be_hidden()
         own.process.kill()
-        expect(page.get_by_text("does not answer; what you see is old")).to_be_visible()
+        expect(page.get_by_text("does not respond; the data shown is out of date")).to_be_visible()
         watched.complaints.clear()
 
 
