@@ -1,4 +1,4 @@
-"""`worker …`: the command line. Each command stands in a file of its own kind; see the README for what they do together."""
+"""`worker …`: the command line. Commands are grouped by kind, one file each; the README gives an overview."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cli import bundle, demo, doctor, look, models, operate, setup, testing, tok
 def main() -> None:
     """A GPU worker that makes videos. Settings come from the environment; docs/settings.md lists them.
 
-    Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 4 not found, 5 refused.
+    Exit codes: 0 success, 1 failure, 2 wrong usage or settings, 4 not found, 5 refused.
     """
 
 

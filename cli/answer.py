@@ -1,4 +1,4 @@
-"""How a command answers: text for people or JSON, and exit codes with a meaning. No colours, so nothing to turn off."""
+"""The output of a command: text for people or JSON, and meaningful exit codes. No colors, so nothing to turn off."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from jobqueue.queue import Queue
 from operations import Operator
 from settings import Settings, SettingsError
 
-#: Exit codes, beside 0 (done) and 2 (wrong usage or settings).
+#: Exit codes besides 0 (success) and 2 (wrong usage or settings).
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_NOT_YET = 3
@@ -44,24 +44,24 @@ class Failure(click.ClickException):
 
 @dataclass(frozen=True, kw_only=True)
 class Worker:
-    """The worker of this DATA_DIR, whether it runs or not."""
+    """The worker of this DATA_DIR, running or not."""
 
     settings: Settings
     operator: Operator
 
 
 def with_json(command: F) -> F:
-    """Give a command the option --json."""
-    return click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for programs.")(command)
+    """Add the option --json to a command."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
 def say(text: str, data: Any, as_json: bool) -> None:
-    """The command's answer on standard output."""
+    """Print the command's answer on standard output."""
     click.echo(json.dumps(data, ensure_ascii=False, default=str) if as_json else text)
 
 
 def load_settings(**changes: str | None) -> Settings:
-    """The settings of the environment, with some variables changed; ends the command if they cannot be used."""
+    """The settings from the environment, with some variables changed; ends the command if they are invalid."""
     try:
         return settings_module.load(settings_module.child_environment(**changes))
     except SettingsError as error:
@@ -69,7 +69,7 @@ def load_settings(**changes: str | None) -> Settings:
 
 
 def act_as_worker(settings: Settings, *, owner: bool = False) -> None:
-    """Go on as WORKER_USER, if root began. owner: this command starts the worker, so DATA_DIR is given to that user first."""
+    """Switch to WORKER_USER if this is root. owner: the command starts the worker, so first give that user DATA_DIR."""
     try:
         if owner:
             user.give_folder(settings)
@@ -79,7 +79,7 @@ def act_as_worker(settings: Settings, *, owner: bool = False) -> None:
 
 
 def open_worker() -> Worker:
-    """The queue of DATA_DIR, to look at and to act on; it works while no program runs."""
+    """The queue of DATA_DIR, to read and to act on; works even while no program runs."""
     settings = load_settings()
     act_as_worker(settings)
     try:
@@ -94,11 +94,11 @@ def open_worker() -> Worker:
 
 
 def not_found(job_id: str) -> NoReturn:
-    raise Failure(f"{job_id}: there is no such job", EXIT_NOT_FOUND)
+    raise Failure(f"{job_id}: no such job", EXIT_NOT_FOUND)
 
 
 def _user() -> str:
-    """Who acts, and from which address if over ssh."""
+    """Who acts, and from which address if connected over ssh."""
     address = settings_module.child_environment().get("SSH_CLIENT", "").split(" ")[0]
     try:
         name = getpass.getuser()

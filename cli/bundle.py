@@ -20,19 +20,19 @@ from telemetry.logs import masker
 
 
 @click.command()
-@click.option("-o", "--output", metavar="FILE", help="Where to, - for standard output; else worker-DATE.zip here.")
-@click.option("--list", "only_list", is_flag=True, help="Only say what it would hold; write nothing.")
+@click.option("-o", "--output", metavar="FILE", help="Output file, - for standard output.  [default: worker-DATE.zip]")
+@click.option("--list", "only_list", is_flag=True, help="Only list the contents; write nothing.")
 @with_json
 def bundle(output: str | None, only_list: bool, as_json: bool) -> None:
-    """What somebody who is to help needs to know, as a zip: the same as the page's, made while the worker runs or not.
+    """Make a zip for support, the same as on the page; works whether or not the worker is running.
 
-    What doctor says, status, versions, settings, the newest jobs, audit and logs. Secrets that this shell's environment
-    knows, signed links and customers' addresses are left out; look it through before you send it on.
+    It has the doctor's findings, status, versions, settings, recent jobs, audit trail and logs. Secrets from this shell's
+    environment, signed links and customers' addresses are left out; review it before you send it.
     """
     if output == "-" and as_json:
-        raise Failure("-o -: the zip goes to standard output, so the answer cannot; leave out --json", EXIT_USAGE)
+        raise Failure("-o -: the zip goes to standard output; omit --json", EXIT_USAGE)
     with contextlib.ExitStack() as stack:
-        # begun by whoever asks, who may write here; then this process becomes WORKER_USER
+        # opened as the caller, who may write here; then this process becomes WORKER_USER
         name = output or support_bundle.file_name()
         file = None if only_list else stack.enter_context(_begun(name))
         worker = open_worker()
@@ -46,7 +46,7 @@ def bundle(output: str | None, only_list: bool, as_json: bool) -> None:
             return
         packed = support_bundle.packed(texts)
         file.write(packed)
-    lines.append(f"{len(packed) / 1000:9.1f} kB  in all, packed as {name}; look it through before you send it on")
+    lines.append(f"{len(packed) / 1000:9.1f} kB  in all, packed as {name}; review it before you send it")
     if output == "-":
         click.echo("\n".join(lines), err=True)
     else:
@@ -55,16 +55,16 @@ def bundle(output: str | None, only_list: bool, as_json: bool) -> None:
 
 @contextlib.contextmanager
 def _begun(name: str) -> Iterator[BinaryIO]:
-    """The file to write, new and for its owner's eyes only; removed again if nothing comes of it."""
+    """The file to write, new and readable by its owner only; deleted again on failure."""
     if name == "-":
         yield sys.stdout.buffer
         return
     try:
         file = os.fdopen(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
     except FileExistsError:
-        raise Failure(f"{name}: is there already; name another one with -o", EXIT_REFUSED) from None
+        raise Failure(f"{name}: exists already; choose another file with -o", EXIT_REFUSED) from None
     except OSError as error:
-        raise Failure(f"{name}: cannot be written ({error.strerror}); name another one with -o", EXIT_REFUSED) from None
+        raise Failure(f"{name}: cannot be written ({error.strerror}); choose another file with -o", EXIT_REFUSED) from None
     try:
         with file:
             yield file
@@ -75,7 +75,7 @@ def _begun(name: str) -> Iterator[BinaryIO]:
 
 
 def _secrets(settings: Settings) -> list[str]:
-    """What must not leave: the environment's secrets, and the page's own token if it was made."""
+    """What must be redacted: the environment's secrets, and the page's generated token, if any."""
     kept: list[str] = []
     with contextlib.suppress(OSError):
         kept = [(settings.data_dir / setting.FILES["ADMIN_PASSWORD"]).read_text().strip()]

@@ -1,4 +1,4 @@
-"""What must be true before any program starts. Each refusal is one line that names the variable and what it may be."""
+"""Checks before any program starts. Each failure is one line that names the variable and the allowed values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LONGEST_RUN_DIR = 75
 
 
 def make_ready(settings: Settings) -> list[str]:
-    """Check everything and make the folders and the queue ready. Returns warnings. Raises Failure with one line."""
+    """Check everything, and prepare the folders and the queue. Returns warnings. Raises Failure with one line."""
     _check_folder(settings)
     _make_run_dir(settings.run_dir)
     with _only_worker(settings.data_dir):
@@ -38,7 +38,7 @@ def make_ready(settings: Settings) -> list[str]:
         except migrations.WrongDatabase as error:
             raise _refusal(f"DATA_DIR={settings.DATA_DIR}: {error}") from None
         control = Control(Database(settings.database))
-        control.take_down("draining")  # the drain that ended the last life
+        control.take_down("draining")  # the drain that ended the previous run
         for program in control.restarts():  # all of them start now
             control.end_restart(program)
         answers.started_file(settings).write_text(json.dumps(answers.essentials(settings)))
@@ -57,19 +57,19 @@ def _check_folder(settings: Settings) -> None:
         probe.unlink()
     except OSError as error:
         raise _refusal(
-            f"DATA_DIR={settings.DATA_DIR}: cannot be written ({error.strerror}); must be a folder of a local disk that "
-            f"user {os.getuid()} may write"
+            f"DATA_DIR={settings.DATA_DIR}: cannot be written ({error.strerror}); must be a folder on a local disk that "
+            f"user {os.getuid()} may write to"
         ) from None
 
 
 def _make_run_dir(run_dir: Path) -> None:
     if len(str(run_dir)) > LONGEST_RUN_DIR:
-        raise _refusal(f"TMPDIR={run_dir.parent}: is too long for sockets; must have at most {LONGEST_RUN_DIR - 20} characters")
+        raise _refusal(f"TMPDIR={run_dir.parent}: is too long for sockets; must be at most {LONGEST_RUN_DIR - 20} characters")
     try:
         run_dir.mkdir(mode=0o700, exist_ok=True)
         found = run_dir.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-            raise PermissionError(errno.EPERM, f"{run_dir.name} in it belongs to somebody else")
+            raise PermissionError(errno.EPERM, f"{run_dir.name} in it belongs to another user")
         run_dir.chmod(0o700)
     except OSError as error:
         raise _refusal(f"TMPDIR={run_dir.parent}: {error.strerror}; user {os.getuid()} must be able to write there") from None
@@ -79,19 +79,19 @@ def _make_run_dir(run_dir: Path) -> None:
 
 @contextlib.contextmanager
 def _only_worker(data_dir: Path) -> Iterator[None]:
-    """Hold the lock that a running worker holds, for the time of the checks; `guard.pid1` takes it for good."""
+    """Hold the lock of a running worker during the checks; `guard.pid1` then takes it for good."""
     (data_dir / "locks").mkdir(exist_ok=True)
     with (data_dir / "locks" / "worker").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            line = f"DATA_DIR={data_dir}: another worker runs on this folder; stop it, or choose another folder"
+            line = f"DATA_DIR={data_dir}: another worker is using this folder; stop it, or choose another folder"
             raise _refusal(line) from None
         yield
 
 
 def _check_engine(engine: str) -> None:
-    """An engine of one's own must be importable; what ours still need (weights) inference says itself."""
+    """A custom engine must be importable; what our own engines lack (weights), inference reports itself."""
     if "." not in engine:
         return
     try:
@@ -99,7 +99,7 @@ def _check_engine(engine: str) -> None:
     except ImportError:
         found = None
     if found is None:
-        raise _refusal(f"ENGINE={engine}: there is no such module; must be one on PYTHONPATH, or musetalk, fastwan, preview")
+        raise _refusal(f"ENGINE={engine}: no such module; must be a module on PYTHONPATH, or musetalk, fastwan, preview")
 
 
 def _warnings(settings: Settings) -> list[str]:
@@ -107,7 +107,7 @@ def _warnings(settings: Settings) -> list[str]:
     with contextlib.suppress(OSError):
         shm = shutil.disk_usage(SHM).total
         if shm < SMALLEST_SHM_BYTES:
-            found.append(f"{SHM} has only {shm >> 20} MB; engines that share memory may want --shm-size=1g")
+            found.append(f"{SHM} has only {shm >> 20} MB; engines that share memory may need --shm-size=1g")
     if settings.USE_OPTIMIZED_INFERENCE is not None:
         found.append("USE_OPTIMIZED_INFERENCE is ignored; inference is always optimized")
     return found

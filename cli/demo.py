@@ -24,11 +24,11 @@ LOOK_EVERY_S = 0.3
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="End after the video, leaving no process behind.")
+@click.option("--once", is_flag=True, help="Exit after the video, leaving no process behind.")
 @click.option("--data", type=click.Path(file_okay=False), help="The demo's folder.  [default: demo in DATA_DIR]")
-@click.option("--json", "as_json", is_flag=True, help="Print the result in JSON; progress goes to standard error.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON; progress goes to standard error.")
 def demo(once: bool, data: str | None, as_json: bool) -> None:
-    """Start everything on this machine, run the sample job, and stay up until Ctrl-C."""
+    """Start everything on this machine, run the sample job, and keep running until Ctrl-C."""
     for name in SAMPLE["musetalk"].values():
         if not (SAMPLES / name).is_file():
             raise Failure(f"{SAMPLES / name}: is missing from the checkout", EXIT_FAILED)
@@ -44,7 +44,7 @@ def demo(once: bool, data: str | None, as_json: bool) -> None:
                 raise Failure(f"the sample job {result['state']}: {result['error']}", EXIT_FAILED)
             finished = True
             if not once:
-                click.echo("it stays up until Ctrl-C", err=True)
+                click.echo("running; stop with Ctrl-C", err=True)
                 _stay(running)
     except KeyboardInterrupt:
         if not finished:
@@ -56,7 +56,7 @@ def _interrupt(number: int, frame: Any) -> None:
 
 
 def _submitted(running: system.Demo, samples: str) -> str:
-    """Hand the sample job to the orchestrator as soon as it answers; returns its id."""
+    """Submit the sample job to the orchestrator as soon as it answers; returns its id."""
     body = {"engine": "musetalk"} | {field: f"{samples}/{name}" for field, name in SAMPLE["musetalk"].items()}
 
     def submit() -> Job | None:
@@ -64,7 +64,7 @@ def _submitted(running: system.Demo, samples: str) -> str:
         try:
             return running.ask("/jobs", body)
         except urllib.error.HTTPError as error:
-            raise Failure(f"the orchestrator refused the job: {error.read().decode(errors='replace')}", EXIT_FAILED) from None
+            raise Failure(f"the orchestrator rejected the job: {error.read().decode(errors='replace')}", EXIT_FAILED) from None
         except OSError:
             return None  # it does not listen yet
 
@@ -80,16 +80,16 @@ def _finished(running: system.Demo, job_id: str, quiet: bool) -> Job:
             try:
                 job = running.ask(f"/jobs/{job_id}")
             except OSError:
-                return None  # the orchestrator is being started anew
+                return None  # the orchestrator is restarting
             show(float(job["progress"] or 0), str(job["phase"] or job["state"]))
             return job if job["state"] in ("succeeded", "failed", "cancelled") else None
 
-        return _until(look, JOB_S, f"the sample job was not finished in {JOB_S:.0f} s")
+        return _until(look, JOB_S, f"the sample job did not finish within {JOB_S:.0f} s")
 
 
 @contextlib.contextmanager
 def _progress_shown(quiet: bool) -> Iterator[Callable[[float, str], None]]:
-    """A bar on a terminal, else a line for each step."""
+    """A progress bar on a terminal, otherwise a line per step."""
     stream = sys.stderr
     if stream.isatty() and not quiet:
         with click.progressbar(length=100, file=stream, show_eta=False, item_show_func=_phase) as bar:
@@ -128,7 +128,7 @@ def _result(running: system.Demo, job: Job) -> dict[str, Any]:
 
 
 def _admin_url(settings: Settings) -> str:
-    """The page's address; what is behind the # logs in and reaches no server's log."""
+    """The page's address; the part after the # logs in, and never reaches a server's log."""
     return f"http://127.0.0.1:{settings.ADMIN_PORT}/login#code={settings.ADMIN_PASSWORD}"
 
 

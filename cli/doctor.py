@@ -1,4 +1,4 @@
-"""`worker doctor`: what an examination found, for people or programs. It looks at nothing itself."""
+"""`worker doctor`: prints the findings of an examination, for people or programs. It checks nothing itself."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from settings import Settings
 
 
 @click.command()
-@click.option("--fix", is_flag=True, help="First put right what is safe; each is said, and noted in the audit trail.")
+@click.option("--fix", is_flag=True, help="First apply safe fixes; each is printed, and noted in the audit trail.")
 @with_json
 @click.pass_context
 def doctor(context: click.Context, fix: bool, as_json: bool) -> None:
-    """Look at everything that jobs need: each line is ok, warn or fail, with what to do. Ends with 1 if one is fail.
+    """Check everything that jobs need. Each line is ok, warn or fail, with what to do. Exits with 1 if any check fails.
 
-    Works while the worker runs and while it does not. No job is claimed, and nothing is sent to the store. With --fix,
-    the modes of secret files, what killed programs left, log-ins that are over, the queue's log and reserve, and programs
-    that were stopped are put right; no job, output or setting is touched.
+    Works whether or not the worker is running. Claims no job, and sends nothing to the store. --fix repairs the modes of
+    secret files, leftovers of killed programs, expired sessions, the queue's log and reserve, and stopped programs; it
+    touches no job, output or setting.
     """
     settings = load_settings()
     act_as_worker(settings)
@@ -33,13 +33,13 @@ def doctor(context: click.Context, fix: bool, as_json: bool) -> None:
 
 
 def _fixes(settings: Settings, quiet: bool) -> list[dict[str, Any]]:
-    """Put right what can be, one after the other; each is said before it is done, and then what came of it."""
+    """Apply the fixes one by one; print each before it is done, and then its result."""
     try:
         planned = mend.repairs(settings)
     except mend.TROUBLE as error:
-        raise Failure(f"{settings.database}: {error}; nothing was put right. worker doctor says more", EXIT_FAILED) from None
+        raise Failure(f"{settings.database}: {error}; nothing was fixed; see worker doctor", EXIT_FAILED) from None
     if not planned:
-        _say("fix   nothing is to be put right\n", quiet)
+        _say("fix   nothing to fix\n", quiet)
         return []
     operator, done = open_worker().operator, []
     for repair in planned:
@@ -61,5 +61,6 @@ def _lines(check: dict[str, Any]) -> list[str]:
 
 
 def _verdict(checks: list[dict[str, Any]]) -> str:
-    counts = {level: sum(check["level"] == level for check in checks) for level in ("fail", "warn")}
-    return f"{counts['fail']} failed, {counts['warn']} warned" if any(counts.values()) else "all is well"
+    fails, warns = (sum(check["level"] == level for check in checks) for level in ("fail", "warn"))
+    said = f"{fails} failure{'' if fails == 1 else 's'}, {warns} warning{'' if warns == 1 else 's'}"
+    return said if fails or warns else "all checks passed"

@@ -1,4 +1,4 @@
-"""`worker logs`: the log files of all programs as one stream, in the order of time."""
+"""`worker logs`: the log files of all programs as one stream, ordered by time."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ Line = dict[str, Any]
 
 @click.command()
 @click.argument("program", required=False)
-@click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
-@click.option("-n", "limit", default=50, show_default=True, type=click.IntRange(0), help="How many lines of the past.")
+@click.option("-f", "--follow", is_flag=True, help="Print new lines until Ctrl-C.")
+@click.option("-n", "limit", default=50, show_default=True, type=click.IntRange(0), help="Number of past lines.")
 @click.option("--job", help="Only lines about this job.")
-@click.option("--json", "as_json", is_flag=True, help="The lines as they are kept: one JSON object each.")
+@click.option("--json", "as_json", is_flag=True, help="Print the stored lines, one JSON object each.")
 def logs(program: str | None, follow: bool, limit: int, job: str | None, as_json: bool) -> None:
-    """The log of all programs, or of one: poller, inference, uploader, api, admin, guard, supervisor."""
+    """Print the log of all programs, or of one: poller, inference, uploader, api, admin, guard, supervisor."""
     folder = load_settings().data_dir / "logs"
     files = sorted(folder.glob(f"{program or '*'}.log"))
     if not files and not follow:
-        raise Failure(f"{folder}: there is no log" + (f" of {program}" if program else "") + " yet", EXIT_NOT_FOUND)
+        raise Failure(f"{folder}: no log" + (f" of {program}" if program else "") + " yet", EXIT_NOT_FOUND)
     followed = _Followed(folder, program or "*")
     past: deque[Line] = deque(_sorted(_past(files), job), maxlen=limit)
     _print(past, as_json)

@@ -1,4 +1,4 @@
-"""The commands that only look: status, jobs. They read the queue and ask supervisord; no program of the worker need run."""
+"""The read-only commands: status, jobs. They read the queue and ask supervisord; they work without a running worker."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REPORTS = 10
 @click.command()
 @with_json
 def status(as_json: bool) -> None:
-    """One screen: does it run, what does it do, is all well."""
+    """Print one screen: whether it runs, what it does, what is wrong."""
     worker = open_worker()
     data = answers.status(worker.settings, worker.operator)
     say(_screen(data), data, as_json)
@@ -31,10 +31,10 @@ def status(as_json: bool) -> None:
 @click.command()
 @click.argument("job_id", metavar="[JOB]", required=False)
 @click.option("--state", type=click.Choice(STATES), multiple=True, help="Only jobs in this state; may be repeated.")
-@click.option("-n", "limit", default=20, show_default=True, type=click.IntRange(1, 1000), help="How many at the most.")
+@click.option("-n", "limit", default=20, show_default=True, type=click.IntRange(1, 1000), help="Maximum number of lines.")
 @with_json
 def jobs(job_id: str | None, state: tuple[str, ...], limit: int, as_json: bool) -> None:
-    """The newest jobs, or one job with its history and what was reported of it."""
+    """List the newest jobs, or show one job with its history and reports."""
     worker = open_worker()
     if job_id is not None:
         _one(worker, job_id, as_json)
@@ -45,10 +45,10 @@ def jobs(job_id: str | None, state: tuple[str, ...], limit: int, as_json: bool) 
 
 @click.command()
 @click.argument("text", required=False, default="")
-@click.option("-n", "limit", default=20, show_default=True, type=click.IntRange(1, 1000), help="How many at the most.")
+@click.option("-n", "limit", default=20, show_default=True, type=click.IntRange(1, 1000), help="Maximum number of lines.")
 @with_json
 def audit(text: str, limit: int, as_json: bool) -> None:
-    """What operators did, newest first; with TEXT, only what holds it."""
+    """List the operators' actions, newest first; with TEXT, only those that contain it."""
     notes = open_worker().operator.control.notes(limit, text)
     words = [" ".join(str(note[name]) for name in ("at", "actor", "action", "target") if note[name]) for note in notes]
     whys = [f" ({note['reason']})" if note["reason"] else "" for note in notes]
@@ -106,7 +106,7 @@ def _screen(data: dict[str, Any]) -> str:
     lines += [f"  {p['name']:<13} {p['state'].lower():<9} {_span(p['up_s'])}" for p in data["programs"]]
     lines += [line for program, said in sorted(data["said"].items()) for line in _said_lines(program, said)]
     counts = ", ".join(f"{count} {state}" for state, count in data["jobs"].items()) or "none"
-    lines.append(f"jobs: {counts}; reports that wait: {data['waiting_reports']}")
+    lines.append(f"jobs: {counts}; unsent reports: {data['waiting_reports']}")
     lines += ["  " + _summary_line(job) for job in (*data["unfinished"], *data["last"])]
     return "\n".join(lines)
 
@@ -117,9 +117,9 @@ def _state(data: dict[str, Any]) -> str:
 
 
 def _said_lines(program: str, said: dict[str, Any]) -> list[str]:
-    """What a program last said about itself and the outside, a line a subject."""
+    """A program's last status, one line per subject."""
     if said["age_s"] > STALE_S:
-        return [f"{program} has said nothing for {_span(said['age_s'])}"]
+        return [f"{program} has not responded for {_span(said['age_s'])}"]
     if program == "inference":
         loaded = "loaded" if said.get("model_loaded") else f"not loaded: {said.get('reason')}"
         return [f"engine {said.get('engine')} on {said.get('device')}, {loaded}"]

@@ -1,4 +1,4 @@
-"""`worker models …`: what an engine's weights are, fetching them, checking them, writing them anew in a faster form."""
+"""`worker models …`: list an engine's weights, download them, verify them, convert them to a faster format."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ engine_argument = click.argument("engine", required=False, type=click.Choice(sor
 
 @click.group()
 def models() -> None:
-    """The weights of an engine, under MODELS_DIR. ENGINE is what ENGINE says, unless it is named."""
+    """Manage an engine's weights under MODELS_DIR. The default engine is that of the ENGINE setting."""
 
 
 @models.command()
 @engine_argument
-@click.option("--all", "everything", is_flag=True, help="Also what only other versions of the engine need.")
-@click.option("--mirror", metavar="URL", help="Asked first; MODELS_MIRROR otherwise.")
+@click.option("--all", "everything", is_flag=True, help="Also files that only other versions of the engine need.")
+@click.option("--mirror", metavar="URL", help="A mirror to try first.  [default: MODELS_MIRROR]")
 @with_json
 def pull(engine: str | None, everything: bool, mirror: str | None, as_json: bool) -> None:
-    """Fetch what is missing: four files at once, resumed, checked by their SHA-256.
+    """Download missing files: four at once, with resume, verified by SHA-256.
 
-    What has come stays when it is interrupted; the next pull goes on from there. Whole files are checked, not fetched again.
+    An interrupted download is kept, and the next pull resumes it. Complete files are verified, not downloaded again.
     """
     settings = load_settings(**({"MODELS_MIRROR": mirror} if mirror else {}))
     act_as_worker(settings)
@@ -63,14 +63,14 @@ def pull(engine: str | None, everything: bool, mirror: str | None, as_json: bool
     text = "\n".join(_outcome_line(outcome) for outcome in outcomes)
     say(text, {"folder": str(settings.models_dir), "files": [asdict(outcome) for outcome in outcomes]}, as_json)
     if failed:
-        raise Failure(f"{len(failed)} of {len(files)} files are not there", EXIT_FAILED)
+        raise Failure(f"{len(failed)} of {len(files)} files could not be downloaded", EXIT_FAILED)
 
 
 @models.command()
 @engine_argument
 @with_json
 def verify(engine: str | None, as_json: bool) -> None:
-    """Read every file and compare it with its SHA-256; ends with 1 if a file that is needed is missing or wrong."""
+    """Read every file and compare its SHA-256; exits with 1 if a needed file is missing or wrong."""
     settings = load_settings()
     engine = _engine(engine, settings)
     verdicts = verify_files(settings.models_dir, engine)
@@ -86,32 +86,32 @@ def verify(engine: str | None, as_json: bool) -> None:
 @engine_argument
 @with_json
 def convert(engine: str | None, as_json: bool) -> None:
-    """Write the fetched files anew as safetensors: half the bytes, loaded in half the time. The fetched ones may then go.
+    """Convert the downloaded files to safetensors: half the size and load time. The originals may then be deleted.
 
-    In a process of its own, which needs torch.
+    Runs in a separate process, which needs torch.
     """
     settings = load_settings()
     act_as_worker(settings)
     engine = _engine(engine, settings)
     if engine not in manifest.CONVERTED:
-        line = f"{engine}: is published as safetensors already; there is nothing to convert"
+        line = f"{engine}: is published as safetensors already; nothing to convert"
         say(line, {"folder": str(settings.models_dir), "files": []}, as_json)
         return
     if importlib.util.find_spec("torch") is None:
-        raise Failure("torch is not installed here; worker setup --engine installs what converting needs", EXIT_FAILED)
+        raise Failure("converting needs torch, which is not installed; run worker setup --engine", EXIT_FAILED)
     command = [sys.executable, "-m", f"inference.engines.{engine}.convert", str(settings.models_dir)]
     done = subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
-        raise Failure(f"{engine}: was not converted", EXIT_FAILED)
+        raise Failure(f"{engine}: the conversion failed", EXIT_FAILED)
     folder, made = settings.models_dir / manifest.CONVERTED[engine], json.loads(done.stdout)
-    say(f"{len(made)} files are in {folder}", {"folder": str(folder), "files": made}, as_json)
+    say(f"wrote {len(made)} files to {folder}", {"folder": str(folder), "files": made}, as_json)
 
 
 @models.command("list")
 @engine_argument
 @with_json
 def listed(engine: str | None, as_json: bool) -> None:
-    """Which files an engine needs, where they come from, and which of them are there, by name and size alone."""
+    """List the files an engine needs, their sources, and which exist, by name and size only."""
     settings = load_settings()
     engine, folder = _engine(engine, settings), settings.models_dir
     files, converted = manifest.ENGINES[engine], stood_for(look(folder, engine))
@@ -123,7 +123,7 @@ def listed(engine: str | None, as_json: bool) -> None:
 
 
 class Lines:
-    """A line every few seconds on standard error: how much has come of each file that is on its way, and of all of them."""
+    """A line every few seconds on standard error: the progress of each download and of all of them."""
 
     def __init__(self, files: list[File]) -> None:
         self._lock = threading.Lock()

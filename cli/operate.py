@@ -50,18 +50,18 @@ class Span(click.ParamType[float]):
 
 SPAN = Span()
 
-reason_option = click.option("--reason", default="", help="Why; it is shown on the page and kept in the audit trail.")
+reason_option = click.option("--reason", default="", help="The reason, shown on the page and kept in the audit trail.")
 
 
 @click.command()
 @reason_option
-@click.option("--for", "for_s", type=SPAN, metavar="TIME", help="Resume by itself after 90s, 30m, 1h, 1h30m, 2d …")
+@click.option("--for", "for_s", type=SPAN, metavar="TIME", help="Resume automatically after 90s, 30m, 1h, 1h30m, 2d …")
 @with_json
 def pause(reason: str, for_s: float | None, as_json: bool) -> None:
-    """Claim and start nothing new; what runs is finished, uploads and reports go on."""
+    """Stop claiming and starting jobs; running jobs finish, uploads and reports continue."""
     with _refusing():
         changed = open_worker().operator.pause(reason, for_s)
-    say("paused" if changed else "it was paused already", {"paused": True, "changed": changed}, as_json)
+    say("paused" if changed else "already paused", {"paused": True, "changed": changed}, as_json)
 
 
 @click.command()
@@ -69,53 +69,53 @@ def pause(reason: str, for_s: float | None, as_json: bool) -> None:
 def resume(as_json: bool) -> None:
     """End a pause or a drain."""
     changed = open_worker().operator.resume()
-    say("resumed" if changed else "it was neither paused nor draining", {"paused": False, "changed": changed}, as_json)
+    say("resumed" if changed else "neither paused nor draining", {"paused": False, "changed": changed}, as_json)
 
 
 @click.command()
 @reason_option
-@click.option("--deadline", "deadline_s", type=SPAN, metavar="TIME", help="End after 10m, 1h … even if jobs are left.")
+@click.option("--deadline", "deadline_s", type=SPAN, metavar="TIME", help="Exit after 10m, 1h … even if jobs are left.")
 @with_json
 def drain(reason: str, deadline_s: float | None, as_json: bool) -> None:
-    """Claim nothing new; when all jobs are done and reported the worker ends with code 0."""
+    """Stop claiming jobs; when all jobs are done and reported, the worker exits with 0."""
     with _refusing():
         changed = open_worker().operator.drain(reason, deadline_s)
-    say("draining" if changed else "it was draining already", {"draining": True, "changed": changed}, as_json)
+    say("draining" if changed else "already draining", {"draining": True, "changed": changed}, as_json)
 
 
 @click.command()
 @click.argument("program", type=click.Choice(RESTARTABLE))
 @reason_option
-@click.option("--after-job/--now", "after_job", default=True, show_default=True, help="Wait for the end of its job, or not.")
+@click.option("--after-job/--now", "after_job", default=True, show_default=True, help="Wait for its current job, or not.")
 @with_json
 def restart(program: str, reason: str, after_job: bool, as_json: bool) -> None:
-    """Start a program anew. With --now, the job that it works on begins again."""
+    """Restart a program. With --now, its current job starts over."""
     worker = open_worker()
     busy = bool(worker.operator.busy(program)) and after_job
     try:
         changed = worker.operator.restart(program, worker.settings.run_dir, reason, after_job)
     except supervision.NotRunning as error:
-        raise Failure(f"the worker does not run here: {error}", EXIT_FAILED) from None
-    text = f"{program} restarts" + (" after its job" if busy else "")
-    say(text if changed else "that was asked for already", {"program": program, "after_job": busy, "changed": changed}, as_json)
+        raise Failure(f"the worker is not running: {error}", EXIT_FAILED) from None
+    text = f"restarting {program}" + (" after its job" if busy else "")
+    say(text if changed else "already requested", {"program": program, "after_job": busy, "changed": changed}, as_json)
 
 
 @click.command()
 @click.argument("job_ids", metavar="JOB...", nargs=-1, required=True)
 @with_json
 def retry(job_ids: tuple[str, ...], as_json: bool) -> None:
-    """Begin failed or cancelled jobs anew."""
+    """Retry failed or cancelled jobs."""
     worker = open_worker()
     if len(job_ids) > 1:
         with _refusing():
             done = worker.operator.retry_all(list(job_ids))
-        say(f"{len(done)} of {len(job_ids)} jobs begin anew", {"asked": len(job_ids), "done": done}, as_json)
+        say(f"{len(done)} of {len(job_ids)} jobs will be retried", {"asked": len(job_ids), "done": done}, as_json)
         return
     job = worker.operator.retry(job_ids[0])
     if job is None:
         found = worker.operator.queue.get(job_ids[0]) or not_found(job_ids[0])
         raise Failure(f"{found.id}: is {found.state}; only failed and cancelled jobs can be retried", EXIT_REFUSED)
-    say(f"{job.id} begins anew, round {job.round}", {"job": job.id, "state": job.state, "round": job.round}, as_json)
+    say(f"{job.id} will be retried, round {job.round}", {"job": job.id, "state": job.state, "round": job.round}, as_json)
 
 
 @click.command()
@@ -123,12 +123,12 @@ def retry(job_ids: tuple[str, ...], as_json: bool) -> None:
 @reason_option
 @with_json
 def cancel(job_ids: tuple[str, ...], reason: str, as_json: bool) -> None:
-    """Ask for jobs to end."""
+    """Cancel jobs."""
     worker, reason = open_worker(), reason or "cancelled by the operator"
     if len(job_ids) > 1:
         with _refusing():
             done = worker.operator.cancel_all(list(job_ids), reason)
-        say(f"{len(done)} of {len(job_ids)} jobs end", {"asked": len(job_ids), "done": done}, as_json)
+        say(f"{len(done)} of {len(job_ids)} jobs cancelled", {"asked": len(job_ids), "done": done}, as_json)
         return
     cancelled = worker.operator.cancel(job_ids[0], reason)
     found = worker.operator.queue.get(job_ids[0]) or not_found(job_ids[0])
@@ -143,25 +143,26 @@ def cancel(job_ids: tuple[str, ...], reason: str, as_json: bool) -> None:
 @reason_option
 @with_json
 def delete_files(job_ids: tuple[str, ...], reason: str, as_json: bool) -> None:
-    """Remove for good what this machine holds of jobs that are over; they stay in the list."""
+    """Permanently delete the files of finished jobs from this machine; the jobs stay in the list."""
     with _refusing():
         done = open_worker().operator.discard_all(list(job_ids), reason or "deleted by the operator")
     if not done:
-        raise Failure("none of these jobs is over", EXIT_REFUSED)
-    say(f"the files of {len(done)} of {len(job_ids)} jobs go within seconds", {"asked": len(job_ids), "done": done}, as_json)
+        raise Failure("none of these jobs has ended", EXIT_REFUSED)
+    text = f"the files of {len(done)} of {len(job_ids)} jobs will be deleted within seconds"
+    say(text, {"asked": len(job_ids), "done": done}, as_json)
 
 
 @click.command()
 @click.argument("video", required=False)
 @click.argument("audio", required=False)
-@click.option("--image", help="fastwan: the picture to begin with.")
-@click.option("--prompt", help="fastwan: what shall happen.")
+@click.option("--image", help="fastwan: the first frame.")
+@click.option("--prompt", help="fastwan: the prompt.")
 @click.option("--param", "fields", multiple=True, metavar="NAME=VALUE", help="Another field of the job; may be repeated.")
-@click.option("--sample", is_flag=True, help="The sample job, which shows that the whole chain works.")
-@click.option("--like", metavar="JOB", help="The inputs and parameters of that job once more; nobody else is told.")
-@click.option("--wait", is_flag=True, help="Return when the job is over; 1 if it failed.")
+@click.option("--sample", is_flag=True, help="Submit the sample job, which tests the whole pipeline.")
+@click.option("--like", metavar="JOB", help="Reuse the inputs and parameters of that job; nothing is reported.")
+@click.option("--wait", is_flag=True, help="Wait until the job ends; exit with 1 if it failed.")
 @click.option(
-    "--timeout", "timeout_s", type=click.FloatRange(0), metavar="SECONDS", help="How long to wait; 3 if it is not over."
+    "--timeout", "timeout_s", type=click.FloatRange(0), metavar="SECONDS", help="Maximum time to --wait; then exit with 3."
 )
 @with_json
 def submit(
@@ -176,14 +177,14 @@ def submit(
     timeout_s: float | None,
     as_json: bool,
 ) -> None:
-    """Add a job of one's own, from files or links. Prints its id."""
+    """Submit a local job with files or links. Prints its id."""
     if timeout_s is not None and not wait:
-        raise Failure("--timeout: says how long to --wait", EXIT_USAGE)
+        raise Failure("--timeout: needs --wait", EXIT_USAGE)
     worker = open_worker()
     payload: dict[str, Any] = {"video_url": video, "audio_url": audio, "image_url": image, "prompt": prompt}
     payload = {name: value for name, value in payload.items() if value is not None} | dict(map(_field, fields))
     if (sample or like) and (payload or (sample and like)):
-        raise Failure("--sample and --like: each is a job of its own, without files, links or fields", EXIT_USAGE)
+        raise Failure("--sample and --like: cannot be combined with each other, or with files, links or fields", EXIT_USAGE)
     engine, data_dir = intake.shape(worker.settings.ENGINE), worker.settings.data_dir
     try:
         with _refusing():
@@ -192,7 +193,7 @@ def submit(
             else:
                 job = worker.operator.sample(engine, data_dir) if sample else worker.operator.submit(payload, engine, data_dir)
     except PermissionError as error:  # in a container the commands act as WORKER_USER, who may not read all that root may
-        raise Failure(f"{error.filename}: user {os.getuid()} may not read it", EXIT_USAGE) from None
+        raise Failure(f"{error.filename}: cannot be read by user {os.getuid()}", EXIT_USAGE) from None
     if wait:
         job = _wait(worker, job, timeout_s)
     output = job.result.get("output_url")
@@ -202,7 +203,7 @@ def submit(
         raise Failure((job.error or {}).get("message", job.cancel_reason or job.state), EXIT_FAILED)
     if wait and not job.finished:
         raise Failure(
-            f"{job.id}: is {job.state} after {timeout_s:g} s and stays in the queue; worker jobs {job.id} tells of it",
+            f"{job.id}: is {job.state} after {timeout_s:g} s and stays in the queue; see worker jobs {job.id}",
             EXIT_NOT_YET,
         )
 
@@ -210,7 +211,7 @@ def submit(
 @click.command("login-url")
 @with_json
 def login_url(as_json: bool) -> None:
-    """A link that logs in to the admin page once, within 15 minutes."""
+    """Print a link that logs in to the admin page once, within 15 minutes."""
     worker = open_worker()
     page = answers.status(worker.settings, worker.operator)["page"] or answers.page_url(worker.settings)
     link = worker.operator.login_link(page)
@@ -219,7 +220,7 @@ def login_url(as_json: bool) -> None:
 
 @contextlib.contextmanager
 def _refusing() -> Iterator[None]:
-    """What an operation refuses, as the command's failure."""
+    """Turn an operation's refusal into the command's failure."""
     try:
         yield
     except ValueError as error:
@@ -227,7 +228,7 @@ def _refusing() -> Iterator[None]:
 
 
 def _field(text: str) -> tuple[str, Any]:
-    """NAME=VALUE; a value that is JSON is taken as such, so that 42 is a number."""
+    """NAME=VALUE; a value that is valid JSON is parsed, so that 42 is a number."""
     name, found, value = text.partition("=")
     if not found:
         raise Failure(f"--param {text}: must look like NAME=VALUE", EXIT_USAGE)
@@ -238,11 +239,11 @@ def _field(text: str) -> tuple[str, Any]:
 
 
 def _wait(worker: Worker, job: Job, timeout_s: float | None) -> Job:
-    """The job when it is over, or as it is when the time is up."""
+    """The job when it has ended, or as it is when the time is up."""
     try:
         supervision.programs(worker.settings.run_dir)
     except supervision.NotRunning:
-        click.echo(f"{job.id}: no worker runs here; the job waits for worker up", err=True)
+        click.echo(f"{job.id}: no worker is running; the job waits for worker up", err=True)
     deadline = time.monotonic() + (math.inf if timeout_s is None else timeout_s)
     while not job.finished and (left_s := deadline - time.monotonic()) > 0:
         time.sleep(min(LOOK_EVERY_S, left_s))

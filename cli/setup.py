@@ -11,18 +11,18 @@ from cli.answer import say, with_json
 from settings import VERSION
 from telemetry import host
 
-#: What says most about an installation, by the name of its distribution.
+#: The distributions that say most about an installation.
 TELLING = ("supervisor", "apsw", "av", "opencv-python-headless", "b2sdk", "torch", "diffusers", "transformers", "pytest")
 
 
 @click.command()
-@click.option("--engine", is_flag=True, help="Install torch and what the GPU engines need, too (some gigabytes).")
+@click.option("--engine", is_flag=True, help="Also install torch and the packages of the GPU engines (several gigabytes).")
 @with_json
 def setup(engine: bool, as_json: bool) -> None:
-    """Install what the worker needs, in .venv, and say what is there. Every other command does so on first use."""
+    """Install the worker's packages in .venv and list them. Every other command does this on first use."""
     found = {name: version for name in TELLING if (version := host.installed(name)) is not None}
     lines = [f"worker {VERSION}, Python {platform.python_version()} in {sys.prefix}"]
     lines += [f"  {name} {version}" for name, version in found.items()]
     if "torch" not in found:
-        lines.append("  no torch: the preview engine only; worker setup --engine installs it")
+        lines.append("  no torch: only the preview engine works; worker setup --engine installs it")
     say("\n".join(lines), {"version": VERSION, "python": platform.python_version(), "packages": found}, as_json)

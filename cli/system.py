@@ -52,7 +52,7 @@ class Demo:
         if code is not None:
             with self.console.open(errors="replace") as lines:
                 last = "".join(deque(lines, maxlen=8)).strip()
-            raise Failure(f"the worker ended with code {code}:\n{last}", EXIT_FAILED)
+            raise Failure(f"the worker exited with code {code}:\n{last}", EXIT_FAILED)
 
 
 @contextlib.contextmanager
@@ -106,7 +106,7 @@ def served(folder: Path) -> Iterator[str]:
 
 
 def _environment(data: str | None) -> dict[str, str | None]:
-    """The demo's settings; what the user's environment says about a real fleet and its store is set aside."""
+    """The demo's settings; variables of a real fleet and its store in the user's environment are ignored."""
     admin_port = 8080 if _is_free(8080) else _free_port()
     aside: dict[str, str | None] = dict.fromkeys(ASIDE)
     asked = load_settings(**{**aside, "WORKER_MODE": "queue"})

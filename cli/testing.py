@@ -24,11 +24,11 @@ EVERYTHING = (f"--numprocesses={min(2 * (os.cpu_count() or 1), 8)}", "--dist=loa
 
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-@click.option("--json", "as_json", is_flag=True, help="Print the counts in JSON after the tests.")
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON after the tests.")
 def test(arguments: tuple[str, ...], as_json: bool) -> NoReturn:
-    """Run the tests, several at once. With ARGUMENTS pytest runs with these instead: a file, -k WORD, -m slow, …"""
+    """Run the tests in parallel. ARGUMENTS, if any, are passed to pytest: a file, -k WORD, -m slow, …"""
     if importlib.util.find_spec("pytest") is None:
-        raise Failure("pytest is not installed here; ./worker test in a checkout installs it", EXIT_FAILED)
+        raise Failure("pytest is not installed; ./worker test in a checkout installs it", EXIT_FAILED)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", *(arguments or EVERYTHING), *([f"--junitxml={report}"] if as_json else [])]

@@ -1,4 +1,4 @@
-"""`worker token …`: the password that the worker made for its page and its API, shown or replaced."""
+"""`worker token …`: show or replace the generated password of the page and its API."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cli.answer import EXIT_NOT_FOUND, EXIT_REFUSED, Failure, Worker, open_worke
 
 @click.group()
 def token() -> None:
-    """What logs in to the admin page, and programs to its API, where ADMIN_PASSWORD is not set."""
+    """Manage the token of the admin page and its API, used if ADMIN_PASSWORD is not set."""
 
 
 @token.command()
@@ -20,23 +20,23 @@ def show(as_json: bool) -> None:
     worker = _with_token()
     kept = worker.operator.token(worker.settings.data_dir)
     if kept is None:
-        raise Failure(f"{worker.settings.data_dir}: there is no token yet; the page makes one when it starts", EXIT_NOT_FOUND)
+        raise Failure(f"{worker.settings.data_dir}: no token yet; the page makes one when it starts", EXIT_NOT_FOUND)
     say(kept, {"token": kept}, as_json)
 
 
 @token.command()
 @with_json
 def rotate(as_json: bool) -> None:
-    """Replace the token. It holds at once: every log-in ends, and programs need the new one."""
+    """Replace the token at once: every session ends, and programs need the new token."""
     worker = _with_token()
     worker.operator.replace_token(worker.settings.data_dir)
-    say("the token was replaced and every log-in has ended; worker token show prints it", {"changed": True}, as_json)
+    say("the token was replaced and every session has ended; worker token show prints it", {"changed": True}, as_json)
 
 
 def _with_token() -> Worker:
     """The worker, unless its page has a password that somebody else keeps. A shell may lack the worker's own variables."""
     worker = open_worker()
     if answers.status(worker.settings, worker.operator).get("page_secret") == "ADMIN_PASSWORD":
-        line = "the page's password is ADMIN_PASSWORD, of the worker's environment: change it there, then start the worker anew"
+        line = "the page's password is ADMIN_PASSWORD in the worker's environment: change it there, then restart the worker"
         raise Failure(line, EXIT_REFUSED)
     return worker

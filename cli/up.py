@@ -1,4 +1,4 @@
-"""`worker up`: checks, then becomes the container's first process. The image's entry point."""
+"""`worker up`: runs the checks, then becomes the container's first process. The image's entry point."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Log in JSON, as LOG_FORMAT=json does.")
+@click.option("--json", "as_json", is_flag=True, help="Log as JSON, like LOG_FORMAT=json.")
 def up(as_json: bool) -> NoReturn:
-    """Run the worker in the foreground, from the environment, until SIGTERM or Ctrl-C.
+    """Run the worker in the foreground until SIGTERM or Ctrl-C, configured by environment variables.
 
-    Ends with 0 when it was stopped or drained, 2 when something must be set differently, 70 when a program could not be
-    started; the reason is the last line.
+    Exits with 0 when stopped or drained, 2 if a setting must be corrected, 70 if a program could not be started; the last
+    line says why.
     """
     changes = {"LOG_FORMAT": "json"} if as_json else {}
     settings = load_settings(**changes)

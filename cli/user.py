@@ -1,6 +1,6 @@
-"""Which user the commands act as: a container that root starts does its work, and leaves its files, as WORKER_USER.
+"""Which user the commands run as: in a container started as root, everything runs and writes files as WORKER_USER.
 
-That holds for a command that somebody types in the container too: a file that it left to root could not be removed later.
+This includes commands typed in the container: the worker could not delete files that they left owned by root.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from settings import Settings, SettingsError
 
 
 def become(settings: Settings) -> None:
-    """If this is root and another user is wanted: become that user, for good. Raises SettingsError with one line."""
+    """If this is root and another user is wanted, become that user for good. Raises SettingsError with one line."""
     user = _wanted(settings)
     if user is None:
         return
@@ -22,14 +22,14 @@ def become(settings: Settings) -> None:
         os.setgid(user.pw_gid)
         os.setuid(user.pw_uid)
     except OSError as error:
-        line = f"WORKER_USER={user.pw_name}: root may not become this user here ({error.strerror}); start the container as "
-        raise SettingsError(line + f"it (--user {user.pw_name}), or leave it the capabilities SETUID and SETGID") from None
+        line = f"WORKER_USER={user.pw_name}: root cannot switch to this user here ({error.strerror}); start the container as "
+        raise SettingsError(line + f"it (--user {user.pw_name}), or grant it the capabilities SETUID and SETGID") from None
 
 
 def give_folder(settings: Settings) -> None:
-    """Make DATA_DIR the wanted user's, as far as root may; whether it can be written is checked by that user afterwards.
+    """Give DATA_DIR to the wanted user, as far as root may; that user checks afterwards whether it is writable.
 
-    Files in it are given away only if a worker has put them there: a volume may hold other people's.
+    Of the files in it, only those that a worker created change owner: a volume may hold other people's.
     """
     user = _wanted(settings)
     if user is None:
@@ -50,4 +50,4 @@ def _wanted(settings: Settings) -> pwd.struct_passwd | None:
     try:
         return pwd.getpwnam(settings.WORKER_USER)
     except KeyError:
-        raise SettingsError(f"WORKER_USER={settings.WORKER_USER}: must be the name of a user of this system") from None
+        raise SettingsError(f"WORKER_USER={settings.WORKER_USER}: must be a user name of this system") from None

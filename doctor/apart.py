@@ -1,7 +1,7 @@
-"""Examinations for a program that goes on: in a process of their own, one at a time, and what was found is kept for a while.
+"""Examinations for a long-running program: in a separate process, one at a time, with a briefly cached result.
 
-A driver or a codec that crashes, or a disk that hangs for ever, costs that process only. Whoever asks waits for a time that
-they name, or gets nothing; nobody waits in a row of any length.
+A driver or codec that crashes, or a disk that hangs forever, costs only that process. A caller waits for at most the time
+that it names; the number of waiting callers is limited.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 from doctor.examination import WHOLE_S, as_answer
 from doctor.finding import Finding
 
-#: How many may wait at once for an examination to end: a server has only so many threads.
+#: Callers that may wait for an examination at once: a server has a limited number of threads.
 MOST_WAITERS = 4
 COMMAND = (sys.executable, "-m", "doctor")
 
 
 class Doctor:
-    """What the newest examination found. One a program; its threads share it."""
+    """The result of the newest examination. One per program, shared by its threads."""
 
     def __init__(self, command: tuple[str, ...] = COMMAND) -> None:
         self._command = command
@@ -34,9 +34,9 @@ class Doctor:
         self._ended = 0.0
 
     def found(self, good_s: float, wait_s: float) -> dict[str, Any] | None:
-        """What was found within the last `good_s` seconds, as `examination.examine` gives it; else what is found now.
+        """The result of `examination.examine` from the last `good_s` seconds, otherwise a new one.
 
-        None: the examination goes on, and is not done within `wait_s`, or too many wait for it already.
+        None: the examination did not finish within `wait_s` (it continues), or too many callers are waiting already.
         """
         with self._changed:
             if (known := self._known(good_s)) is not None:
@@ -52,7 +52,7 @@ class Doctor:
                 self._places.release()
 
     def last(self) -> dict[str, Any] | None:
-        """What was found last, however long ago; None if nobody has asked yet. Examines nothing."""
+        """The last result, however old; None if there is none yet. Examines nothing."""
         with self._changed:
             return self._found
 
@@ -67,14 +67,14 @@ class Doctor:
 
 
 def examined(command: tuple[str, ...]) -> dict[str, Any]:
-    """One examination by a process of its own. That it crashed or took too long is a finding too."""
+    """One examination in a separate process. A crash or timeout is a finding too."""
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     timer = threading.Timer(WHOLE_S, process.kill)
     timer.daemon = True
     timer.start()
     assert process.stdout  # noqa: S101 - it is a pipe
     with process.stdout as said:
-        line = said.readline()  # not to its end: a check that hangs in the kernel may keep the process for ever
+        line = said.readline()  # not to EOF: a check that hangs in the kernel may keep the process alive forever
     timer.cancel()
     process.kill()
     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -82,6 +82,6 @@ def examined(command: tuple[str, ...]) -> dict[str, Any]:
     try:
         return dict(json.loads(line))
     except ValueError:
-        said_ = f"the examination ended without an answer, code {process.returncode}"
-        do = "worker doctor on the machine; the log of admin may say more"
+        said_ = f"the examination exited without a result, code {process.returncode}"
+        do = "run worker doctor on the machine; see also the log of admin"
         return as_answer([Finding(name="doctor", level="fail", said=said_, do=do)])

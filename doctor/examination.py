@@ -1,6 +1,6 @@
-"""The whole examination: every check at once, each with a time limit, so that whoever asks gets an answer in any case.
+"""The whole examination: all checks in parallel, each with a time limit, so that the caller always gets an answer.
 
-It changes nothing, claims nothing and sends nothing to the store; it works while the worker runs and while it does not.
+It changes nothing, claims nothing and sends nothing to the store; it works whether or not the worker is running.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from telemetry import gpu
 
 Check = Callable[[Situation], list[Finding]]
 
-#: By the name that a check has where it gives no finding itself; in the order of the report.
+#: The checks in the order of the report, by the name used if a check returns no finding.
 CHECKS: dict[str, Check] = {
     "GPU": card.card,
     "torch": card.packages,
@@ -40,37 +40,37 @@ CHECKS: dict[str, Check] = {
     "store": outside.store,
     "to mend": mend.check,
 }
-#: A driver that was asleep takes longer than one that is asked all the time.
+#: A driver that was asleep takes longer than one that is queried all the time.
 DRIVER_TIMEOUT_S = 10.0
-#: How long a check may take. The queue's file is read as a whole, and an orchestrator may take its time.
+#: Time limit of a check. The queue's file is read completely, and an orchestrator may be slow.
 LIMIT_S = 20.0
-#: How long all of it takes at the most: the driver twice, supervisord, then the checks at once.
+#: Time limit of everything: the driver twice, supervisord, then all checks in parallel.
 WHOLE_S = 48.0
 
 
 def examine(settings: Settings) -> dict[str, Any]:
-    """What was found: ok (whether nothing failed), at (UTC text), checks (a `Finding` each, as a dict)."""
+    """The result: ok (whether nothing failed), at (UTC text), checks (a `Finding` each, as a dict)."""
     try:
         programs = supervision.programs(settings.run_dir)
     except supervision.NotRunning:
         programs = None
     cards = gpu.readings(settings.GPUS, DRIVER_TIMEOUT_S)
-    asked = any(one["memory_total_mib"] for one in cards)  # a driver that hangs, or has lost its cards, is not asked again
+    asked = any(one["memory_total_mib"] for one in cards)  # do not query a driver again that hangs or has lost its cards
     health = gpu.health(settings.GPUS, DRIVER_TIMEOUT_S) if asked else []
     now = Situation(settings=settings, cards=cards, programs=programs, health=health)
     return as_answer(within(LIMIT_S, CHECKS, now))
 
 
 def as_answer(findings: list[Finding]) -> dict[str, Any]:
-    """Findings as every skin gives them. Names here are names of the API: they are added to, never changed."""
+    """Findings as every interface returns them. The keys are API: they are added to, never changed."""
     ok = not any(finding.level == "fail" for finding in findings)
     return {"ok": ok, "at": clock.utc(), "checks": [asdict(finding) for finding in findings]}
 
 
 def within(limit_s: float, checks: Mapping[str, Check], now: Situation) -> list[Finding]:
-    """What the checks find, in their order. One that is not done in time, or breaks, is a finding that says so.
+    """The findings of the checks, in their order. A check that times out or raises becomes a finding that says so.
 
-    A thread that hangs in a file system or a driver cannot be ended from here; it is left behind, and ends with the process.
+    A thread that hangs in a file system or a driver cannot be stopped; it is abandoned, and ends with the process.
     """
     found: dict[str, list[Finding]] = {}
 
@@ -90,10 +90,10 @@ def within(limit_s: float, checks: Mapping[str, Check], now: Situation) -> list[
 
 
 def _without(name: str, hangs: bool, limit_s: float) -> list[Finding]:
-    """What stands for a check that did not come back."""
+    """The finding of a check that did not return."""
     if hangs:
-        do = "what it looks at hangs, a disk, a network or a driver: dmesg on the host may say which"
+        do = "a disk, a network or a driver hangs: dmesg on the host may say which"
         return [Finding(name=name, level="fail", said=f"no answer within {limit_s:g} s", do=do)]
     return [
-        Finding(name=name, level="fail", said="the check itself broke", do="report it, with what it wrote to standard error")
+        Finding(name=name, level="fail", said="the check itself crashed", do="report it, with its output on standard error")
     ]

@@ -1,4 +1,4 @@
-"""What `worker doctor` finds: one line a subject, and what to do about it. Types alone."""
+"""The findings of `worker doctor`: one line per subject, and what to do about it. Types only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Level = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """said: what was seen, with its numbers. do: how to mend it, empty if all is well. lines: more of it, for people."""
+    """said: what was seen, with its numbers. do: how to fix it, empty if nothing is wrong. lines: details for people."""
 
     name: str
     level: Level
@@ -25,7 +25,7 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Situation:
-    """What several checks look at. cards, health: as `telemetry.gpu` gives them. programs: None: the worker does not run."""
+    """What several checks share. cards, health: from `telemetry.gpu`. programs: None if the worker is not running."""
 
     settings: Settings
     cards: list[dict[str, Any]]
@@ -34,5 +34,5 @@ class Situation:
 
     @property
     def needs_card(self) -> bool:
-        """Whether the engine is one that works on a GPU. Of an engine of one's own nothing is known."""
+        """Whether the engine needs a GPU. Nothing is known about a custom engine."""
         return self.settings.ENGINE in ("musetalk", "fastwan")

@@ -1,4 +1,4 @@
-"""The worker's own house: weights, queue, programs, ports. Reads only; the queue is opened by its one door."""
+"""Checks of the worker itself: weights, queue, programs, ports. Read-only; the queue is opened through its own module."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from settings import Settings
 from telemetry import xid
 from weights import manifest, verify
 
-#: A write-ahead log larger than this is not being folded in: somebody reads for too long.
+#: A write-ahead log larger than this is not being checkpointed: some reader holds it for too long.
 LARGE_LOG_BYTES = 256 * 2**20
-#: Files that are named one by one.
+#: Files that are listed individually.
 MOST_LINES = 5
-#: MuseTalk's files that older variables may name.
+#: MuseTalk's files that deprecated variables may name.
 UNET, UNET_CONFIG = "musetalkV15/unet.pth", "musetalkV15/musetalk.json"
-NAMED_BY = "MUSETALK_UNET_MODEL_PATH or MUSETALK_UNET_CONFIG names it"
-#: How long an error that the driver reported is told of, in seconds.
+NAMED_BY = "set by MUSETALK_UNET_MODEL_PATH or MUSETALK_UNET_CONFIG"
+#: How long an error reported by the driver is shown, in seconds.
 REPORTED_S = 86400.0
-#: How long a program may take until it answers.
+#: How long a program may take to answer.
 STARTS_S = 30.0
-#: States of a program in which it will not come by itself.
+#: States that a program does not leave by itself.
 DOWN = ("FATAL", "UNKNOWN", "EXITED", "BACKOFF")
 
 
@@ -46,7 +46,7 @@ def weights(now: Situation) -> list[Finding]:
         verify.Verdict(str(path), "missing", f"is missing: {NAMED_BY}") for path in named.values() if not path.is_file()
     ]
     if not lacking:
-        said = f"{engine}'s are all in {folder}, by size; `worker models verify` reads every byte"
+        said = f"all files of {engine} are in {folder}, by size; `worker models verify` reads every byte"
         return [Finding(name="weights", level="ok", said=said)]
     said = f"{len(lacking)} files that {engine} needs are missing or wrong in {folder}"
     lines = [f"{verdict.path} {verdict.said.split(';')[0]}" for verdict in lacking]
@@ -55,7 +55,7 @@ def weights(now: Situation) -> list[Finding]:
 
 
 def _named(settings: Settings) -> dict[str, Path]:
-    """MuseTalk's files that older variables name, or that lie beside such a one, by those that they stand for."""
+    """MuseTalk's files named by deprecated variables, or next to such a file, keyed by the files they replace."""
     weights, config = settings.MUSETALK_UNET_MODEL_PATH, settings.MUSETALK_UNET_CONFIG
     names = [Path(path).name for path in manifest.places(UNET_CONFIG)]
     beside = [weights.absolute().parent / name for name in names] if weights and not config else []
@@ -64,20 +64,20 @@ def _named(settings: Settings) -> dict[str, Path]:
 
 
 def queue(now: Situation) -> list[Finding]:
-    """The queue's file: does it open, is it sound, and what was put up in it."""
+    """The queue's file: whether it opens, whether it is intact, and its flags."""
     path = now.settings.database
     if not path.exists():
-        return [Finding(name="queue", level="ok", said=f"{path} is not there yet; the first start makes it")]
+        return [Finding(name="queue", level="ok", said=f"{path} does not exist yet; the first start creates it")]
     try:
         check_version(path)
         database = Database(path)
         faults = soundness.faults(database)
         flags, said = Control(database).flags(), Control(database).published()
     except (WrongDatabase, DatabaseError, OSError, RuntimeError) as error:
-        do = "a start puts a damaged file aside and begins a new one; keep a copy of the folder first"
+        do = "a start sets a damaged file aside and creates a new one; copy the folder first"
         return [Finding(name="queue", level="fail", said=f"{path}: {error}", do=do)]
     if faults:
-        do = "stop the worker, keep a copy of the folder, then start: a damaged file is put aside"
+        do = "stop the worker, copy the folder, then start: a damaged file is set aside"
         return [Finding(name="queue", level="fail", said=f"{path} is damaged", do=do, lines=tuple(faults))]
     heard = [*_reports(said), *(_links(said) if now.programs else [])]
     return [_log(path), *(_flag(name, flag) for name, flag in flags.items()), *heard]
@@ -85,10 +85,10 @@ def queue(now: Situation) -> list[Finding]:
 
 def _log(path: Path) -> Finding:
     log = soundness.log_bytes(path)
-    said = f"{path.stat().st_size / 1e6:.1f} MB and sound, its log {log / 1e6:.1f} MB"
+    said = f"{path.stat().st_size / 1e6:.1f} MB, intact; its log {log / 1e6:.1f} MB"
     if log > LARGE_LOG_BYTES:
         return Finding(
-            name="queue", level="warn", said=said, do="restart the worker: a program keeps the log from being folded in"
+            name="queue", level="warn", said=said, do="restart the worker: a program prevents the log from being checkpointed"
         )
     return Finding(name="queue", level="ok", said=said)
 
@@ -101,7 +101,7 @@ def _flag(name: str, flag: dict[str, Any]) -> Finding:
 
 
 def _reports(said: dict[str, Any]) -> list[Finding]:
-    """Errors that the driver reported in the last day: the poller has heard them, and nobody can ask for them later."""
+    """Errors that the driver reported in the last day: the poller recorded them; they cannot be queried later."""
     heard = [card for card in said.get("poller", {}).get("gpu_health") or [] if card.get("xid")]
     return [_report(card) for card in heard if _ago_s(card["xid"]["at"]) < REPORTED_S]
 
@@ -118,7 +118,7 @@ def _ago_s(at: str) -> float:
 
 
 def _links(said: dict[str, Any]) -> list[Finding]:
-    """What the running programs themselves see of the orchestrator and the store: with their keys, unlike us."""
+    """What the running programs see of the orchestrator and the store: with their keys, unlike the doctor."""
     fresh = {program: body for program, body in said.items() if body["age_s"] < STALE_S}
     seen = {
         "heartbeats": (fresh.get("poller", {}).get("orchestrator") or {}, "worker logs poller"),
@@ -132,9 +132,9 @@ def _links(said: dict[str, Any]) -> list[Finding]:
 
 
 def programs(now: Situation) -> list[Finding]:
-    """What supervisord says of each program."""
+    """The state of each program according to supervisord."""
     if now.programs is None:
-        return [Finding(name="programs", level="ok", said="the worker does not run; worker up starts it")]
+        return [Finding(name="programs", level="ok", said="the worker is not running; worker up starts it")]
     down = [program for program in now.programs if program.state in DOWN]
     if down:
         return [
@@ -142,26 +142,26 @@ def programs(now: Situation) -> list[Finding]:
             for each in down
         ]
     running = ", ".join(program.name for program in now.programs if program.state == "RUNNING")
-    return [Finding(name="programs", level="ok", said=f"run: {running or 'none yet'}"), *_otherwise(now)]
+    return [Finding(name="programs", level="ok", said=f"running: {running or 'none yet'}"), *_otherwise(now)]
 
 
 def _otherwise(now: Situation) -> list[Finding]:
-    """A shell that has other variables than the worker was started with, as ssh on some platforms does, sees another worker."""
+    """A shell with different variables than the worker's, as with ssh on some platforms, examines a different worker."""
     here, there = {"engine": now.settings.ENGINE, "mode": now.settings.mode}, answers.started(now.settings)
     others = [name for name in here if there.get(name, here[name]) != here[name]]
     if not others:
         return []
     said = "; ".join(f"{name} {there[name]}, here {here[name]}" for name in others)
-    do = "set the worker's own variables here before you believe the other lines"
+    do = "set the worker's own variables in this shell; until then the other lines may be wrong"
     return [Finding(name="settings", level="warn", said=f"the worker was started with {said}", do=do)]
 
 
 def ports(now: Situation) -> list[Finding]:
-    """Without a worker, whether its ports are free; with one, what it answers."""
+    """Whether the ports are free; if the worker is running, what it answers."""
     settings = now.settings
     if now.programs is None:
         if fault := start.fault_of_ports(settings):
-            return [Finding(name="ports", level="fail", said=fault, do="end that program, or choose another port")]
+            return [Finding(name="ports", level="fail", said=fault, do="stop that program, or choose another port")]
         page = f" and {settings.ADMIN_PORT}" if settings.admin_enabled else ""
         return [Finding(name="ports", level="ok", said=f"{settings.HTTP_PORT}{page} free")]
     url = f"http://127.0.0.1:{answers.started(now.settings).get('http_port', settings.HTTP_PORT)}/health"
@@ -173,5 +173,5 @@ def ports(now: Situation) -> list[Finding]:
     except OSError as error:
         said = f"{url} does not answer ({getattr(error, 'reason', error)})"
         if any(program.name == "api" and program.up_s < STARTS_S for program in now.programs):
-            return [Finding(name="ports", level="warn", said=said, do="it has only just started: ask again")]
+            return [Finding(name="ports", level="warn", said=said, do="it has just started: try again")]
     return [Finding(name="ports", level="fail", said=said, do="worker status; worker logs api")]

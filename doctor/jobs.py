@@ -1,4 +1,4 @@
-"""Jobs that do not move although the worker runs. It only reads; what ends such a job is the programs' own watch."""
+"""Jobs that are stuck although the worker is running. Read-only; the programs' own watchdogs end such jobs."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from jobqueue.database import Database, DatabaseError
 from jobqueue.job import STAGES, WAITING, Job
 from jobqueue.queue import Queue
 
-#: A program ends itself after five minutes without progress of its job; after so long (s) that has failed.
+#: A program exits after five minutes without progress of its job; after this long (s) that has failed.
 STUCK_S = 600.0
-#: How long a job may wait for a program that has nothing to do, in seconds.
+#: How long a job may wait for an idle program, in seconds.
 WAITS_S = 600.0
-#: Jobs that are named one by one.
+#: Jobs that are listed individually.
 MOST = 5
 
 
 def jobs(now: Situation) -> list[Finding]:
-    """A finding for each job that has not moved for long. Nothing of a worker that does not run; one at rest lets jobs wait."""
+    """A finding per stuck job. Nothing if the worker is not running; a paused worker lets jobs wait."""
     path = now.settings.database
     if now.programs is None or not path.exists():
         return []
@@ -28,29 +28,29 @@ def jobs(now: Situation) -> list[Finding]:
         database = Database(path)
         unfinished, flags = Queue(database).unfinished(), Control(database).flags()
     except DatabaseError:
-        return []  # the queue's own finding says it
+        return []  # the queue's own finding reports it
     found = [_stuck(job) for job in unfinished if job.state not in WAITING and _still_s(job) > STUCK_S]
     busy = {(job.owner or "").split("/")[0] for job in unfinished}
-    idle = {program.name for program in now.programs if program.up_s > WAITS_S} - busy  # who has just begun may still load
+    idle = {program.name for program in now.programs if program.up_s > WAITS_S} - busy  # it may still be loading
     waiting = [job for job in unfinished if job.state in WAITING and job.not_before <= clock.now() and _still_s(job) > WAITS_S]
     found += [_left(job) for job in waiting if not flags and _program(job) in idle]
     return [*found[:MOST], Finding(name="jobs", level="ok", said=f"{len(unfinished)} unfinished, {len(found)} of them stuck")]
 
 
 def _stuck(job: Job) -> Finding:
-    said = f"{job.id[:60]} is {job.state} at {job.progress:.0%} and has not moved for {_still_s(job) / 60:.0f} minutes"
-    do = f"worker logs --job {job.id[:60]}; worker restart {_owner(job)} --now begins it again"
+    said = f"{job.id[:60]} is {job.state} at {job.progress:.0%} and has made no progress for {_still_s(job) / 60:.0f} minutes"
+    do = f"worker logs --job {job.id[:60]}; worker restart {_owner(job)} --now starts it over"
     return Finding(name="jobs", level="warn", said=said, do=do)
 
 
 def _left(job: Job) -> Finding:
-    said = f"{job.id[:60]} is {job.state} for {_still_s(job) / 60:.0f} minutes, and {_program(job)} has nothing else to do"
+    said = f"{job.id[:60]} has been {job.state} for {_still_s(job) / 60:.0f} minutes, and {_program(job)} is idle"
     do = f"worker logs --job {job.id[:60]}; worker logs {_program(job)}"
     return Finding(name="jobs", level="warn", said=said, do=do)
 
 
 def _program(job: Job) -> str:
-    """Whose turn it is with a job that waits."""
+    """The program that a waiting job is waiting for."""
     return next(stage.program for stage in STAGES if job.state == stage.waiting)
 
 
@@ -59,5 +59,5 @@ def _owner(job: Job) -> str:
 
 
 def _still_s(job: Job) -> float:
-    """Seconds since the job last moved, by the time of day: a clock that was set back makes it less."""
+    """Seconds since the job last moved, by wall time: less if the clock was set back."""
     return (datetime.now(UTC) - datetime.fromisoformat(job.updated_at)).total_seconds()

@@ -1,7 +1,7 @@
-"""What `worker doctor --fix` puts right: only what is safe at any moment, and could be made or done anew.
+"""The fixes of `worker doctor --fix`: only what is safe at any time, and can be recreated or redone.
 
-Never touches a job, its files, an output, weights or a setting. Locks and sockets are left alone: the kernel frees a lock with
-its holder, and a start replaces a socket that nobody serves.
+Never touches a job, its files, an output, weights or a setting. Locks and sockets are left alone: the kernel releases a lock
+when its holder dies, and a starting program replaces a stale socket.
 """
 
 from __future__ import annotations
@@ -20,27 +20,26 @@ from jobqueue.control import Control
 from jobqueue.database import ERRORS, RESERVE_BYTES, Database
 from settings import Settings
 
-#: Files that a program makes for a moment, and leaves behind if it is killed in it: patterns in DATA_DIR, and from which age on
-#: (s) they are nobody's.
+#: Temporary files that a killed program leaves behind: patterns in DATA_DIR, and the age (s) from which nobody uses them.
 PASSING = (".doctor-*", ".writable-*", ".admin_token-*")
 PASSING_S = 3600.0
-#: A write-ahead log of this size is folded into the queue's file; it usually is by itself at a quarter of it.
+#: A write-ahead log of this size is checkpointed; that usually happens automatically at a quarter of it.
 LOG_BYTES = 16 * 2**20
-#: The disk must have so many times the reserve free before the reserve is taken from it.
+#: The disk must have this many times the reserve free before the reserve is recreated.
 RESERVES = 50
-#: States of a program that stay until somebody starts it.
+#: States that last until someone starts the program.
 STOPPED = ("STOPPED", "EXITED", "FATAL", "UNKNOWN")
 
-#: What to do about each of these.
+#: The remedy for each of these.
 COMMAND = "worker doctor --fix"
 
-#: What an act may run into.
+#: The errors that a fix may raise.
 TROUBLE: tuple[type[Exception], ...] = (*ERRORS, OSError, supervision.NotRunning, migrations.WrongDatabase)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Repair:
-    """said: what is wrong. does: what would be done. act: does it, and says what came of it."""
+    """said: what is wrong. does: the fix. act: applies it, and returns the result as text."""
 
     name: str
     said: str
@@ -50,16 +49,16 @@ class Repair:
 
 
 def check(now: Situation) -> list[Finding]:
-    """What `--fix` would do now, a finding each. Changes nothing."""
+    """What `--fix` would do now, one finding each. Changes nothing."""
     try:
         found = repairs(now.settings)
     except TROUBLE:
-        return []  # the queue's own finding says it
+        return []  # the queue's own finding reports it
     return [Finding(name=one.name, level=one.level, said=one.said, do=f"{COMMAND} {one.does}") for one in found]
 
 
 def repairs(settings: Settings) -> list[Repair]:
-    """What can be put right now. Nothing where no worker has run yet. Raises TROUBLE if the queue cannot be read."""
+    """The fixes that are due. None where no worker has run yet. Raises TROUBLE if the queue cannot be read."""
     if not settings.database.exists():
         return []
     migrations.check_version(settings.database)
@@ -76,7 +75,7 @@ def repairs(settings: Settings) -> list[Repair]:
 
 
 def carry_out(repair: Repair, control: Control, actor: str) -> dict[str, Any]:
-    """Do it; what came of it, as the API has it. With a row in the audit trail, also if it failed."""
+    """Apply a fix; returns the result for the API. Adds a row to the audit trail, also on failure."""
     try:
         ok, result = True, repair.act()
     except TROUBLE as error:
@@ -92,10 +91,10 @@ def _token(data_dir: Path) -> list[Repair]:
 
     def act() -> str:
         file.chmod(0o600)
-        return "only its owner may read it now"
+        return "now readable by its owner only"
 
-    said = f"{file} may be read by other users (mode {file.stat().st_mode & 0o777:o})"
-    return [Repair(name="token", level="warn", said=said, does="makes it its owner's alone (0600)", act=act)]
+    said = f"{file} is readable by other users (mode {file.stat().st_mode & 0o777:o})"
+    return [Repair(name="token", level="warn", said=said, does="restricting it to its owner (0600)", act=act)]
 
 
 def _passing(data_dir: Path) -> list[Repair]:
@@ -106,11 +105,11 @@ def _passing(data_dir: Path) -> list[Repair]:
     def act() -> str:
         for file in old:
             file.unlink(missing_ok=True)
-        return f"removed {', '.join(file.name for file in old)}"
+        return f"deleted {', '.join(file.name for file in old)}"
 
     size = sum(file.stat().st_size for file in old)
-    said = f"{len(old)} files that killed programs left in {data_dir}, {size / 1e6:.1f} MB"
-    return [Repair(name="left files", said=said, does="removes them", act=act)]
+    said = f"{len(old)} files left by killed programs in {data_dir}, {size / 1e6:.1f} MB"
+    return [Repair(name="left files", said=said, does="deleting them", act=act)]
 
 
 def _log_ins(control: Control) -> list[Repair]:
@@ -119,9 +118,9 @@ def _log_ins(control: Control) -> list[Repair]:
         return []
 
     def act() -> str:
-        return f"{control.forget_sessions(time.time())} ended"
+        return f"deleted {control.forget_sessions(time.time())}"
 
-    return [Repair(name="log-ins", said=f"{over} log-ins to the page are over but still kept", does="forgets them", act=act)]
+    return [Repair(name="log-ins", said=f"{over} expired sessions of the page are still stored", does="deleting them", act=act)]
 
 
 def _log(path: Path) -> list[Repair]:
@@ -132,10 +131,10 @@ def _log(path: Path) -> list[Repair]:
     def act() -> str:
         busy = Database(path).read("pragma wal_checkpoint(truncate)")[0]["busy"]
         left = soundness.log_bytes(path)
-        return f"{left / 1e6:.1f} MB are left" + ("; a program reads for long: restart the worker" if busy else "")
+        return f"{left / 1e6:.1f} MB left" + ("; a long-running reader blocks it: restart the worker" if busy else "")
 
     said = f"the queue's log has {size / 1e6:.1f} MB"
-    return [Repair(name="queue's log", said=said, does="folds it into the queue's file", act=act)]
+    return [Repair(name="queue's log", said=said, does="checkpointing it into the queue's file", act=act)]
 
 
 def _reserve(path: Path) -> list[Repair]:
@@ -145,10 +144,10 @@ def _reserve(path: Path) -> list[Repair]:
 
     def act() -> str:
         migrations.make_reserve(path)
-        return "it is there again" if path.with_suffix(".reserve").exists() else "failed: there is no room"
+        return "recreated" if path.with_suffix(".reserve").exists() else "failed: not enough space"
 
-    said = "the reserve for a full disk has been used up, and there is room again"
-    return [Repair(name="reserve", said=said, does="makes it anew (4 MB)", act=act)]
+    said = "the reserve for a full disk has been used, and there is space again"
+    return [Repair(name="reserve", said=said, does="recreating it (4 MB)", act=act)]
 
 
 def _programs(run_dir: Path) -> list[Repair]:
@@ -160,9 +159,9 @@ def _programs(run_dir: Path) -> list[Repair]:
     def starting(name: str) -> Callable[[], str]:
         def act() -> str:
             supervision.restart(run_dir, name)
-            return "it starts"
+            return "starting"
 
         return act
 
-    said = "does not run, and nobody will start it"
-    return [Repair(name=name, level="warn", said=said, does="starts it", act=starting(name)) for name in stopped]
+    said = "is stopped, and will not start by itself"
+    return [Repair(name=name, level="warn", said=said, does="starting it", act=starting(name)) for name in stopped]

@@ -1,4 +1,4 @@
-"""What the worker talks to: the orchestrator and the store. Nothing is claimed, reported or stored, and no key is sent."""
+"""The servers the worker talks to: orchestrator and store. Nothing is claimed, reported or stored, and no key is sent."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def orchestrator(now: Situation) -> list[Finding]:
-    """Its name, its certificate, its clock. Any HTTP answer will do."""
+    """Its name, certificate and clock. Any HTTP answer will do."""
     url = now.settings.orchestrator_url
     if url is None:
-        return [Finding(name="orchestrator", level="ok", said="none is set: the worker stands alone")]
+        return [Finding(name="orchestrator", level="ok", said="none is set: the worker is standalone")]
     try:
         status, date, took_s = _asked(url)
     except (OSError, ValueError, http.client.HTTPException) as error:
@@ -41,16 +41,16 @@ def _reached(now: Situation, url: str, said: str) -> Finding:
     parts = urlsplit(url)
     if not now.settings.INTERNAL_API_KEY:
         return Finding(
-            name="orchestrator", level="warn", said=f"{said}; no key is set", do="set INTERNAL_API_KEY if it asks for one"
+            name="orchestrator", level="warn", said=f"{said}; no key is set", do="set INTERNAL_API_KEY if it requires one"
         )
     if parts.scheme == "http" and parts.hostname not in LOOPBACK:
-        do = "use an https:// address: the key goes over the network as it is"
+        do = "use an https:// address: over http the key is sent in clear text"
         return Finding(name="orchestrator", level="warn", said=said, do=do)
-    return Finding(name="orchestrator", level="ok", said=f"{said}; whether it takes the key, the first heartbeat says")
+    return Finding(name="orchestrator", level="ok", said=f"{said}; the first heartbeat shows whether it accepts the key")
 
 
 def _asked(url: str) -> tuple[int, str | None, float]:
-    """Status, Date and seconds of one request, through the proxy that the environment names, if any."""
+    """Status, Date and duration of one request, through the environment's proxy, if any."""
     request = urllib.request.Request(url + "/", headers={"User-Agent": "worker doctor"})  # noqa: S310 - settings let only http(s) in
     began = time.monotonic()
     try:
@@ -65,21 +65,21 @@ def _why(error: Exception, url: str) -> tuple[str, str]:
     cause = error.reason if isinstance(error, urllib.error.URLError) and isinstance(error.reason, Exception) else error
     host = urlsplit(url).hostname
     if isinstance(cause, socket.gaierror):
-        return f"the name {host} is not known ({cause.strerror})", "look at the address and at the machine's DNS"
+        return f"the name {host} does not resolve ({cause.strerror})", "check the address and the machine's DNS"
     if isinstance(cause, ssl.SSLCertVerificationError):
         return (
-            f"its certificate is not accepted: {cause.verify_message}",
-            "look at its certificate, and at this machine's clock",
+            f"its certificate was rejected: {cause.verify_message}",
+            "check its certificate, and this machine's clock",
         )
     if isinstance(cause, ssl.SSLError):
-        return f"no TLS with it ({cause.reason})", "is it http:// instead, or is a proxy in between?"
+        return f"TLS failed ({cause.reason})", "check whether it should be http://, or a proxy is in between"
     if isinstance(cause, TimeoutError):
-        return f"no answer within {TIMEOUT_S:g} s", "look at firewall and proxy"
-    return f"no connection ({getattr(cause, 'strerror', None) or cause})", "is it running, and is the port right?"
+        return f"no answer within {TIMEOUT_S:g} s", "check the firewall and proxy"
+    return f"no connection ({getattr(cause, 'strerror', None) or cause})", "check that it is running, and the port"
 
 
 def _skew_s(date: str | None) -> float | None:
-    """How far this machine's clock is ahead of the other's, in seconds; None if the other did not say."""
+    """How far this machine's clock is ahead of the server's, in seconds; None if it sent no date."""
     try:
         said = parsedate_to_datetime(date or "")
     except ValueError:
@@ -90,12 +90,12 @@ def _skew_s(date: str | None) -> float | None:
 def _clock(skew_s: float) -> Finding:
     said = f"{abs(skew_s):.0f} s {'ahead of' if skew_s > 0 else 'behind'} the orchestrator's"
     if abs(skew_s) > MOST_SKEW_S:
-        return Finding(name="clock", level="warn", said=said, do="set one of the clocks right (NTP)")
+        return Finding(name="clock", level="warn", said=said, do="synchronize the clocks (NTP)")
     return Finding(name="clock", level="ok", said=said)
 
 
 def store(now: Situation) -> list[Finding]:
-    """Where finished videos go. Settings that do not go together are refused before this."""
+    """Where finished videos go. Inconsistent settings have been rejected before this."""
     settings = now.settings
     if settings.stores_in_b2:
         realm = "" if settings.B2_REALM == "production" else f", realm {settings.B2_REALM}"

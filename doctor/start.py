@@ -1,4 +1,4 @@
-"""What a start and an examination look at alike: the ports that the worker listens on, and the shared memory. Only looks."""
+"""Checks shared by start and examination: the worker's ports, and the shared memory. Read-only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def fault_of_ports(settings: Settings) -> str | None:
     if fault or not settings.admin_enabled:
         return fault
     if settings.ADMIN_PORT == settings.HTTP_PORT:
-        return f"ADMIN_PORT={settings.ADMIN_PORT}: is HTTP_PORT's number too; must be another port"
+        return f"ADMIN_PORT={settings.ADMIN_PORT}: is also HTTP_PORT; must be a different port"
     return _fault("ADMIN_PORT", settings.ADMIN_PORT, settings.ADMIN_HOST)
 
 

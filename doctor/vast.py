@@ -1,6 +1,6 @@
-"""What the Internet can reach on Vast, which gives each port another number on an address that several machines share.
+"""What the Internet can reach on Vast, which maps each port to another number on an address shared by several machines.
 
-Reads variables alone. A shell over ssh may lack them, as Vast gives them to the container's own start.
+Reads only variables. An ssh shell may lack them: Vast sets them for the container's entry point.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from doctor.finding import Finding, Situation
 from doctor.listeners import is_public, page_port
 from settings import child_environment
 
-#: What the variables begin with; the port as the container has it follows, the value is the port outside.
+#: Prefix of the variables; the container's port follows, the value is the external port.
 PORT = "VAST_TCP_PORT_"
 
 
 def vast(now: Situation) -> list[Finding]:
-    """The addresses at which the Internet comes in, and what should not be open there; nothing elsewhere."""
+    """The public addresses, and what should not be open there; nothing on other providers."""
     environ = child_environment()
     urls = {int(name[len(PORT) :]): _outside(environ, value) for name, value in environ.items() if _is_port(name)}
     if not urls:
@@ -26,16 +26,16 @@ def vast(now: Situation) -> list[Finding]:
     http_port, page = started.get("http_port", settings.HTTP_PORT), page_port(settings, started)
     words = {http_port: " (jobs and probes)", page: " (the admin page)"}
     lines = tuple(f"port {port}{words.get(port, '')} is {urls[port]}" for port in sorted(urls))
-    found = [Finding(name="Vast", level="ok", said=f"ports that the Internet can reach: {len(urls)}", lines=lines)]
+    found = [Finding(name="Vast", level="ok", said=f"ports reachable from the Internet: {len(urls)}", lines=lines)]
     if http_port in urls and not settings.API_TOKEN:
-        said = f"anybody may hand in jobs at {urls[http_port]}/generate"
+        said = f"anyone can submit jobs at {urls[http_port]}/generate"
         found.append(Finding(name="Vast", level="warn", said=said, do="set API_TOKEN, or do not map the port"))
     if page in urls and not is_public(settings.ADMIN_HOST):
-        said = f"the admin page's port is mapped, but it listens inside only; ssh -L {page}:127.0.0.1:{page} is the way in"
+        said = f"the admin page's port is mapped, but the page listens locally only; use ssh -L {page}:127.0.0.1:{page}"
         found.append(Finding(name="Vast", level="ok", said=said))
     elif page in urls and not settings.ADMIN_TRUSTED_PROXY:
-        said = f"{urls[page]} goes over the Internet as it is, with the password and the log-in"
-        do = "go in through ssh -L, or put a proxy with TLS before it and set ADMIN_TRUSTED_PROXY"
+        said = f"{urls[page]} is unencrypted: password and session cross the Internet in clear text"
+        do = "use ssh -L, or put a TLS proxy in front of it and set ADMIN_TRUSTED_PROXY"
         found.append(Finding(name="Vast", level="warn", said=said, do=do))
     return found
 

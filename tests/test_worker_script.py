@@ -106,7 +106,7 @@ def test_two_at_once_do_not_collide(checkout: Path) -> None:
     both = [subprocess.Popen(command, env=environment(), stdout=-1, stderr=-1, text=True) for _ in range(2)]
     told = [process.communicate(timeout=100) for process in both]
     assert [process.returncode for process in both] == [0, 0], told
-    assert sum("making an environment" in stderr for _, stderr in told) == 1
+    assert sum("creating an environment" in stderr for _, stderr in told) == 1
 
 
 def test_an_interpreter_that_is_given_is_used_as_it_is(checkout: Path) -> None:
@@ -135,5 +135,5 @@ def test_packages_that_cannot_be_had_are_said(ready: Path) -> None:
     (ready / "requirements" / "worker.txt").write_text("no-such-package-by-any-name==1\n")
     done = run(ready, PIP_NO_INDEX="1", PIP_FIND_LINKS="", UV_NO_INDEX="1")
     assert done.returncode == 1
-    assert "is a package index within reach?" in done.stderr
+    assert "is a package index reachable?" in done.stderr
     assert not (ready / ".venv" / ".installed-worker").exists()

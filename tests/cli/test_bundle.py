@@ -79,7 +79,7 @@ def test_without_a_name_it_is_called_after_the_day(worker: Run, operator: Operat
 def test_nobodys_file_is_written_over(worker: Run, operator: Operator, folder: Path) -> None:
     (folder / "mine.zip").write_text("mine")
     done = worker("bundle", "-o", "mine.zip")
-    assert (done.returncode, done.stderr) == (5, "mine.zip: is there already; name another one with -o\n")
+    assert (done.returncode, done.stderr) == (5, "mine.zip: exists already; choose another file with -o\n")
     assert (folder / "mine.zip").read_text() == "mine"
     done = worker("bundle", "-o", "no/where.zip")
     assert (done.returncode, done.stderr.split(" (")[0]) == (5, "no/where.zip: cannot be written")

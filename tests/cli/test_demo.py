@@ -70,7 +70,7 @@ def test_it_stays_up_until_it_is_stopped(folder: Path, number: int) -> None:
         preexec_fn=as_in_the_background,
     ) as process:
         assert process.stderr
-        assert any("it stays up until Ctrl-C" in line for line in process.stderr)
+        assert any("running; stop with Ctrl-C" in line for line in process.stderr)
         assert processes_on(folder)
         process.send_signal(number)
         assert process.wait(60) == 0

@@ -157,7 +157,7 @@ def test_fastwans_repository_is_pulled_and_verified_whole(folder: Path) -> None:
 
 def test_fastwan_needs_no_converting(worker: Run) -> None:
     done = worker("models", "convert", "fastwan")
-    line = "fastwan: is published as safetensors already; there is nothing to convert\n"
+    line = "fastwan: is published as safetensors already; nothing to convert\n"
     assert (done.returncode, done.stdout, done.stderr) == (0, line, "")
 
 
@@ -168,4 +168,4 @@ def test_convert_says_in_one_line_what_it_lacks(worker: Run, folder: Path) -> No
     assert done.returncode == 1
     lines = done.stderr.splitlines()
     assert lines[0].startswith(f"{folder}/models/musetalkV15/unet.pth: is missing; 3,400,074,924 bytes are expected; ")
-    assert lines[1:] == ["musetalk: was not converted"]
+    assert lines[1:] == ["musetalk: the conversion failed"]

@@ -110,7 +110,7 @@ def test_waiting_where_no_worker_runs_says_so_and_ends_when_the_time_is_up(worke
     found = json.loads(done.stdout)
     first, last = done.stderr.splitlines()
     assert (done.returncode, found["state"], found["output_url"]) == (3, "claimed", None)
-    assert first == f"{found['job']}: no worker runs here; the job waits for worker up"
+    assert first == f"{found['job']}: no worker is running; the job waits for worker up"
     assert last.startswith(f"{found['job']}: is claimed after 0.3 s and stays in the queue")
     assert operator.queue.get(found["job"])
     assert worker("submit", *links, "--timeout", "1").returncode == 2
@@ -142,7 +142,7 @@ def test_files_are_deleted_of_jobs_that_are_over(worker: Run, operator: Operator
     assert done == {"asked": 3, "done": ["open", "over"]}
     assert operator.control.discards() == ["open", "over"]
     refused = worker("delete-files", "waits")
-    assert (refused.returncode, refused.stderr) == (5, "none of these jobs is over\n")
+    assert (refused.returncode, refused.stderr) == (5, "none of these jobs has ended\n")
 
 
 def test_a_job_is_handed_in_like_another_one(worker: Run, operator: Operator) -> None:
@@ -175,7 +175,7 @@ def test_the_sample_job_needs_nothing(worker: Run, operator: Operator) -> None:
 def test_a_restart_without_a_worker_says_so(worker: Run) -> None:
     done = worker("restart", "inference", "--reason", "a leak")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert done.stderr.startswith("the worker does not run here: ")
+    assert done.stderr.startswith("the worker is not running: ")
     assert worker("restart", "guard").returncode == 2
 
 

@@ -21,7 +21,7 @@ from tests.patience import PATIENCE_S
 def test_the_token_is_shown_on_demand_and_that_is_noted(worker: Run, operator: Operator, folder: Path) -> None:
     none = worker("token", "show")
     assert (none.returncode, none.stdout) == (4, "")
-    assert "there is no token yet" in none.stderr
+    assert "no token yet" in none.stderr
     token = make_token(folder / "data")
     assert worker("token", "show").stdout == token + "\n"
     assert json.loads(worker("token", "show", "--json").stdout) == {"token": token}
@@ -62,7 +62,7 @@ def test_a_password_of_the_environment_is_left_alone(worker: Run, operator: Oper
     for action in ("show", "rotate"):
         done = worker("token", action, ADMIN_PASSWORD="a long password")
         assert (done.returncode, done.stdout) == (5, "")
-        assert done.stderr.startswith("the page's password is ADMIN_PASSWORD, of the worker's environment: change it there")
+        assert done.stderr.startswith("the page's password is ADMIN_PASSWORD in the worker's environment: change it there")
         assert "a long password" not in done.stderr
     assert kept_token(folder / "data") == token
     assert operator.control.notes() == []

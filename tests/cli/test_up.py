@@ -19,13 +19,13 @@ from tests.cli.conftest import Run
 
 WRONG = [
     ({"ENGINE": "magic"}, "ENGINE=magic: must be musetalk, fastwan, preview"),
-    ({"ENGINE": "my.own.engine"}, "ENGINE=my.own.engine: there is no such module"),
+    ({"ENGINE": "my.own.engine"}, "ENGINE=my.own.engine: no such module"),
     ({"WORKER_MODE": "solo"}, "WORKER_MODE=solo: "),
     ({"ORCHESTRATOR_BASE_URL": "example.com"}, "ORCHESTRATOR_BASE_URL=example.com: must be an http:// or https://"),
     ({"WORKER_MODE": "main"}, "ORCHESTRATOR_BASE_URL: is missing"),
     ({"B2_KEY_ID": "key", "B2_APP_KEY": "secret"}, "B2_BUCKET_NAME: is missing"),
     ({"HTTP_PORT": "http"}, "HTTP_PORT=http: "),
-    ({"HTTP_PORT": "8123", "ADMIN_PORT": "8123"}, "ADMIN_PORT=8123: is HTTP_PORT's number too"),
+    ({"HTTP_PORT": "8123", "ADMIN_PORT": "8123"}, "ADMIN_PORT=8123: is also HTTP_PORT"),
     ({"ADMIN_HOST": "192.0.2.7", "HTTP_PORT": "0"}, "HTTP_PORT=0: "),
     ({"ADMIN_PASSWORD": "short"}, "ADMIN_PASSWORD: is too short"),
     ({"DATA_DIR": "/proc/nowhere"}, "DATA_DIR=/proc/nowhere: cannot be written"),
@@ -75,7 +75,7 @@ def test_a_second_worker_on_the_folder_is_refused(worker: Run, folder: Path) -> 
         fcntl.flock(held, fcntl.LOCK_EX)
         done = worker("up")
     assert done.returncode == 2
-    assert done.stderr == f"DATA_DIR={folder}/data: another worker runs on this folder; stop it, or choose another folder\n"
+    assert done.stderr == f"DATA_DIR={folder}/data: another worker is using this folder; stop it, or choose another folder\n"
 
 
 def test_a_queue_of_a_newer_version_is_refused(worker: Run, folder: Path) -> None:

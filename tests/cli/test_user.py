@@ -87,10 +87,10 @@ def test_a_file_that_the_worker_s_user_may_not_read_is_named(worker: Run, folder
     test_what_a_command_leaves_is_the_worker_s(worker, folder)
     (folder / "face.mp4").chmod(0o600)
     done = worker("submit", str(folder / "face.mp4"), "https://example.com/a.wav", WORKER_USER="nobody")
-    assert (done.returncode, done.stderr) == (2, f"{folder}/face.mp4: user {NOBODY} may not read it\n")
+    assert (done.returncode, done.stderr) == (2, f"{folder}/face.mp4: cannot be read by user {NOBODY}\n")
 
 
 def test_root_without_the_right_to_change_is_told_what_to_do(folder: Path) -> None:
     done = start(folder, "setpriv", "--bounding-set=-setuid,-setgid,-chown", "--inh-caps=-setuid,-setgid,-chown")
     assert done.returncode != 0
-    assert "WORKER_USER=nobody: root may not become this user here" in done.stderr
+    assert "WORKER_USER=nobody: root cannot switch to this user here" in done.stderr

@@ -94,7 +94,7 @@ def test_a_card_that_is_lost_or_wrong_is_said(worker: Run, library: Path, tmp_pa
     found = findings(worker, 1, **card)
     assert (found["GPU 0"]["level"], "3 uncorrected ECC errors" in found["GPU 0"]["said"]) == ("warn", True)
     card = with_card(library, tmp_path, memory_used_mib=9000, processes="41:8600")
-    assert findings(worker, 1, **card)["GPU 0"]["do"] == "end what else runs on the card (process 41: 8600 MiB)"
+    assert findings(worker, 1, **card)["GPU 0"]["do"] == "stop other programs on the card (process 41: 8600 MiB)"
     card = with_card(library, tmp_path, error=nvml.GPU_IS_LOST)
     assert findings(worker, 1, ENGINE="preview", **card)["GPU 0"]["do"] == "reset the card, or reboot the machine"
 
@@ -216,7 +216,7 @@ def test_an_orchestrator_that_answers_anything_is_reached_without_key_or_claim(w
 def test_a_clock_that_is_wrong_is_warned_about(worker: Run) -> None:
     with FileServer([dated(1)]) as server:
         found = findings(worker, 0, **REAL, ORCHESTRATOR_BASE_URL=server.url(""))
-    assert (found["clock"]["level"], found["clock"]["do"]) == ("warn", "set one of the clocks right (NTP)")
+    assert (found["clock"]["level"], found["clock"]["do"]) == ("warn", "synchronize the clocks (NTP)")
     assert "behind the orchestrator's" in found["clock"]["said"]
 
 
@@ -224,7 +224,7 @@ def test_an_orchestrator_that_cannot_be_reached_is_said_with_the_reason(worker: 
     with FileServer([status(200)]) as server:
         port = server.url("").rsplit(":", 1)[1]
         found = findings(worker, 1, **REAL, ORCHESTRATOR_BASE_URL=f"https://127.0.0.1:{port}")
-        assert "no TLS with it" in found["orchestrator"]["said"]
+        assert "TLS failed" in found["orchestrator"]["said"]
     found = findings(worker, 1, **REAL, ORCHESTRATOR_BASE_URL=f"http://127.0.0.1:{port}")
     assert "no connection" in found["orchestrator"]["said"]
     found = findings(worker, 1, **REAL, ORCHESTRATOR_BASE_URL="https://nobody.invalid")
@@ -264,5 +264,5 @@ def test_a_check_that_hangs_or_breaks_is_a_finding_and_holds_up_no_other() -> No
     assert [(one.name, one.level, one.said) for one in found] == [
         ("weights", "fail", "no answer within 0.3 s"),
         ("disk", "ok", "is well"),
-        ("queue", "fail", "the check itself broke"),
+        ("queue", "fail", "the check itself crashed"),
     ]

@@ -51,7 +51,7 @@ def test_a_port_of_ours_that_is_open_without_need_is_warned_about_by_name(tmp_pa
     port = free_port()
     with listening("0.0.0.0", port) as pid:
         warned, summary = listeners.listeners(situation(tmp_path, pid))
-        assert (warned.level, warned.said) == ("warn", f"inference listens on 0.0.0.0:{port}, for other machines too")
+        assert (warned.level, warned.said) == ("warn", f"inference listens on 0.0.0.0:{port}, open to other machines")
         assert "listen on 127.0.0.1" in warned.do
         assert (summary.level, f":{port}" in summary.said, f":{port}" in str(summary.lines)) == ("ok", False, False)
         (meant,) = listeners.listeners(situation(tmp_path, pid, HTTP_PORT=str(port)))
@@ -91,12 +91,12 @@ GOOD = "correct horse battery staple"
 @pytest.mark.parametrize(
     ("variables", "level", "said"),
     [
-        ({}, "ok", "open to this machine only; from another: ssh -L"),
+        ({}, "ok", "reachable from this machine only; from another: ssh -L"),
         ({"ADMIN_ENABLED": "0"}, "ok", "the admin page is off"),
-        ({"ADMIN_PASSWORD": "changeme-changeme"}, "ok", "open to this machine only"),
-        (OPEN, "ok", "its password is a good one; without TLS"),
-        (OPEN | {"ADMIN_PASSWORD": GOOD}, "ok", "its password is a good one; without TLS"),
-        (OPEN | {"ADMIN_PASSWORD": GOOD, "ADMIN_TRUSTED_PROXY": "1"}, "ok", "its password is a good one"),
+        ({"ADMIN_PASSWORD": "changeme-changeme"}, "ok", "reachable from this machine only"),
+        (OPEN, "ok", "its password is strong; without TLS"),
+        (OPEN | {"ADMIN_PASSWORD": GOOD}, "ok", "its password is strong; without TLS"),
+        (OPEN | {"ADMIN_PASSWORD": GOOD, "ADMIN_TRUSTED_PROXY": "1"}, "ok", "its password is strong"),
         (OPEN | {"ADMIN_PASSWORD": "changeme-changeme"}, "warn", "ADMIN_PASSWORD can be guessed"),
         (OPEN | {"ADMIN_PASSWORD": "aaaaaaaaaaaaaaaa"}, "warn", "ADMIN_PASSWORD can be guessed"),
         (OPEN | {"ADMIN_PASSWORD": GOOD, "ADMIN_VIEW_PASSWORD": "admin-password-2026"}, "warn", "ADMIN_VIEW_PASSWORD can be"),

@@ -23,7 +23,7 @@ WELL = {"ENGINE": "preview", "DATA_LIMIT_GB": "0.1"}
 def test_where_no_worker_has_run_nothing_is_done(worker: Run, folder: Path) -> None:
     done = worker("doctor", "--fix", **WELL)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("fix   nothing is to be put right\n")
+    assert done.stdout.startswith("fix   nothing to fix\n")
     assert not (folder / "data").exists()
 
 
@@ -48,10 +48,10 @@ def test_what_is_wrong_is_said_by_the_examination_and_put_right_only_if_asked(
 
     done = worker("doctor", "--fix", **WELL)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "(mode 644); makes it its owner's alone (0600)\n      only its owner may read it now\n" in done.stdout
+    assert "(mode 644); restricting it to its owner (0600)\n      now readable by its owner only\n" in done.stdout
     assert "      removed .doctor-1, .admin_token-ab\n" in done.stdout
     assert "1 log-ins to the page are over but still kept; forgets them\n      1 ended\n" in done.stdout
-    assert "      it is there again\n" in done.stdout
+    assert "      recreated\n" in done.stdout
     assert "to do: worker doctor --fix" not in done.stdout
     assert (data_dir / "admin_token").stat().st_mode & 0o777 == 0o600
     assert [(data_dir / name).exists() for name in (".doctor-1", ".doctor-2", "mine.txt", "jobs.reserve")] == [
@@ -113,4 +113,4 @@ def test_a_queue_that_cannot_be_read_is_left_alone(worker: Run, operator: Operat
     path.write_bytes(b"no database at all" * 1000)
     done = worker("doctor", "--fix", **WELL)
     assert done.returncode == 1
-    assert "nothing was put right" in done.stderr
+    assert "nothing was fixed" in done.stderr
