@@ -1,6 +1,6 @@
-"""What the command line and the page's JSON API answer with, made once for both. It only looks.
+"""The answers shared by the command line and the page's JSON API. Read-only.
 
-Names here are names of the API: they are added to, never changed.
+Keys here are API: they are added to, never changed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from settings import Settings
 
 
 def started_file(settings: Settings) -> Path:
-    """Where the worker that runs on this folder says what it was started with; who asks may have another environment."""
+    """Where the running worker records what it was started with; the reader may have a different environment."""
     return settings.run_dir / "started.json"
 
 
@@ -42,7 +42,7 @@ def page_url(settings: Settings) -> str:
 
 
 def status(settings: Settings, operator: Operator) -> dict[str, Any]:
-    """Does it run, what does it do, is all well."""
+    """Whether it runs, what it does, what is wrong."""
     try:
         programs = supervision.programs(settings.run_dir)
     except supervision.NotRunning:
@@ -79,12 +79,12 @@ def summary(job: Job) -> dict[str, Any]:
 
 
 def detail(job: Job, history: list[Event], reports: list[Report]) -> dict[str, Any]:
-    """A job with all that is known of it; what happened and what was said of it, oldest first."""
+    """A job with all its data; its history and reports, oldest first."""
     return {**asdict(job), "history": [asdict(event) for event in history], "reports": [asdict(one) for one in reports]}
 
 
 def started(settings: Settings) -> dict[str, Any]:
-    """What the running worker says it was started with; empty if it says nothing."""
+    """What the running worker was started with; empty if unknown."""
     with contextlib.suppress(OSError, ValueError):
         return dict(json.loads(started_file(settings).read_text()))
     return {}

@@ -1,6 +1,6 @@
-"""What opens the operator's page: the token that the worker makes where no password was set, and codes that log in once.
+"""Credentials of the operator's page: the token generated if no password is set, and one-time login codes.
 
-Knows nothing of who is in (`jobqueue.control`), nor of what they may do (`admin.access`).
+Sessions are in `jobqueue.control`, permissions in `admin.access`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from pathlib import Path
 
 from jobqueue import spool
 
-#: Letters and digits that nobody mistakes for one another; 8 of them are 40 bits.
+#: Unambiguous letters and digits; 8 of them are 40 bits.
 ALPHABET = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ"
 
 
 def kept_token(data_dir: Path) -> str | None:
-    """The token; None: it has not been made."""
+    """The token; None if there is none yet."""
     try:
         return _file(data_dir).read_text().strip() or None
     except FileNotFoundError:
@@ -25,7 +25,7 @@ def kept_token(data_dir: Path) -> str | None:
 
 
 def make_token(data_dir: Path) -> str:
-    """A new token, for its owner's eyes only. The file appears whole or not at all: an empty one would let anybody in."""
+    """A new token, readable by its owner only. The file appears complete or not at all: an empty one would let anyone in."""
     file = _file(data_dir)
     token, aside = secrets.token_urlsafe(24), file.with_name(f".admin_token-{secrets.token_hex(4)}")
     with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
@@ -41,7 +41,7 @@ def new_code() -> str:
 
 
 def login_hash(code: str) -> str:
-    """What is kept of a code, however it was typed."""
+    """The stored hash of a code, however it was typed."""
     plain = "".join(letter for letter in code.upper() if letter.isalnum())
     return hashlib.sha256(plain.encode()).hexdigest()
 

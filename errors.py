@@ -1,7 +1,7 @@
-"""What can go wrong with a job, in the words of the wire contract; the ground floor, importable from anywhere.
+"""The errors of a job, in the terms of the protocol; the lowest layer, importable from anywhere.
 
-A library's error is translated into one of these once, at that library's door. Whether a stage is tried again is decided
-by `jobqueue.worker.work` from the class alone; nobody else retries a job. This module must never import anything of ours.
+A library's error is translated into one of these once, where the library is imported. `jobqueue.worker.work` decides from
+the class alone whether a stage is retried; nothing else retries a job. This module must not import any of our modules.
 """
 
 from __future__ import annotations
@@ -10,27 +10,27 @@ import errno
 import json
 from typing import Any
 
-#: What a program, its machine or its disk can be short of for a while. None of it is the job's fault.
+#: Resources that a program, its machine or its disk can run out of temporarily. None of it is the job's fault.
 _SHORT_OF = {
-    errno.EMFILE: "this program has no file handle left (ulimit -n)",
-    errno.ENFILE: "this machine has no file handle left",
+    errno.EMFILE: "this program is out of file handles (ulimit -n)",
+    errno.ENFILE: "this machine is out of file handles",
     errno.ENOMEM: "this machine has no memory left",
-    errno.ENOSPC: "the disk is full; the job is tried again when there is room",
-    errno.EDQUOT: "the quota of the disk is used up; the job is tried again when there is room",
-    errno.EROFS: "the disk can only be read now",
+    errno.ENOSPC: "the disk is full; the job is retried when there is space",
+    errno.EDQUOT: "the disk quota is exhausted; the job is retried when there is space",
+    errno.EROFS: "the disk is read-only at the moment",
 }
 
-#: Characters of a message, and of the end of a stack trace, that a job keeps and reports.
+#: Maximum characters of a message, and of the end of a stack trace, that a job keeps and reports.
 LONGEST = 20_000
 
 
 class JobError(Exception):
-    """A job cannot go on. `message` is fit for the user: what was wrong, and what is allowed.
+    """A job cannot continue. `message` is fit for the user: what was wrong, and what is allowed.
 
-    error_type   what PROTOCOL calls it: media_error, processing_error, unknown_error
+    error_type   PROTOCOL's name for it: media_error, processing_error, unknown_error
     retryable    whether another worker (or this one, later) could succeed
     stage        download validation preprocessing inference postprocessing upload unknown; None: the stage that ran
-    details      small JSON values that help to find the cause; never a secret, never a signed URL
+    details      small JSON values that help find the cause; never a secret, never a signed URL
     """
 
     error_type = "unknown_error"
@@ -56,7 +56,7 @@ class JobError(Exception):
 
 
 def _as_json(value: Any) -> Any:
-    """The value, or its text if JSON has no such: an error that could not be kept would come back for ever."""
+    """The value, or its text if it is not valid JSON: an error that could not be stored would recur forever."""
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):
@@ -72,14 +72,14 @@ class InvalidInput(JobError):
 
 
 class Unavailable(JobError):
-    """Something outside is down for the moment (store, network, disk full): retried until the job's deadline."""
+    """Something outside is temporarily down (store, network, full disk): retried until the job's deadline."""
 
     error_type = "processing_error"
 
 
 class Unreachable(JobError):
-    """A server that only this job needs does not give what it should, after all tries: not tried again here, but another
-    worker may have it, or this one later, when it is sent again."""
+    """A server that only this job needs failed after all tries: not retried here, but another worker may try, or this one
+    later, if the job is sent again."""
 
     error_type = "processing_error"
 
@@ -103,23 +103,21 @@ class LostJob(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """What a library's error says, for one line of a log: at most 300 characters, its name if it says nothing."""
+    """A library's error as one log line: at most 300 characters, its class name if it has no message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def shortage(error: BaseException) -> Unavailable | None:
-    """What this machine is short of, by an error that is not one of ours; None if that is not what it says."""
+    """The resource that this machine ran out of, according to a foreign error; None if it means something else."""
     if isinstance(error, OSError) and error.errno in _SHORT_OF:
         return Unavailable(_SHORT_OF[error.errno])
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
-        return Unavailable(
-            "no thread can be started on this machine (ulimit -u, the container's limit of processes, or memory)"
-        )
+        return Unavailable("this machine cannot start more threads (ulimit -u, the container's process limit, or memory)")
     return None
 
 
 def lacks_handles(error: BaseException | None) -> bool:
-    """Whether this process has no file handle left, by an error or by what was raised before it."""
+    """Whether this process is out of file handles, according to an error or its causes."""
     while error is not None:
         if isinstance(error, OSError) and error.errno == errno.EMFILE:
             return True

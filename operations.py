@@ -1,4 +1,4 @@
-"""What an operator can do, each with its audit row: the page, the JSON API and the command line are three skins of it."""
+"""The operator's actions, each with an audit row; shared by the page, the JSON API and the command line."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from jobqueue.outbox import Outbox
 from jobqueue.queue import Queue
 from jobqueue.wake import EVERYONE
 
-#: What an operator may have started anew; not the guard and supervisord, which would have to do it.
+#: Programs that an operator may restart; not the guard and supervisord, which would have to do it.
 RESTARTABLE = ("poller", "inference", "uploader", "api", "admin")
-#: Jobs that one action may touch.
+#: Maximum number of jobs per action.
 MOST_AT_ONCE = 500
-#: The shortest and longest time of a pause, and deadline of a drain, in seconds.
+#: Minimum and maximum duration of a pause, and deadline of a drain, in seconds.
 SHORTEST_S, LONGEST_S = 1.0, 30 * 86400.0
-#: The sample job: its files, and what else it says, by the shape of the job.
+#: The sample job: its files and other fields, by the shape of the job.
 SAMPLES = Path(__file__).parent / "samples"
 SAMPLE = {"musetalk": {"video_url": "face.mp4", "audio_url": "speech.wav"}, "fastwan": {"image_url": "face.jpg"}}
 SAMPLE_WORDS: dict[str, dict[str, str]] = {
     "musetalk": {},
     "fastwan": {"prompt": "The person looks into the camera and smiles."},
 }
-#: How long a log-in link of the page works, in seconds.
+#: How long a login link of the page is valid, in seconds.
 LOGIN_LINK_S = 15 * 60
 
 
@@ -45,9 +45,9 @@ class Operator:
     outbox: Outbox
 
     def pause(self, reason: str, for_s: float | None = None) -> bool:
-        """Stop claiming and starting; what runs is finished, uploads and reports go on. False if it was paused already.
+        """Stop claiming and starting jobs; running jobs finish, uploads and reports continue. False if already paused.
 
-        for_s: the pause ends by itself after so many seconds. Raises ValueError if that is too short or too long.
+        for_s: the pause expires after this many seconds. Raises ValueError if that is too short or too long.
         """
         return self._put_up("paused", "pause", reason, "until", for_s)
 
@@ -57,20 +57,20 @@ class Operator:
         return any(lowered)
 
     def drain(self, reason: str, deadline_s: float | None = None) -> bool:
-        """Stop claiming; the container ends when all is done and reported. False if it was draining already.
+        """Stop claiming; the container exits when every job is done and reported. False if already draining.
 
-        deadline_s: it ends after so many seconds in any case; what is left goes on at the next start. Raises ValueError.
+        deadline_s: it exits after this many seconds in any case; the rest continues at the next start. Raises ValueError.
         """
         return self._put_up("draining", "drain", reason, "deadline", deadline_s)
 
     def cancel(self, job_id: str, reason: str) -> bool:
-        """Ask for a job to end. False if it is unknown or over."""
+        """Cancel a job. False if it is unknown or has ended."""
         done = self.queue.cancel(job_id, reason)
         self._note("cancel", job_id, reason, _said(done))
         return done
 
     def cancel_all(self, job_ids: list[str], reason: str) -> list[str]:
-        """Ask for jobs to end, at most MOST_AT_ONCE; returns those that were not over. Raises ValueError if they are more."""
+        """Cancel jobs, at most MOST_AT_ONCE; returns those that had not ended. Raises ValueError if there are more."""
         done = self.queue.cancel_all(_not_too_many(job_ids), reason)
         self._note_all("cancel", job_ids, done, reason)
         return done
@@ -88,8 +88,8 @@ class Operator:
         return done
 
     def discard_all(self, job_ids: list[str], reason: str) -> list[str]:
-        """Have the files of jobs removed, at most MOST_AT_ONCE; returns those that are over. The poller does it within seconds,
-        but never before a job's end is acknowledged. Raises ValueError if they are more."""
+        """Delete the files of jobs, at most MOST_AT_ONCE; returns those that have ended. The poller does it within seconds, but
+        never before a job's end is acknowledged. Raises ValueError if there are more."""
         jobs = [self.queue.get(job_id) for job_id in _not_too_many(job_ids)]
         done = [job.id for job in jobs if job is not None and job.finished]
         self.control.ask_discard(done)
@@ -97,8 +97,8 @@ class Operator:
         return done
 
     def again(self, job: Job, data_dir: Path) -> Job:
-        """Add a job of one's own like this one, of which nobody else is told: from the files of it that are still here, else
-        from their links. Raises ValueError by field."""
+        """Add a local copy of this job, reported to nobody: with its files if they are still here, otherwise its links.
+        Raises ValueError by field."""
         links = intake.LINKS[job.engine]
         here = {name: file for name in links if (file := spool.input_file(data_dir, job.id, name)).is_file()}
         payload = job.inputs | {name: str(file) for name, file in here.items()}
@@ -106,7 +106,7 @@ class Operator:
         return self.submit(payload, job.engine, data_dir, "run as a test")
 
     def submit(self, payload: dict[str, Any], engine: str, data_dir: Path, action: str = "submit") -> Job:
-        """Add a job of one's own. Inputs may be links or paths of files; files are copied. Raises ValueError by field."""
+        """Add a local job. Inputs may be links or file paths; files are copied. Raises ValueError by field."""
         payload = {"musetalk_job_id": f"local-{secrets.token_hex(4)}", **payload}
         copies = {name: copy for name in intake.LINKS[engine] if (copy := _copy_of(payload.get(name), data_dir))}
         payload |= {name: target.as_uri() for name, (_, target) in copies.items()}
@@ -115,30 +115,30 @@ class Operator:
             raise ValueError("; ".join(f"{name}: {text}" for name, text in wrong.items()))
         known = self.queue.get(payload["musetalk_job_id"])
         if known is not None and known.source != "local":
-            raise ValueError(f"musetalk_job_id: {known.id} is another's job, who waits for its end; leave it out")
-        _make(list(copies.values()))  # last: a job that is refused leaves nothing behind
+            raise ValueError(f"musetalk_job_id: {known.id} belongs to a job that someone else is waiting for; leave it out")
+        _make(list(copies.values()))  # last: a rejected job leaves nothing behind
         job, _ = self.queue.add(intake.new_job(payload, engine, "local"))
         self._note(action, job.id, None, "done")
         return job
 
     def sample(self, engine: str, data_dir: Path) -> Job:
-        """Add the sample job, which shows in a minute that the whole chain works. Raises ValueError if its files are gone."""
+        """Add the sample job, which tests the whole pipeline in a minute. Raises ValueError if its files are gone."""
         files = {field: str(SAMPLES / name) for field, name in SAMPLE[engine].items()}
         payload = {"musetalk_job_id": f"sample-{secrets.token_hex(4)}", **files, **SAMPLE_WORDS[engine]}
         return self.submit(payload, engine, data_dir, "sample job")
 
     def restart(self, program: str, run_dir: Path, reason: str, after_job: bool = False) -> bool:
-        """Start a program anew: now, or when it has finished what it works on. False if that was asked for already.
+        """Restart a program: now, or after its current job. False if that was already requested.
 
-        What it works on now begins again. Raises ValueError for a program that is not one of RESTARTABLE, and
+        With "now" its current job starts over. Raises ValueError for a program not in RESTARTABLE, and
         supervision.NotRunning.
         """
         if program not in RESTARTABLE:
-            raise ValueError(f"{program[:40]!r} cannot be restarted; there are {', '.join(RESTARTABLE)}")
+            raise ValueError(f"{program[:40]!r} cannot be restarted; must be one of {', '.join(RESTARTABLE)}")
         if after_job and self.busy(program):
             pid = next((found.pid for found in supervision.programs(run_dir) if found.name == program), None)
             changed = self.control.ask_restart(program, reason, self.actor, pid)
-            self._note("restart", program, reason, "asked for, after its job" if changed else "nothing to do")
+            self._note("restart", program, reason, "requested, after its job" if changed else "nothing to do")
             return changed
         try:
             supervision.restart(run_dir, program)
@@ -150,13 +150,13 @@ class Operator:
         return True
 
     def busy(self, program: str) -> list[str]:
-        """The ids of the jobs that a program works on now."""
+        """The ids of the jobs that a program is working on."""
         return [job.id for job in self.queue.unfinished() if (job.owner or "").split("/")[0] == program]
 
     def settle(self, run_dir: Path) -> None:
-        """Do what has come due: end pauses whose time is over, and restart programs whose job is done. The guard calls this."""
+        """Do what is due: end expired pauses, and restart programs whose job is done. The guard calls this."""
         for flag in self.control.lapsed().values():
-            self._note("resume", None, f"the time of the pause was over: {flag['reason']}", "done")
+            self._note("resume", None, f"the pause expired: {flag['reason']}", "done")
             self.queue.bell.poke(*EVERYONE)
         waiting = self.control.restarts()
         pids = {program.name: program.pid for program in supervision.programs(run_dir)} if waiting else {}
@@ -166,32 +166,31 @@ class Operator:
             if pids.get(program) == asked["pid"]:
                 supervision.restart(run_dir, program)
             self.control.end_restart(program)
-            self._note("restart", program, asked["reason"], f"done, as {asked['by']} asked")
+            self._note("restart", program, asked["reason"], f"done, requested by {asked['by']}")
             self.queue.bell.poke(*EVERYONE)
 
     def sign_out_all(self) -> None:
-        """End every log-in to the page."""
+        """End every session of the page."""
         self.control.end_sessions()
         self._note("sign out everywhere", None, None, "done")
 
     def token(self, data_dir: Path) -> str | None:
-        """The password that the worker made for its page; None if it has made none. That it was asked for is noted."""
+        """The generated password of the page; None if there is none. The request is noted."""
         kept = entrance.kept_token(data_dir)
         self._note("show the token", None, None, _said(kept is not None))
         return kept
 
     def replace_token(self, data_dir: Path) -> None:
-        """A new password of the page in place of the one that the worker made itself. Whoever is logged in is so no more, and a
-        log-in link that is still open works no more."""
+        """Replace the generated password of the page. Every session ends, and unused login links stop working."""
         entrance.make_token(data_dir)
         self.control.end_sessions()
-        self.control.offer_login("", 0.0)  # takes the place of a link
+        self.control.offer_login("", 0.0)  # invalidates a link
         self._note("replace the token", None, None, "done")
 
     def login_link(self, base_url: str) -> str:
-        """A link that logs in to the page at base_url once, within LOGIN_LINK_S. An older link stops working.
+        """A link that logs in to the page at base_url once, within LOGIN_LINK_S. Older links stop working.
 
-        The code stands behind the #, so that no server, log or Referer ever sees it.
+        The code is in the fragment, so that no server, log or Referer ever sees it.
         """
         code = entrance.new_code()
         self.control.offer_login(entrance.login_hash(code), time.time() + LOGIN_LINK_S)
@@ -234,22 +233,22 @@ def _not_too_many(job_ids: list[str]) -> list[str]:
 
 
 def incoming(data_dir: Path) -> Path:
-    """Where files that an operator hands in wait for the poller; a file link may point nowhere else."""
+    """Where submitted files wait for the poller; a file link may point nowhere else."""
     return data_dir / "incoming"
 
 
 def _copy_of(value: Any, data_dir: Path) -> tuple[Path, Path] | None:
-    """A file, and what its copy among those that wait for the poller will be; None of a link, or of what is neither."""
+    """A file, and the path of its copy for the poller; None if the value is a link, or neither."""
     if not value or not isinstance(value, str) or "://" in value:
         return None
     path = Path(value)
     if not path.is_file():
-        raise ValueError(f"{value}: there is no such file")
+        raise ValueError(f"{value}: no such file")
     return path, incoming(data_dir) / (secrets.token_hex(8) + path.suffix.lower())
 
 
 def _make(copies: list[tuple[Path, Path]]) -> None:
-    """Copy files, all of them or none."""
+    """Copy the files, all or none."""
     try:
         for source, target in copies:
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,11 @@
-"""What every long-running program has in common: its settings, log, lock, queue; loops in threads; an orderly end.
+"""What every long-running program has in common: its settings, log, lock and queue; loops in threads; a clean shutdown.
 
     service = start("poller")
     sys.exit(run(service, {"claim": …, "report": …}))
 
-SIGTERM stops all loops, but those that bring what is nearly done to its end: these go on until nothing is, or LINGER_S have
-passed. A loop that dies ends the process, and supervisord starts it anew. One process a program and data folder: a file lock,
-which the kernel frees at death, so that whoever holds it may put back what its dead self held.
+SIGTERM stops all loops except those that complete almost finished jobs: these continue until nothing is left, or LINGER_S
+have passed. A loop that dies ends the process, and supervisord restarts it. A file lock, which the kernel releases at death,
+allows one process per program and data folder; its holder may put back what the previous run held.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ from telemetry import logs
 
 log = logging.getLogger(__name__)
 
-#: Exit codes: the settings or the folder are wrong (the user must act), and the program found itself running already.
+#: Exit codes: the settings or the folder are wrong (the user must act), and the program is already running.
 EXIT_SETTINGS = 2
 EXIT_RUNNING = 3
 
-#: How long after a signal the lasting loops go on, in seconds: above inference's own grace, and below every stopwaitsecs of
-#: supervisord.conf. How old the liveness file of a program that lives may be then.
+#: How long the lasting loops continue after a signal, in seconds: above inference's own grace period, and below every
+#: stopwaitsecs of supervisord.conf. How old the liveness file of a live program may be then.
 LINGER_S, ALIVE_S = 40.0, 5.0
-#: Between two tries to put back what dead lives held, in seconds.
+#: Seconds between attempts to put back what previous runs held.
 RECOVER_AGAIN_S = 1.0
 
 Loop = Callable[[threading.Event], None]
@@ -56,20 +56,20 @@ Loop = Callable[[threading.Event], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """A program that has begun. `owner` is its name and this life's, as it stands in the rows it works on."""
+    """A started program. `owner` is its name and run id, as in the rows it works on."""
 
     program: str
     owner: str
     settings: Settings
 
     def open_queue(self, patience_s: float = PATIENCE_S) -> tuple[Queue, Control, Outbox]:
-        """The queue, for this process; call it after any fork. patience_s: how long a write may wait for others."""
+        """The queue, for this process; call it after any fork. patience_s: how long a write may wait for other writers."""
         database = Database(self.settings.database, patience_s)
         return Queue(database, self.program), Control(database), Outbox(database)
 
 
 def start(program: str) -> Service:
-    """Begin a program. Ends the process with one line and code 2 if the settings or the data folder do not allow it."""
+    """Start a program. Exits with one line and code 2 if the settings or the data folder are unusable."""
     die_with_parent()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold secrets and other people's videos
     faulthandler.enable()
@@ -81,7 +81,7 @@ def start(program: str) -> Service:
     logs.set_up(program, settings.LOG_FORMAT, settings.data_dir / "logs", settings_module.secret_values(settings))
     faults.arm(settings.KILL_AT, settings.data_dir)
     if not lock(settings.data_dir, program):
-        log.error("another %s works on %s; this one ends", program, settings.data_dir)
+        log.error("another %s is running on %s; exiting", program, settings.data_dir)
         sys.exit(EXIT_RUNNING)
     return Service(program=program, owner=f"{program}/{secrets.token_hex(4)}", settings=settings)
 
@@ -93,12 +93,12 @@ def run(
     lasting: Mapping[str, Loop] | None = None,
     is_finishing: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Run the loops, each in a thread, until SIGTERM or the death of one of them. `ring` wakes those that wait. After a signal
-    the `lasting` ones go on while `is_finishing()`.
+    """Run the loops, each in a thread, until SIGTERM or the death of one of them. `ring` wakes waiting loops. After a signal
+    the `lasting` ones continue while `is_finishing()`.
 
     Returns the exit code: 0 after a signal, 1 after the death of a loop.
     """
-    # A signal handler may do one reentrant thing: Event.set takes a lock that its own thread may hold, SimpleQueue does not.
+    # A signal handler must be reentrant: Event.set takes a lock that its own thread may hold, SimpleQueue does not.
     signals: stdlib_queue.SimpleQueue[int] = stdlib_queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, frame: signals.put(received))
@@ -136,13 +136,13 @@ def run(
 
 
 def liveness_file(run_dir: Path, program: str) -> Path:
-    """Touched every second by a program that lives; the guard looks at its age."""
+    """Touched every second by a live program; the guard checks its age."""
     return run_dir / f"alive-{program}"
 
 
 def can_finish(job: Job, run_dir: Path) -> bool:
-    """Whether this job may still come to its end while all programs stop: it is on the GPU or on its way into the store, and
-    the program that has it there lives. A program that stops alone, to begin anew, need not wait for that."""
+    """Whether this job can still finish while all programs stop: it is on the GPU or being uploaded, and the program that
+    has it is alive. A program that is restarted alone need not wait for that."""
     if not stopping_file(run_dir).exists():
         return False
     program = {"generating": "inference", "generated": "uploader", "uploading": "uploader"}.get(job.state)
@@ -163,14 +163,14 @@ def is_finishing(queue: Queue, run_dir: Path) -> bool:
 
 
 def recovering(service: Service, queue: Queue) -> Loop:
-    """A loop that puts back what dead lives of this program held. No row of theirs can be taken before, so it may be late: on a
-    full disk the other loops must run first, the one that makes room among them."""
+    """A loop that puts back what previous runs of this program held. Nobody can take those rows before, so it may run late: on
+    a full disk the other loops must run first, including the one that frees space."""
 
     def loop(stop: threading.Event) -> None:
         while not stop.is_set():
             try:
                 for job in queue.recover(service.program, service.owner, service.settings.JOB_TIMEOUT_SEC):
-                    log.warning("found job %s unfinished by a dead %s; it is %s now", job.id, service.program, job.state)
+                    log.warning("job %s was left unfinished by a dead %s; now %s", job.id, service.program, job.state)
                 break
             except ERRORS as error:
                 log.error("the queue cannot be written, trying again: %s", error)
@@ -181,7 +181,7 @@ def recovering(service: Service, queue: Queue) -> Loop:
 
 
 def lock(data_dir: Path, name: str) -> bool:
-    """Take the lock `name` of this data folder for the life of this process. False if another process has it."""
+    """Take the lock `name` of this data folder for the lifetime of this process. False if another process has it."""
     folder = data_dir / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -208,10 +208,10 @@ def refuse(line: str) -> NoReturn:
 def _run_loop(name: str, loop: Loop, stop: threading.Event, dead: list[str]) -> None:
     try:
         loop(stop)
-    except BaseException:  # whatever it was, the process must not go on without this loop
-        log.critical("%s died; the program ends and is started anew", name, exc_info=True)
+    except BaseException:  # whatever it was, the process must not continue without this loop
+        log.critical("thread %s died; restarting the program", name, exc_info=True)
         dead.append(name)
     else:
         if not stop.is_set():
-            log.critical("%s returned although nobody stopped it", name)
+            log.critical("thread %s returned unexpectedly; restarting the program", name)
             dead.append(name)

@@ -1,4 +1,4 @@
-"""gunicorn, set up once for the programs that speak HTTP (api, admin, orchestrator): one worker process with threads."""
+"""gunicorn, configured once for the HTTP programs (api, admin, orchestrator): one worker process with threads."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from service import die_with_parent
 
-#: How long a peer may be silent in the middle of a request or an answer, in seconds.
+#: How long a peer may be silent in the middle of a request or response, in seconds.
 SILENCE_S = 60.0
 
 
 def serve(create_app: Callable[[], Any], binds: list[str], *, threads: int, grace_s: float = 3) -> None:
-    """Serve a WSGI application until SIGTERM; the application is made in the worker process, after the fork. grace_s: how long
-    requests may still take then."""
+    """Serve a WSGI application until SIGTERM; it is created in the worker process, after the fork. grace_s: how long running
+    requests may take after that."""
     options = {
         "bind": binds,
         "worker_class": Worker,
@@ -32,7 +32,7 @@ def serve(create_app: Callable[[], Any], binds: list[str], *, threads: int, grac
         "keepalive": 15,
         "limit_request_line": 4094,
         "limit_request_fields": 60,
-        "secure_scheme_headers": {},  # whoever asks from this machine may say so: a tunnel's strangers do, too
+        "secure_scheme_headers": {},  # any local client may set them, and strangers through a tunnel are local
         "control_socket_disable": True,
         "logger_class": _Logger,
         "post_fork": _after_fork,
@@ -41,7 +41,7 @@ def serve(create_app: Callable[[], Any], binds: list[str], *, threads: int, grac
 
 
 def dual_stack(port: int) -> str:
-    """The bind address that answers IPv6 and IPv4, or IPv4 alone where the machine has no IPv6."""
+    """The bind address for IPv6 and IPv4, or IPv4 only if the machine has no IPv6."""
     try:
         with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -52,7 +52,7 @@ def dual_stack(port: int) -> str:
 
 
 def is_stopping() -> bool:
-    """Whether this process has been told to end; a request that waits has the grace of `serve` to answer."""
+    """Whether this process has been told to stop; a waiting request has the grace period of `serve` to answer."""
     return Worker.stopping
 
 
@@ -70,11 +70,11 @@ class _Application(BaseApplication):  # type: ignore[misc]
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn's own, with three additions.
+    """gunicorn's threaded worker, with three additions.
 
-    Head and body of an answer leave in one segment: gunicorn sends them apart, and the socket holds them back together.
-    A peer that stops reading or sending in the middle of a request is dropped, so that it cannot keep a thread for ever.
-    A request that waits for long can learn that the program is to end (`is_stopping`).
+    Head and body of a response are sent in one segment: gunicorn writes them separately, the socket holds them back.
+    A peer that stops reading or sending in the middle of a request is dropped, so that it cannot hold a thread forever.
+    A long-waiting request can find out that the program is stopping (`is_stopping`).
     """
 
     stopping = False
@@ -96,7 +96,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
 
 class _Logger(Logger):  # type: ignore[misc]
-    """gunicorn's words go the way of all other log lines; no access log (it would hold ids and tokens)."""
+    """gunicorn logs like everything else; no access log (it would contain ids and tokens)."""
 
     def setup(self, cfg: Any) -> None:
         self.error_log.propagate = True

@@ -1,4 +1,4 @@
-"""Asks supervisord, over its socket in the run folder, what the programs are doing; the only place that speaks to it."""
+"""Queries supervisord through its socket in the run folder; the only module that talks to it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Program:
     state: str
     pid: int | None
     up_s: float
-    #: Why it does not run, in supervisord's words; its exit code is no help, it may say 0 of a program that never started.
+    #: Why it does not run, as supervisord says; its exit code is useless, it may be 0 for a program that never started.
     why: str = ""
 
 
@@ -51,21 +51,21 @@ def programs(run_dir: Path) -> list[Program]:
 
 
 def stopping_file(run_dir: Path) -> Path:
-    """Is there from the moment on in which supervisord begins to stop all programs."""
+    """Exists from the moment supervisord begins to stop all programs."""
     return run_dir / "stopping"
 
 
 def restart(run_dir: Path, name: str) -> None:
-    """Have a program end in order, so that supervisord starts it anew; one that does not run is started. Raises NotRunning.
+    """Stop a program cleanly, so that supervisord restarts it; start it if it is not running. Raises NotRunning.
 
-    Told by a signal, not by stop and start: whoever asks may die between the two, and the program would stay stopped.
+    Uses a signal, not stop and start: the caller could die between the two, and the program would stay stopped.
     """
     for entry in _asked(run_dir, "getAllProcessInfo"):
         if entry["name"] == name:
             full = f"{entry['group']}:{name}"
             _asked(run_dir, "signalProcess", full, "TERM") if entry["pid"] else _asked(run_dir, "startProcess", full, False)
             return
-    raise NotRunning(f"it runs no program called {name}")
+    raise NotRunning(f"there is no program called {name}")
 
 
 def _asked(run_dir: Path, method: str, *values: Any) -> Any:

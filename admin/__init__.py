@@ -1,7 +1,7 @@
-"""The operator's page: a window onto the queue. It may do nothing that `operations.Operator` cannot do for it.
+"""The operator's page: a view of the queue. All its actions go through `operations.Operator`.
 
 Server-rendered pages that work without JavaScript; `static/panel.js` fetches the same page again every two seconds and
-morphs it in. Everything is served from here: no other host is ever asked.
+morphs it in. Everything is served from here: no other host is ever contacted.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ PAGES = (login, actions, overview, jobs, gpu, submit, processes, config, audit, 
 
 @dataclass(frozen=True, kw_only=True)
 class Worker:
-    """What the pages look at."""
+    """What the pages read from."""
 
     settings: Settings
     queue: Queue
@@ -56,7 +56,7 @@ class Worker:
     outbox: Outbox
     samples: Samples
     access: Access
-    mask: Callable[[str], str]  # takes secrets and the queries of links out of a text
+    mask: Callable[[str], str]  # removes secrets and the queries of links from a text
     started: str = field(default_factory=clock.utc)
     limiter: Limiter = field(default_factory=Limiter)
     refusals: Refusals = field(default_factory=Refusals)
@@ -65,12 +65,12 @@ class Worker:
 
     @functools.cached_property
     def id(self) -> str:
-        """Who the worker is, read once: it may stand in a file."""
+        """The worker's id, read once: it may be in a file."""
         return self.settings.worker_id
 
 
 def create_app(worker: Worker) -> flask.Flask:
-    """The application; make it after the fork."""
+    """The application; create it after the fork."""
     app = flask.Flask("admin")
     app.config["MAX_CONTENT_LENGTH"] = 64 * 1024
     app.request_class = submit.Request

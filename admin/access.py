@@ -1,7 +1,7 @@
-"""Who may come in, and whether to act or only to look: a secret or a one-time code, and log-ins of which only hashes are kept.
+"""Authentication, and whether a session may act or only read: passwords, one-time codes, and sessions stored as hashes.
 
-A log-in's hash hangs on the secret that began it: a new one ends every log-in of the old, and says what it may do. Guesses are
-counted before any secret is looked at.
+A session's hash depends on the secret that started it: a new secret ends all sessions of the old one, and determines what
+they may do. Attempts are rate-limited before any secret is compared.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from typing import Literal
 from entrance import kept_token, login_hash, make_token
 from jobqueue.control import IDLE_S, LONGEST_S, Control
 
-#: What somebody may do here.
+#: The permissions.
 Role = Literal["act", "look"]
-#: How often a look is noted, in seconds.
+#: How often the last use of a session is recorded, in seconds.
 TOUCH_EVERY_S = 300.0
-#: Log-ins a minute: of one address, and of all.
+#: Logins per minute: from one address, and in total.
 LOGINS_EACH, LOGINS_ALL = 10, 60
-#: Refused log-ins that have a row of their own in the audit trail, in so many seconds.
+#: Refused logins that get their own row in the audit trail, per this many seconds.
 REFUSED_EACH, REFUSED_IN_S = 10, 3600.0
 
 
 class Access:
-    """Log-ins to one worker's page. secret: says its password or token; view_secret: lets in to look only, None: nobody."""
+    """Logins to one worker's page. secret: returns its password or token; view_secret: for read-only access, None: none."""
 
     def __init__(self, secret: Callable[[], str], control: Control, view_secret: str | None = None) -> None:
         self._secret, self._view_secret, self._control = secret, view_secret, control
 
     def role(self, given: str) -> Role | None:
-        """What the secret that was given allows; None if it is none."""
+        """What the given secret allows; None if it is wrong."""
         key = secrets.token_bytes(16)  # digests of one length: a guess takes the same time however long it is
         guess = hmac.digest(key, given.encode(errors="replace"), "sha256")
         right = {role: hmac.digest(key, secret.encode(), "sha256") for role, secret in self._secrets().items()}
         return next((role for role, digest in right.items() if hmac.compare_digest(digest, guess)), None)
 
     def enter(self, given: str, address: str, agent: str) -> str | None:
-        """A new log-in's id if what was given is a secret or the one-time code (which is then used up); None if not."""
+        """A new session's id if the input is a secret or the one-time code (which is then used up); otherwise None."""
         now = time.time()
         role = self.role(given) or ("act" if self._control.use_login(login_hash(given[:40]), now) else None)
         if role is None:
@@ -55,8 +55,8 @@ class Access:
         return session
 
     def holds(self, session: str) -> Role | None:
-        """What this log-in allows, None if it is over. A look is noted every few minutes, so that it does not end under the
-        operator."""
+        """What this session allows, None if it has ended. Its use is recorded every few minutes, so that it does not
+        expire while in use."""
         now = time.time()
         for role in self._secrets():
             row = self._control.session(self.hashed(session, role))
@@ -68,12 +68,12 @@ class Access:
         return None
 
     def leave(self, session: str) -> None:
-        """End this log-in."""
+        """End this session."""
         for role in self._secrets():
             self._control.end_sessions(self.hashed(session, role))
 
     def hashed(self, session: str, role: Role) -> str:
-        """What is kept of a log-in's id."""
+        """The stored hash of a session id."""
         return hmac.new(self._secrets()[role].encode(), session.encode(errors="replace"), hashlib.sha256).hexdigest()
 
     def _secrets(self) -> dict[Role, str]:
@@ -98,14 +98,14 @@ class Secret:
 
 
 class Limiter:
-    """At most so many tries a minute."""
+    """A limit on attempts per minute."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, str]] = deque()
         self._lock = threading.Lock()
 
     def allows(self, address: str) -> bool:
-        """Count a try; False if there were too many."""
+        """Count an attempt; False if there were too many."""
         with self._lock:
             if self._is_full(address):
                 return False
@@ -113,7 +113,7 @@ class Limiter:
             return True
 
     def is_full(self, address: str) -> bool:
-        """Whether there were too many tries lately; counts none."""
+        """Whether there were too many recent attempts; counts nothing."""
         with self._lock:
             return self._is_full(address)
 
@@ -126,10 +126,10 @@ class Limiter:
 
 
 class Refusals:
-    """Which refused log-ins have a row in the audit trail, of which nothing is ever removed.
+    """Which refused logins get a row in the audit trail, from which nothing is ever deleted.
 
-    Strangers can make sixty a minute for ever. So of an hour's the first ten have one each, then the 20th, the 40th, the 80th
-    and so on, which says how many there were: at most eighteen rows, and no count to be lost when the process ends.
+    Strangers can make sixty per minute forever. So per hour the first ten get a row each, then the 20th, the 40th, the 80th and
+    so on, with the count so far: at most eighteen rows, and no count to be lost when the process exits.
     """
 
     def __init__(self) -> None:

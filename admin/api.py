@@ -1,7 +1,7 @@
-"""The JSON API of the page's server, /api/v1: for programs what the pages are for people. Here is what it says; see `orders`.
+"""The JSON API of the page's server, /api/v1: the pages for programs. The read part is here; see `orders` for actions.
 
-It is asked with `Authorization: Bearer`, the password or token as it is. Every answer that is looked at has an ETag; an error
-is {"error": {"code", "message", "hint"}}. No secret and no signed link leaves here: every text passes the mask.
+Requests carry `Authorization: Bearer` with the password or token. Every GET answer has an ETag; an error is
+{"error": {"code", "message", "hint"}}. No secret and no signed link leaves here: every text is masked.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def answer(body: Any, status: int = 200) -> flask.Response:
 
 
 def get(path: str) -> Callable[[View], View]:
-    """A place to look at: its answer is masked and tagged."""
+    """A GET route: its answer is masked and tagged."""
 
     def put(view: View) -> View:
         @functools.wraps(view)
@@ -161,7 +161,7 @@ def audit() -> dict[str, Any]:
 
 @get("/doctor")
 def examination() -> dict[str, Any]:
-    """As `worker doctor --json` says it. One examination at a time: who asks while one goes on gets what it finds."""
+    """The output of `worker doctor --json`. One examination at a time: requests during a run get its result."""
     found = doctor.found(doctor.FRESH_S, doctor.LONGEST_WAIT_S)
     if found is None:
         flask.abort(503, "the checks are still running, or too many requests are waiting for them; try again")

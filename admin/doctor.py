@@ -1,7 +1,7 @@
-"""What doctor says: everything that jobs need, each with a verdict and what to do. The page asks; it examines nothing itself.
+"""The doctor page: everything that jobs need, each with a result and what to do. It only requests examinations.
 
-Whoever opens the page has the worker examined; a page that is left open only looks whether somebody else had. What
-`worker doctor --fix` puts right can be put right from here.
+Opening the page starts an examination; an open page only polls for newer results. The fixes of `worker doctor --fix` can be
+applied from here.
 """
 
 from __future__ import annotations

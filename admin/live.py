@@ -1,4 +1,4 @@
-"""A page that can be looked at every two seconds: an ETag made from the data, and one rendering for all who ask the same.
+"""Pages that are polled every two seconds: an ETag from the data, and one rendering for identical requests.
 
 It is a page's business to say what it shows besides moves of jobs, flags and audit (`marks`). Nothing here may write.
 """
@@ -22,7 +22,7 @@ from jobqueue.control import STALE_S
 T = TypeVar("T")
 
 #: How long what was read for one look is good for the next, in seconds: while a job runs the data changes four times a second,
-#: and every open tab would have the page rendered anew. A page that is opened, or follows an action, is always fresh.
+#: and every open tab would cause a rendering. A page that is opened, or follows an action, is always fresh.
 GOOD_S = 1.8
 #: Renderings, and things read, that are kept for tabs that show the same page.
 KEPT = 16
@@ -48,7 +48,7 @@ class Seen:
         self._settled: OrderedDict[str, tuple[Any, Any]] = OrderedDict()
 
     def look(self, read: Callable[[], Look], fresh: bool) -> Look:
-        """What `read` gives, read anew if it must be `fresh` or is older than GOOD_S."""
+        """The result of `read`, reread if it must be `fresh` or is older than GOOD_S."""
         with self._lock:
             known = self._look if time.monotonic() - self._looked < GOOD_S else None
         if known is None or fresh:
@@ -58,7 +58,7 @@ class Seen:
         return known
 
     def settled(self, name: str, mark: Any, read: Callable[[], T]) -> T:
-        """What `read` gave for this mark, read anew for another one."""
+        """The result of `read` for this mark, reread for another one."""
         with self._lock:
             known = self._settled.get(name)
         if known is None or known[0] != mark:
@@ -95,7 +95,7 @@ def live(render: Callable[[], str], *marks: Any) -> flask.Response:
 
 
 def settled(name: str, read: Callable[[], T]) -> T:
-    """What `read` gives, read anew after a move or a minute: for what is counted over many jobs."""
+    """The result of `read`, reread after a move or a minute: for counts over many jobs."""
     mark = (look().version.moves, clock.utc()[:16])
     return cast(T, flask.current_app.extensions["worker"].seen.settled(name, mark, read))
 

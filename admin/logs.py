@@ -1,7 +1,7 @@
 """The programs' log files as the pages read on in them: by place in the file, and by job.
 
-A place is the file's inode and a byte: a file that was set aside and begun anew is read to its end, then its successor. One
-look reads at most MOST_BYTES.
+A place is the file's inode and a byte offset: a rotated file is read to its end, then its successor. One request reads at most
+MOST_BYTES.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The JSON API's orders: the operations of the pages and of the command line, with the same audit rows.
+"""The JSON API's actions: the operations of the pages and of the command line, with the same audit rows.
 
-One that finds nothing to do is answered with 200 and "changed": false, so that it can be sent twice.
+An action with nothing to do is answered with 200 and "changed": false, so that it can be sent twice.
 """
 
 from __future__ import annotations

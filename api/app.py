@@ -1,4 +1,4 @@
-"""The routes: what is asked goes to the module that answers it, and every error is one line of JSON without a traceback."""
+"""The routes: each request goes to the module that answers it, and every error is one line of JSON without a traceback."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ MOST_BODY_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """What the api is told at its start.
+    """The api's configuration.
 
-    engine       what ENGINE says: musetalk, fastwan, preview or a module path
+    engine       the ENGINE setting: musetalk, fastwan, preview or a module path
     mode         how jobs arrive: main, buffer or queue
-    token        what /generate and /metrics ask for; None: nothing
-    gpu_class    the card's name to the outside; None: the name that NVML gives
+    token        what /generate and /metrics require; None: nothing
+    gpu_class    the reported GPU name; None: the name from NVML
     patience_s   how long one /generate waits for its job
     """
 
@@ -52,8 +52,8 @@ class Configuration:
 def create_app(
     configuration: Configuration, open_queue: Callable[[], tuple[Queue, Control, Outbox]], may_wait: Callable[[Job], bool]
 ) -> Flask:
-    """The WSGI application. Call it in the process that serves, because it opens the queue. may_wait(job): whether a request
-    may go on waiting for a job, which it may not for one that cannot finish when the worker stops."""
+    """The WSGI application. Call it in the serving process, because it opens the queue. may_wait(job): whether a request may
+    keep waiting for a job; it may not if the job cannot finish before the worker stops."""
     queue, control, outbox = open_queue()
     app = Flask("api", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MOST_BODY_BYTES
@@ -122,7 +122,7 @@ def _allowed(token: str | None) -> bool:
 
 
 def _unauthorized() -> Response:
-    response = _json({"error": "the token is missing or wrong; send Authorization: Bearer <API_TOKEN>"}, 401)
+    response = _json({"error": "missing or wrong token; send Authorization: Bearer <API_TOKEN>"}, 401)
     response.headers["WWW-Authenticate"] = "Bearer"
     return response
 

@@ -1,4 +1,4 @@
-"""POST /generate: one job, from its body to its end. Sent again, the same id joins its job or gets its result."""
+"""POST /generate: one job, from request to result. The same id sent again joins the job or gets its result."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from jobqueue.queue import Queue
 
 log = logging.getLogger(__name__)
 
-#: Requests that may wait at once; fewer than the server has threads, so that probes are always answered.
+#: Maximum number of waiting requests; fewer than the server has threads, so that probes are always answered.
 MOST_WAITERS = 24
 RETRY_AFTER_S = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """Status, body, and after how many seconds it is worth asking again (None: the answer is final)."""
+    """Status, body, and after how many seconds to retry (None: the answer is final)."""
 
     status: int
     body: dict[str, Any]
@@ -39,7 +39,7 @@ class Answer:
 
 
 class Generate:
-    """Answers /generate; counts those that wait."""
+    """Answers /generate; counts waiting requests."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Generate:
         self._places = threading.BoundedSemaphore(MOST_WAITERS)
 
     def answer(self, read_body: Callable[[], bytes], queue_job_id: str | None, peer: socket.socket | None) -> Answer:
-        """Run a job to its end. queue_job_id: the platform's own id of it. peer: who waits, to see that it went away."""
+        """Run a job to its end. queue_job_id: the platform's own id. peer: the client, to notice that it disconnected."""
         if not self._places.acquire(blocking=False):
             return _later(f"{MOST_WAITERS} requests are waiting already")
         try:
@@ -67,8 +67,8 @@ class Generate:
                 return _invalid(wrong)
             return self._run(payload, queue_job_id, peer)
         except ERRORS as error:
-            log.warning("/generate: the queue could not be used: %s", error)
-            return _later(f"the queue cannot be used now: {first_line(error)}")
+            log.warning("/generate: the queue is unavailable: %s", error)
+            return _later(f"the queue is unavailable: {first_line(error)}")
         finally:
             self._places.release()
 
@@ -85,27 +85,27 @@ class Generate:
         return self._wait(job, peer)
 
     def _wait(self, job: Job, peer: socket.socket | None) -> Answer:
-        """The answer once the job is over. The job goes on whatever becomes of the one who waits."""
+        """The answer once the job has ended. The job continues even if the client disconnects."""
         deadline, unread = time.monotonic() + self._patience_s, False
         while True:
             mark = self._queue.bell.mark()
             try:
                 if (found := self._queue.get(job.id)) is None:
-                    body = _failed("unknown_error", "the job was removed before its end was seen", retryable=True)
+                    body = _failed("unknown_error", "the job was deleted before its end was seen", retryable=True)
                     return Answer(status=500, body=body | {"stack_trace": None})
                 job = found
                 if job.finished:
                     return self._end(job)
-            except ERRORS as error:  # the job goes on, and so does the waiting for it
+            except ERRORS as error:  # the job continues, and so does the wait
                 if not unread:
-                    log.warning("the queue could not be read while %s was waited for: %s", job.id, error)
+                    log.warning("the queue could not be read while waiting for %s: %s", job.id, error)
                 unread = True
             if time.monotonic() > deadline:
-                return _later(f"not done after {self._patience_s:.0f} s; the job goes on, send it again to join it")
+                return _later(f"not done after {self._patience_s:.0f} s; the job continues, send it again to join it")
             if not self._may_wait(job):
-                return _later("the worker stops; the job is kept, send it again to join it")
+                return _later("the worker is stopping; the job is kept, send it again to join it")
             if peer is not None and _has_left(peer):
-                return _later("the client has gone")
+                return _later("the client has disconnected")
             self._queue.bell.wait(mark)
 
     def _end(self, job: Job) -> Answer:
@@ -142,13 +142,13 @@ class Generate:
 
 
 def _parsed(read_body: Callable[[], bytes]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The body, and what is wrong with it as a whole."""
+    """The body, and errors of the body as a whole."""
     try:
-        payload = json.loads(read_body())  # a NaN is refused with its field's name
+        payload = json.loads(read_body())  # NaN is rejected with its field's name
     except RequestEntityTooLarge:
         return {}, {"body": "is too large; at most 1 MB of JSON"}
     except (ValueError, RecursionError):
-        return {}, {"body": "is not JSON; must be an object with the job's fields"}
+        return {}, {"body": "is not valid JSON; must be an object with the job's fields"}
     return (payload, {}) if isinstance(payload, dict) else ({}, {"body": "must be a JSON object with the job's fields"})
 
 
@@ -182,7 +182,7 @@ def _later(reason: str) -> Answer:
 
 
 def _has_left(peer: socket.socket) -> bool:
-    """Whether the client has closed its side; its request was read whole, so only that or a next request can be there."""
+    """Whether the client has closed its side; its request was read completely, so only EOF or another request can follow."""
     poll = select.poll()
     poll.register(peer, select.POLLIN)
     try:

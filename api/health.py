@@ -1,4 +1,4 @@
-"""Whether this worker lives, is fit, and would start a job now: /health and /ready, answered whatever the rest does."""
+"""Whether this worker is alive, fit, and ready for a job: /health and /ready, independent of the other programs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from jobqueue.queue import Queue
 
 log = logging.getLogger(__name__)
 
-#: Unfinished jobs from /generate above which another one is refused.
+#: Maximum number of unfinished jobs from /generate; more are rejected.
 MOST_QUEUED = 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """The worker at one moment. `inference` is that program's newest word, empty if it is dead or has not spoken."""
+    """A snapshot of the worker. `inference` is that program's last status, empty if it is dead or has not reported."""
 
     flags: dict[str, dict[str, Any]]
     published: dict[str, dict[str, Any]]
@@ -32,12 +32,12 @@ class Seen:
 
     @property
     def jobs_waiting(self) -> int:
-        """Jobs that the GPU has not begun."""
+        """Jobs that have not reached the GPU."""
         return sum(self.counts.get(state, 0) for state in ("claimed", "fetching", "ready"))
 
 
 class Probes:
-    """Keeps what was seen last, so that /health has an answer while the queue cannot be read."""
+    """Keeps the last snapshot, so that /health has an answer while the queue cannot be read."""
 
     def __init__(self, queue: Queue, control: Control, *, engine: str, mode: str, version: str) -> None:
         self._queue, self._control = queue, control
@@ -58,7 +58,7 @@ class Probes:
             seen = self.look()
         except DatabaseError as error:
             seen = self._last
-            note = f"the queue cannot be read ({error}); as seen {time.monotonic() - seen.at:.0f} s ago"
+            note = f"the queue cannot be read ({error}); state from {time.monotonic() - seen.at:.0f} s ago"
             log.warning("/health: %s", note)
         body = {
             "status": "ok",
@@ -72,12 +72,12 @@ class Probes:
             **({"note": note} if note else {}),
         }
         if "unfit" in seen.flags:
-            reason = seen.flags["unfit"].get("reason") or "the worker judged itself unfit"
+            reason = seen.flags["unfit"].get("reason") or "the worker found itself unfit"
             return {**body, "status": "unhealthy", "reason": reason}, 503
         return body, 200
 
     def ready(self) -> tuple[dict[str, Any], int]:
-        """Body and status of /ready: 200 when a job that is sent now would start."""
+        """Body and status of /ready: 200 if a job sent now would start."""
         try:
             seen = self.look()
             reason = refusal(seen.flags) or not_loaded(seen) or full(self._queue)
@@ -87,13 +87,13 @@ class Probes:
 
 
 def fresh(published: dict[str, dict[str, Any]], program: str) -> dict[str, Any]:
-    """A program's newest word, or nothing if it is too old to be true."""
+    """A program's last status, or nothing if it is too old."""
     said = published.get(program, {})
     return said if said and said["age_s"] < STALE_S else {}
 
 
 def refusal(flags: dict[str, dict[str, Any]]) -> str | None:
-    """Why no new job is taken, by the flags; None if one is."""
+    """Why no new job is accepted, according to the flags; None if one is."""
     for name in ("unfit", "draining", "paused"):
         if name in flags:
             reason = flags[name].get("reason")
@@ -102,7 +102,7 @@ def refusal(flags: dict[str, dict[str, Any]]) -> str | None:
 
 
 def not_loaded(seen: Seen) -> str | None:
-    """Why a job would not start now although it would be taken; None if it would."""
+    """Why a job would be accepted but not started now; None if it would start."""
     if not seen.inference:
         return "inference is not running yet"
     if not seen.inference.get("model_loaded"):
@@ -111,6 +111,6 @@ def not_loaded(seen: Seen) -> str | None:
 
 
 def full(queue: Queue) -> str | None:
-    """Why there is no room for another job through /generate; None if there is."""
+    """Why /generate cannot accept another job; None if it can."""
     queued = sum(job.source == "queue" for job in queue.unfinished())
     return f"the queue is full: {queued} jobs are waiting, at most {MOST_QUEUED}" if queued >= MOST_QUEUED else None

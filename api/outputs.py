@@ -1,4 +1,4 @@
-"""The videos of the local store, over HTTP: whole, in part, or only their head. Nothing outside the folder can be reached."""
+"""The videos of the local store over HTTP: GET, range requests, HEAD. Nothing outside the folder is reachable."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from flask import Response, send_file
 from werkzeug.exceptions import NotFound, ServiceUnavailable
 
-#: Answers that may be under way at once; a player that pauses keeps its thread until it is dropped.
+#: Maximum number of concurrent responses; a paused player holds its thread until it is dropped.
 MOST_READERS = 4
 _TYPES = {".mp4": "video/mp4", ".json": "application/json"}
 
 
 class Outputs:
-    """The folder, and how many read from it."""
+    """The folder, and the number of readers."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -32,17 +32,17 @@ class Outputs:
         except BaseException:
             self._places.release()
             raise
-        response.direct_passthrough = False  # else nobody calls us when it has been sent
+        response.direct_passthrough = False  # otherwise we are not called when it has been sent
         response.call_on_close(self._places.release)
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
 
 
 def _inside(folder: Path, name: str) -> Path | None:
-    """The file, if it is a plain one of the store and no link leads out of the folder."""
+    """The file, if it is a regular one of the store and no link leads out of the folder."""
     try:
         path = (folder / name).resolve(strict=True)
         known = path.is_relative_to(folder.resolve()) and path.is_file() and path.suffix in _TYPES
-    except (OSError, ValueError, RuntimeError):  # not there; a NUL in the name; links in a circle
+    except (OSError, ValueError, RuntimeError):  # missing; a NUL in the name; a symlink loop
         return None
     return path if known and not any(part.startswith(".") for part in path.relative_to(folder.resolve()).parts) else None

@@ -1,4 +1,4 @@
-"""What /metrics says: read from the queue at each scrape; what cannot be read is left out."""
+"""The content of /metrics: read from the queue at each scrape; what cannot be read is omitted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from telemetry import metrics
 
 
 class Scrape:
-    """Counts ends of jobs from one scrape to the next: rows are trimmed, a counter may not go down."""
+    """Counts ended jobs from one scrape to the next: rows are trimmed, but a counter may not decrease."""
 
     def __init__(self, outbox: Outbox, data_dir: Path, probes: Probes) -> None:
         self._outbox, self._data_dir, self._probes = outbox, data_dir, probes
@@ -28,7 +28,7 @@ class Scrape:
         self._newest, _ = outbox.ended(None)
 
     def text(self) -> bytes:
-        """The page in Prometheus's format."""
+        """The page in Prometheus format."""
         return metrics.text(metrics.Facts(version=self._probes.version, model=self._probes.engine, **self._known()))
 
     def _known(self) -> dict[str, Any]:

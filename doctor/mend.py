@@ -94,7 +94,7 @@ def _token(data_dir: Path) -> list[Repair]:
         return "now readable by its owner only"
 
     said = f"{file} is readable by other users (mode {file.stat().st_mode & 0o777:o})"
-    return [Repair(name="token", level="warn", said=said, does="restricting it to its owner (0600)", act=act)]
+    return [Repair(name="token", level="warn", said=said, does="restricts it to its owner (0600)", act=act)]
 
 
 def _passing(data_dir: Path) -> list[Repair]:
@@ -109,7 +109,7 @@ def _passing(data_dir: Path) -> list[Repair]:
 
     size = sum(file.stat().st_size for file in old)
     said = f"{len(old)} files left by killed programs in {data_dir}, {size / 1e6:.1f} MB"
-    return [Repair(name="left files", said=said, does="deleting them", act=act)]
+    return [Repair(name="left files", said=said, does="deletes them", act=act)]
 
 
 def _log_ins(control: Control) -> list[Repair]:
@@ -120,7 +120,7 @@ def _log_ins(control: Control) -> list[Repair]:
     def act() -> str:
         return f"deleted {control.forget_sessions(time.time())}"
 
-    return [Repair(name="log-ins", said=f"{over} expired sessions of the page are still stored", does="deleting them", act=act)]
+    return [Repair(name="log-ins", said=f"{over} expired sessions of the page are still stored", does="deletes them", act=act)]
 
 
 def _log(path: Path) -> list[Repair]:
@@ -134,7 +134,7 @@ def _log(path: Path) -> list[Repair]:
         return f"{left / 1e6:.1f} MB left" + ("; a long-running reader blocks it: restart the worker" if busy else "")
 
     said = f"the queue's log has {size / 1e6:.1f} MB"
-    return [Repair(name="queue's log", said=said, does="checkpointing it into the queue's file", act=act)]
+    return [Repair(name="queue's log", said=said, does="checkpoints it into the queue's file", act=act)]
 
 
 def _reserve(path: Path) -> list[Repair]:
@@ -147,7 +147,7 @@ def _reserve(path: Path) -> list[Repair]:
         return "recreated" if path.with_suffix(".reserve").exists() else "failed: not enough space"
 
     said = "the reserve for a full disk has been used, and there is space again"
-    return [Repair(name="reserve", said=said, does="recreating it (4 MB)", act=act)]
+    return [Repair(name="reserve", said=said, does="recreates it (4 MB)", act=act)]
 
 
 def _programs(run_dir: Path) -> list[Repair]:
@@ -164,4 +164,4 @@ def _programs(run_dir: Path) -> list[Repair]:
         return act
 
     said = "is stopped, and will not start by itself"
-    return [Repair(name=name, level="warn", said=said, does="starting it", act=starting(name)) for name in stopped]
+    return [Repair(name=name, level="warn", said=said, does="starts it", act=starting(name)) for name in stopped]

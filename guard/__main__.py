@@ -1,7 +1,7 @@
-"""`python -m guard`: supervisord's event listener. Every five seconds: is a program stuck, memory gone, a drain at its end,
-something due that an operator asked for?
+"""`python -m guard`: supervisord's event listener. Every five seconds it checks for stuck programs, exhausted memory,
+completed drains, and due requests of operators.
 
-The protocol is on standard input and output; the log therefore goes to standard error. It ends with its input, so that it
+The event protocol uses standard input and output, so the log goes to standard error. It exits at the end of its input, so it
 never outlives supervisord.
 """
 
@@ -28,9 +28,9 @@ from telemetry import logs
 
 log = logging.getLogger(__name__)
 
-#: Looks between two times that the run folder's files are made young again: about an hour.
+#: Checks between refreshes of the time stamps in the run folder: about an hour.
 FRESHEN_EVERY = 720
-#: After which the next look tries again.
+#: Errors after which the next check tries again.
 TROUBLE: tuple[type[Exception], ...] = (supervision.NotRunning, *ERRORS)
 
 
@@ -47,7 +47,7 @@ def main() -> None:
         try:
             programs = supervision.programs(options.run)
         except supervision.NotRunning:
-            continue  # it is too busy, or frozen: nothing can be judged now
+            continue  # it is too busy, or frozen: no conclusion is possible now
         watch.look(programs)
         pressure.look(programs)
         if (reason := settle(database, options.run)) is not None:
@@ -56,23 +56,23 @@ def main() -> None:
 
 
 def freshen(run_dir: Path) -> None:
-    """Make the files in the run folder young. It is under /tmp, where many machines remove whatever is ten days old; without
-    supervisord's socket nobody could ask it anything any more, and no drain would end."""
-    with contextlib.suppress(OSError):  # it has gone, or the disk can only be read
+    """Refresh the time stamps of the files in the run folder. It is under /tmp, where many machines delete files older than
+    ten days; without its socket supervisord would be unreachable, and no drain would end."""
+    with contextlib.suppress(OSError):  # it is gone, or the disk is read-only
         for file in run_dir.iterdir():
-            if not file.name.startswith("alive-"):  # programs do that themselves, and `stuck` looks whether they do
+            if not file.name.startswith("alive-"):  # programs touch these themselves, and `stuck` checks that
                 os.utime(file)
 
 
 def settle(database: Database, run_dir: Path) -> str | None:
-    """Do what operators asked for and has come due; returns why the worker is to end now, None if it is not. If the queue or
-    supervisord cannot be asked now, that is for the next look."""
+    """Do what operators requested and is due; returns why the worker must exit now, or None. If the queue or supervisord
+    does not answer, the next check does it."""
     try:
         operator = Operator(actor="guard", queue=Queue(database), control=Control(database), outbox=Outbox(database))
         if (reason := drain.end(operator)) is None:
             operator.settle(run_dir)
     except TROUBLE as error:
-        log.warning("what has come due was not done: %s", error)
+        log.warning("due requests could not be processed: %s", error)
         return None
     return reason
 

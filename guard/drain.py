@@ -1,4 +1,4 @@
-"""When a drain is at its end: nothing is left to do or to report, or its deadline has passed."""
+"""When a drain is complete: nothing is left to do or report, or its deadline has passed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from operations import Operator
 
 
 def end(operator: Operator) -> str | None:
-    """Why the worker is to end now: the drain is complete, or its time is over. None if it is neither."""
+    """Why the worker must exit now: the drain is complete, or its deadline has passed. None if neither."""
     flag = operator.control.flag("draining")
     if flag is None:
         return None
@@ -17,5 +17,5 @@ def end(operator: Operator) -> str | None:
     if not unfinished and not reports:
         return "drained: all jobs are done and reported"
     if flag.get("deadline_boot_s", float("inf")) <= clock.now():
-        return f"drained until the deadline: jobs that go on at the next start: {unfinished}, reports: {reports}"
+        return f"drain deadline reached; left for the next start: {unfinished} jobs, {reports} reports"
     return None

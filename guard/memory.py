@@ -1,4 +1,4 @@
-"""Ends the biggest program before the kernel has to choose one: it might choose the poller, and with it the heartbeat."""
+"""Kills the biggest program before the kernel's OOM killer chooses one, which might be the poller with the heartbeat."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from telemetry import host
 
 log = logging.getLogger(__name__)
 
-#: Memory is gone when less than this fraction of the limit is free.
+#: Memory is exhausted when less than this fraction of the limit is free.
 LEAST_FREE = 0.03
-#: Only a program that holds at least this fraction is taken to be the cause.
+#: Only a program with at least this fraction is considered the cause.
 LEAST_GUILT = 0.25
-#: Time for the memory to come back before another program is looked for, in seconds.
+#: Time for memory to be released before another program is killed, in seconds.
 PAUSE_S = 60.0
 
 
 class Pressure:
-    """Watches how much memory is left in this container, or on this machine if it has no limit of its own."""
+    """Watches the free memory of this container, or of the machine if the container has no limit."""
 
     def __init__(self, cgroup: Path = host.CGROUP) -> None:
         self._cgroup = cgroup
         self._quiet_until = 0.0
 
     def look(self, programs: list[Program]) -> str | None:
-        """Kill the biggest program if memory is gone and that program is the cause; returns its name."""
+        """Kill the biggest program if memory is exhausted and that program is the cause; returns its name."""
         limit_bytes, free_bytes = host.memory_bytes(self._cgroup)
         if free_bytes >= LEAST_FREE * limit_bytes or time.monotonic() < self._quiet_until:
             return None
@@ -42,7 +42,7 @@ class Pressure:
             return None
         self._quiet_until = time.monotonic() + PAUSE_S
         log.error(
-            "memory is gone, %d of %d MB are free: %s holds %d MB and is ended; it is started again",
+            "out of memory, %d of %d MB free: killing %s, which uses %d MB; it will be restarted",
             *(free_bytes >> 20, limit_bytes >> 20, name, sizes[name] >> 20),
         )
         pid = next(program.pid for program in programs if program.name == name)
@@ -52,7 +52,7 @@ class Pressure:
 
 
 def _size_bytes(pid: int | None) -> int:
-    """Memory of a program and its children that nobody else uses."""
+    """Unshared memory of a program and its children."""
     total = 0
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(pid)

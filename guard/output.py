@@ -1,8 +1,8 @@
 """What the programs print, line by line, to the container's standard output.
 
-supervisord hands over raw pieces; here they become whole lines, so that two programs never share one. A line that is not a
-log line (a traceback at import, a word of a C library) is logged under its program's name, so that every line has one shape.
-supervisord's own way, reopening /dev/fd/1, fails where another user or a socket is behind it, and overwrites in a file.
+supervisord delivers raw chunks; here they become complete lines, so that two programs never share one. A line that is not a
+log line (a traceback at import, output of a C library) is logged under its program's name, so that every line has one format.
+supervisord's own way, reopening /dev/fd/1, fails if it is another user's or a socket, and overwrites if it is a file.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ log = logging.getLogger(__name__)
 
 LONGEST_LINE_BYTES = 64 * 1024
 MOST_STRANGE_LINES = 200
-#: When lines that are not log lines are taken to be complete, in seconds.
+#: When lines that are not log lines count as complete, in seconds.
 SETTLED_S = 0.2
 
-#: What telemetry.logs writes in text: time, program, level, the event.
+#: The text format of telemetry.logs: time, program, level, event.
 _TEXT_LINE = re.compile(r"\d{4}-\d\d-\d\dT\S+ \S+ +(?:debug|info|WARN|ERROR) +(?P<event>.*)")
 
 
 class Output:
-    """Whole lines out of pieces, by program and channel."""
+    """Assembles lines from chunks, by program and channel."""
 
     def __init__(self, log_format: str, outside: TextIOBase) -> None:
         self._outside = outside
@@ -39,7 +39,7 @@ class Output:
         self._last: dict[str, str] = {}
 
     def piece(self, program: str, channel: str, data: bytes) -> None:
-        """Take what a program printed; whole log lines go out at once."""
+        """Take a chunk of a program's output; complete log lines go out at once."""
         *lines, rest = (self._unfinished.get((program, channel), b"") + data).split(b"\n")
         if len(rest) > LONGEST_LINE_BYTES:
             lines, rest = [*lines, rest], b""
@@ -47,18 +47,18 @@ class Output:
         self._lines(program, lines)
 
     def ended(self, program: str) -> None:
-        """The program is gone: what it had begun to print is a line too."""
+        """The program has exited: its unfinished line is complete."""
         self._lines(program, [self._unfinished.pop((program, channel), b"") for channel in ("stdout", "stderr")])
         self._flush(program)
 
     def settle(self) -> None:
-        """Let out what is not a log line and has not been added to for a moment."""
+        """Write out lines that are not log lines and have not been added to for a moment."""
         now_s = time.monotonic()
         for program in [name for name, strange in self._strange.items() if now_s - strange.since_s > SETTLED_S]:
             self._flush(program)
 
     def last_line(self, program: str) -> str | None:
-        """The text of the last line that the program printed, without time and level."""
+        """The text of the program's last line, without time and level."""
         return self._last.get(program)
 
     def _lines(self, program: str, lines: list[bytes]) -> None:
@@ -86,7 +86,7 @@ class Output:
 
 @dataclass(kw_only=True)
 class _Strange:
-    """Lines that are not log lines and follow each other: a traceback, which comes in pieces, is one event."""
+    """Consecutive lines that are not log lines: a traceback, which arrives in chunks, is one event."""
 
     since_s: float
     lines: list[str] = field(default_factory=list)

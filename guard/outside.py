@@ -1,8 +1,8 @@
-"""The container's standard output, which must never hold anything up: whoever should read it may have stopped.
+"""The container's standard output, which must never block: its reader may have stopped.
 
-A log driver that is stuck, `worker up | less`, a terminal with Ctrl-S or behind a dead connection: a write would wait,
-supervisord with it, and then each program at its next line. So a line that cannot go out in time is left out, and it is said
-how many were.
+With a stuck log driver, `worker up | less`, a terminal after Ctrl-S or a dead connection, a write would block, and with it
+supervisord, and then each program at its next line. So a line that cannot be written in time is dropped, and the number of
+dropped lines is logged.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import os
 import select
 import stat
 
-#: How long a line waits for a reader, in seconds; once one has waited in vain, the next ones do not wait at all.
+#: How long a line waits for a reader, in seconds; after a timeout the following lines do not wait at all.
 PATIENCE_S = 1.0
-#: What a pipe or a socket takes whole once it takes anything.
+#: What a writable pipe or socket accepts at once.
 PIECE_BYTES = 4096
 
 
 class Outside(io.TextIOBase):
-    """A text stream onto a file descriptor; `write` takes whole lines."""
+    """A text stream to a file descriptor; `write` takes complete lines."""
 
     def __init__(self, handle: int) -> None:
         super().__init__()
@@ -34,9 +34,7 @@ class Outside(io.TextIOBase):
 
     def write(self, text: str) -> int:
         if self._left_out:
-            words = (
-                f"{self._left_out} lines were left out here, because nobody read them; the files in DATA_DIR/logs have them\n"
-            )
+            words = f"{self._left_out} lines were left out here, because nobody read the output; they are in DATA_DIR/logs\n"
             if not self._goes_out(f"\n{words}", 0.0):
                 self._left_out += 1
                 return len(text)
@@ -47,7 +45,7 @@ class Outside(io.TextIOBase):
 
     def _goes_out(self, text: str, patience_s: float) -> bool:
         data = text.encode(errors="replace")
-        with contextlib.suppress(OSError):  # nobody will read any more: the work goes on, the log files have it
+        with contextlib.suppress(OSError):  # nobody reads any more: the work continues, the log files have it
             while data:
                 if not self._poll.poll(1000 * patience_s):
                     return False
@@ -59,7 +57,7 @@ class Outside(io.TextIOBase):
 
 
 def _without_waiting(handle: int) -> int:
-    """For a terminal a handle of our own whose writes do not wait: it may take less than a line. Others share the one given."""
+    """For a terminal our own non-blocking handle: it may accept less than a line. Others share the one given."""
     if stat.S_ISCHR(os.fstat(handle).st_mode):
         with contextlib.suppress(OSError):  # another user's
             return os.open(f"/proc/self/fd/{handle}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)

@@ -1,7 +1,7 @@
-"""`python -m guard.pid1`: the first process. Runs supervisord, sees to it that nothing is left, and says why it ended.
+"""`python -m guard.pid1`: the first process. Runs supervisord, leaves no process behind, and says why it exited.
 
-Its exit code is 0 after SIGTERM, SIGINT or a drain, 70 if a program could not be kept running; the reason is the last line.
-It stays light: settings are read by `worker up`, which hands over what is needed as arguments.
+Its exit code is 0 after SIGTERM, SIGINT or a drain, 70 if a program could not be kept running; the last line says why.
+It stays small: `worker up` reads the settings and passes what is needed as arguments.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from telemetry import logs
 log = logging.getLogger(__name__)
 
 EXIT_REFUSED = 2
-#: How long to wait for killed processes to go; one that hangs in the kernel must not hold up the end.
+#: How long to wait for killed processes to exit; one that hangs in the kernel must not block the exit.
 SWEEP_S = 5.0
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # for all below: a core holds secrets, and nobody would remove it
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # for all children: a core file holds secrets, and nobody would delete it
     lock = _lock(options.data / "locks" / "worker")
     if lock is None:
-        sys.stderr.write(f"DATA_DIR={options.data}: another worker runs on this folder; stop it or choose another folder\n")
+        sys.stderr.write(f"DATA_DIR={options.data}: another worker is using this folder; stop it or choose another folder\n")
         return EXIT_REFUSED
     sys.stdout = outside = Outside(1)
     logs.set_up("supervisor", options.log_format, options.data / "logs", [])
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     supervise(options.configuration, options.run, Output(options.log_format, outside))
     _sweep()
     final = verdict.found(options.run) or verdict.Verdict(code=0, reason="stopped")
-    log.log(logging.ERROR if final.code else logging.INFO, "the worker ends: %s", final.reason)
+    log.log(logging.ERROR if final.code else logging.INFO, "the worker exits: %s", final.reason)
     return final.code
 
 
@@ -59,7 +59,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _lock(file: Path) -> int | None:
-    """Hold this file's lock for the life of this process. None if another process holds it."""
+    """Hold this file's lock for the lifetime of this process. None if another process holds it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
@@ -71,13 +71,13 @@ def _lock(file: Path) -> int | None:
 
 
 def _adopt_orphans() -> None:
-    """Become the parent of every descendant whose own parent dies, as process 1 is anyway, so that none can be missed."""
+    """Become the parent of orphaned descendants, as process 1 is anyway, so that none is missed."""
     pr_set_child_subreaper = 36
     ctypes.CDLL(None, use_errno=True).prctl(pr_set_child_subreaper, 1, 0, 0, 0)
 
 
 def _sweep() -> None:
-    """End every process that is still below this one; killing a parent brings its children up to us."""
+    """Kill every remaining descendant; when a parent dies, its children become ours."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     deadline = time.monotonic() + SWEEP_S

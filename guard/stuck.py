@@ -1,4 +1,4 @@
-"""Ends a program that has stopped giving signs of life, so that supervisord starts it anew."""
+"""Kills a program that no longer shows signs of life, so that supervisord restarts it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from supervision import Program
 
 log = logging.getLogger(__name__)
 
-#: How long a program may be silent, in seconds; its main thread touches its liveness file every second. inference is given
-#: longer, because a library may hold the interpreter while a model loads.
+#: How long a program may be silent, in seconds; its main thread touches its liveness file every second. inference gets more
+#: time, because a library may hold the interpreter while a model loads.
 LONGEST_SILENCE_S = {"poller": 20.0, "uploader": 20.0, "inference": 180.0}
-#: A longer pause than this between two looks means that this process was frozen, and the others probably with it.
+#: A longer gap than this between two checks means that this process was frozen, and probably the others too.
 LONGEST_PAUSE_S = 12.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sign:
-    """The newest sign of a program's life: which process, its file's time stamp, and when we first saw that one."""
+    """The newest sign of life of a program: its process, its file's time stamp, and when we first saw that."""
 
     pid: int
     stamp: int
@@ -31,7 +31,7 @@ class Sign:
 
 
 class Watch:
-    """Compares what it sees now with what it saw before, so that a jump of the clock harms nobody."""
+    """Compares each observation with the previous one, so that clock jumps do no harm."""
 
     def __init__(self, run_dir: Path, limits_s: dict[str, float] | None = None) -> None:
         self._run_dir = run_dir
@@ -59,14 +59,14 @@ class Watch:
         silent_s = now_s - known.seen_at
         if silent_s <= limit_s:
             return False
-        log.error("%s has given no sign of life for %.0f s and is ended; it is started again", program.name, silent_s)
+        log.error("killing %s, which has shown no sign of life for %.0f s; it will be restarted", program.name, silent_s)
         return True
 
     def _stamp(self, program: str) -> int:
         try:
             return (self._run_dir / f"alive-{program}").stat().st_mtime_ns
         except FileNotFoundError:
-            return 0  # it has not come that far yet
+            return 0  # it has not started its loop yet
 
 
 def _kill(program: Program) -> bool:

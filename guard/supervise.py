@@ -1,7 +1,7 @@
-"""supervisord in this process, with the four things it lacks.
+"""supervisord in this process, with four additions.
 
-It is woken by a child's death (alone it looks once a second); what is left of a dead program's process group dies with it;
-a program that cannot be kept running ends all, with a verdict; each of these events is one line in the log.
+A child's death wakes it (on its own it checks once a second); the rest of a dead program's process group is killed; a program
+that cannot be kept running ends everything, with a verdict; each of these events is one log line.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from supervision import stopping_file
 
 log = logging.getLogger(__name__)
 
-#: Turns of supervisord's loop after a wake-up: a death is reaped at the end of one turn, the program started in the next, and
-#: the listener hears of it in the one after.
+#: Iterations of supervisord's loop after a wake-up: a death is reaped at the end of one, the program is started in the next,
+#: and the listener hears of it in the one after.
 TURNS_AFTER_WAKE_UP = 4
 
 
 def supervise(configuration: Path, run_dir: Path, output: Output) -> None:
-    """Run the programs of a supervisord configuration until SIGTERM, SIGINT or a verdict; all of them have ended then."""
+    """Run the programs of a supervisord configuration until SIGTERM, SIGINT or a verdict; returns when all have exited."""
     options = _Options()
     options.realize(["-c", str(configuration), "--nodaemon", "--silent"])
     options.first, options.test = True, False
@@ -67,7 +67,7 @@ class _Supervisor(Supervisor):  # type: ignore[misc]
         events.subscribe(events.ProcessLogEvent, self._on_output)
         events.subscribe(events.ProcessStateEvent, self._on_state)
         stopping_file(self._run_dir).unlink(missing_ok=True)
-        events.subscribe(events.SupervisorStoppingEvent, self._on_stopping)  # comes before any program is told to stop
+        events.subscribe(events.SupervisorStoppingEvent, self._on_stopping)  # sent before any program is told to stop
         doorbell = _Doorbell()
         self.options.get_socket_map()[doorbell.fd] = doorbell
         doorbell.ring()
@@ -75,13 +75,13 @@ class _Supervisor(Supervisor):  # type: ignore[misc]
 
     def tick(self, now: float | None = None) -> None:
         super().tick(now)
-        self._output.settle()  # at the end of each turn
+        self._output.settle()  # at the end of each iteration
 
     def _on_output(self, event: Any) -> None:
         self._output.piece(event.process.config.name, event.channel, event.data)
 
     def _on_stopping(self, event: Any) -> None:
-        with contextlib.suppress(OSError):  # a full disk: then nobody waits for what could be finished
+        with contextlib.suppress(OSError):  # a full disk: then nobody waits for jobs that could finish
             stopping_file(self._run_dir).touch()
 
     def _on_state(self, event: Any) -> None:
@@ -94,7 +94,7 @@ class _Supervisor(Supervisor):  # type: ignore[misc]
         if isinstance(event, events.ProcessStateStartingEvent):
             log.info("%s starts", program)
         elif isinstance(event, events.ProcessStateExitedEvent):
-            log.warning("%s %s; it is started again", program, end)
+            log.warning("%s %s; restarting it", program, end)
         elif isinstance(event, events.ProcessStateBackoffEvent) and process.backoff <= process.config.startretries:
             log.warning("%s %s; try %d of %d follows", program, end, process.backoff + 1, process.config.startretries + 1)
         elif isinstance(event, events.ProcessStateFatalEvent) and self.options.mood == SupervisorStates.RUNNING:
@@ -108,19 +108,19 @@ class _Supervisor(Supervisor):  # type: ignore[misc]
         lived_s = max(0.0, time.time() - process.laststart)
         code = os.waitstatus_to_exitcode(status)
         if code >= 0:
-            return f"ended with code {code} after {lived_s:.1f} s"
-        guess = ", perhaps because memory ran out," if code == -signal.SIGKILL else ""
+            return f"exited with code {code} after {lived_s:.1f} s"
+        guess = ", possibly out of memory," if code == -signal.SIGKILL else ""
         return f"was killed by {signal.Signals(-code).name}{guess} after {lived_s:.1f} s"
 
     def _give_up(self, program: str, process: Any) -> None:
         last = self._output.last_line(program) or process.spawnerr
-        reason = f"{program} could not be started in {process.config.startretries + 1} tries; its last line: {last}"
+        reason = f"{program} failed to start {process.config.startretries + 1} times; its last line: {last}"
         leave(self._run_dir, Verdict(code=EXIT_FATAL, reason=reason))
         self.options.mood = SupervisorStates.SHUTDOWN
 
 
 class _Doorbell:
-    """A pipe in supervisord's loop that every signal writes into, and that keeps the loop turning for a few turns."""
+    """A pipe in supervisord's loop that every signal writes to, and that keeps the loop running for a few iterations."""
 
     def __init__(self) -> None:
         self.fd, self._bell = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -144,7 +144,7 @@ class _Doorbell:
             self.ring()
 
     def handle_error(self) -> None:
-        log.error("the doorbell is broken; programs are started again up to a second late", exc_info=True)
+        log.error("the wake-up pipe is broken; programs are restarted up to a second late", exc_info=True)
 
 
 def _kill_group(pid: int) -> None:

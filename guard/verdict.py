@@ -1,6 +1,6 @@
-"""Why the container ends: left in the run folder by whoever decided it, read by `guard.pid1` when all programs have ended.
+"""Why the container exits: written to the run folder by whoever decided it, read by `guard.pid1` when all programs have exited.
 
-supervisord's own exit status is 0 whatever happened, so the code and the reason travel beside it.
+supervisord's own exit status is always 0, so the code and the reason are passed separately.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 EXIT_FATAL = 70
 
 
-#: This process's own verdict, where the run folder could not take it.
+#: This process's own verdict, if it could not be written to the run folder.
 _unwritten: Verdict | None = None
 
 
@@ -31,8 +31,8 @@ class Verdict:
 
 
 def leave(run_dir: Path, verdict: Verdict) -> None:
-    """Write the verdict, whole or not at all; an earlier one stays, because what came later only followed from it. On a full
-    disk it is kept for this process alone: whoever decides the end must not die of telling why."""
+    """Write the verdict, completely or not at all; an earlier one stays, because later ones only follow from it. On a full
+    disk it is kept in this process only: writing the reason must not crash the process that decides."""
     global _unwritten
     written = run_dir / f"exit.json.{os.getpid()}"
     try:
@@ -41,7 +41,7 @@ def leave(run_dir: Path, verdict: Verdict) -> None:
     except FileExistsError:
         pass
     except OSError as error:
-        log.error("why the worker ends could not be written (%s): %s", error.strerror, verdict.reason)
+        log.error("the reason for the exit could not be written (%s): %s", error.strerror, verdict.reason)
         _unwritten = _unwritten or verdict
     finally:
         with contextlib.suppress(OSError):
@@ -49,7 +49,7 @@ def leave(run_dir: Path, verdict: Verdict) -> None:
 
 
 def found(run_dir: Path) -> Verdict | None:
-    """The verdict that was left, or None if the end was an ordinary stop."""
+    """The verdict, or None for an ordinary stop."""
     try:
         return Verdict(**json.loads((run_dir / "exit.json").read_text()))
     except FileNotFoundError:
@@ -57,5 +57,5 @@ def found(run_dir: Path) -> Verdict | None:
 
 
 def forget(run_dir: Path) -> None:
-    """Remove what an earlier life left."""
+    """Delete the verdict of a previous run."""
     (run_dir / "exit.json").unlink(missing_ok=True)

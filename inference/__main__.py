@@ -1,4 +1,4 @@
-"""The GPU process: loads one engine, once, and puts jobs through it."""
+"""The GPU process: loads one engine once, and runs jobs with it."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from weights import manifest
 log = logging.getLogger(__name__)
 
 PUBLISH_EVERY_S = 5.0
-#: How long to wait before an engine that could not be loaded is tried again, in seconds.
+#: Seconds between attempts to load an engine.
 LOAD_AGAIN_S = 60.0
-#: So often in a row the card may be lost, which is once more than one job may be the cause of, and then it is left alone for so
-#: many seconds: first, and at the most.
+#: How often in a row the card may be lost, which is once more than a single job can cause; then it is left alone for this many
+#: seconds: initially, and at most.
 MOST_LOST, REST_S, LONGEST_REST_S = GENERATE.most_crashes + 1, 600.0, 3600.0
-#: How a library fails that is there by half: torch loads others by their files.
+#: Errors of an incompletely installed library: torch loads others by file.
 UNLOADABLE = (ImportError, OSError)
 
 
@@ -69,7 +69,7 @@ class Inference:
         work(GENERATE, do, self.queue, self.service.owner, stop, timeout_s=settings.JOB_TIMEOUT_SEC, grace_s=20)
 
     def publish(self, stop: threading.Event) -> None:
-        """Say every few seconds how the engine is; the other programs judge by it whether a job would start."""
+        """Publish the engine's status every few seconds; the other programs use it to judge whether a job would start."""
         while True:
             self.control.publish("inference", self.said)
             if stop.wait(PUBLISH_EVERY_S):
@@ -86,8 +86,8 @@ class Inference:
                 self._say(model_loaded=False, reason=error.message)
                 self.control.put_up("unfit", error.message, "inference")
                 tries += 1
-                if tries > 1 and (given := self.queue.hand_back(error)):  # a minute has not mended it
-                    log.warning("handed back %d jobs that waited for the GPU", len(given))
+                if tries > 1 and (given := self.queue.hand_back(error)):  # a minute has not fixed it
+                    log.warning("handed back %d jobs that were waiting for the GPU", len(given))
                 stop.wait(LOAD_AGAIN_S)
                 continue
             self.control.take_down("unfit", by="inference")
@@ -95,22 +95,20 @@ class Inference:
         return None
 
     def _heed_losses(self) -> None:
-        """Raises EngineFailed for as long as a card is left alone that was lost too often."""
+        """Raises EngineFailed while a card that was lost too often is left alone."""
         self.losses, ago_s = self.control.card_losses()
         if self.losses < MOST_LOST:
             return
         left_s = min(REST_S * 2 ** (self.losses - MOST_LOST), LONGEST_REST_S) - ago_s
         if left_s > 0:
             again = clock.utc(left_s)[11:16]
-            raise EngineFailed(
-                f"the GPU failed {self.losses} times in a row; it is tried again at {again} UTC; worker doctor looks into it"
-            )
+            raise EngineFailed(f"the GPU failed {self.losses} times in a row; next attempt at {again} UTC; run worker doctor")
 
     def _note_loss(self, reason: str) -> None:
         """The card is lost, and this process with it."""
         try:
             if self.control.card_lost() >= MOST_LOST:
-                self.control.put_up("unfit", f"the GPU fails again and again: {reason}", "inference")
+                self.control.put_up("unfit", f"the GPU keeps failing: {reason}", "inference")
         except ERRORS as error:
             log.error("the queue cannot be written: %s", error)
 
@@ -125,15 +123,15 @@ class Inference:
         try:
             engine.load(settings.models_dir, device)
             engine.warm_up()
-        except RuntimeError as error:  # which is how CUDA fails
+        except RuntimeError as error:  # CUDA errors are RuntimeErrors
             if getattr(engine, "is_lost", bool)():
                 self._note_loss(first_line(error))
-                raise  # only a new process has the card again
+                raise  # only a new process can use the card again
             reason = first_line(error)
-            raise EngineFailed(f"{engine.name} cannot run on {device}: {reason}; worker doctor looks into it") from error
+            raise EngineFailed(f"{engine.name} cannot run on {device}: {reason}; run worker doctor") from error
         if note:
             log.warning("%s", note)
-        log.info("engine %s is loaded on %s after %.1f s", engine.name, device, time.monotonic() - began)
+        log.info("loaded engine %s on %s in %.1f s", engine.name, device, time.monotonic() - began)
         self._say(model_loaded=True, reason=None, note=note)
         return engine
 
@@ -144,22 +142,22 @@ class Inference:
 
 
 def choose(settings: Settings) -> tuple[str, str | None]:
-    """Which engine to load, and what to tell the operator about it.
+    """Which engine to load, and a note for the operator.
 
-    Without weights, a machine that stands alone runs the preview engine; a worker of a fleet never does unless told to.
-    Raises EngineFailed when there is nothing it may run.
+    Without weights, a standalone worker runs the preview engine; a worker in a fleet only does so if configured.
+    Raises EngineFailed if there is no engine to run.
     """
     name = settings.ENGINE
     lacking = _lacking(name, settings)
     if lacking is None:
         return name, None
     if settings.orchestrator_url is None and name == "musetalk":
-        return "preview", f"{lacking}; the preview engine runs instead: the mouth only follows the loudness of the speech"
+        return "preview", f"{lacking}; using the preview engine: the mouth only follows the loudness of the speech"
     raise EngineFailed(f"{lacking}; or set ENGINE=preview to try the worker without weights")
 
 
 def _lacking(name: str, settings: Settings) -> str | None:
-    """What keeps the engine from being loaded, or None."""
+    """Why the engine cannot be loaded, or None."""
     try:
         engine = _made(name, settings)
     except ModuleNotFoundError as error:
@@ -168,21 +166,21 @@ def _lacking(name: str, settings: Settings) -> str | None:
             return f"ENGINE={name}: this version of the worker has no such engine"
         return f"ENGINE={name} needs {lacks}, which is not installed; worker setup --engine installs it"
     except UNLOADABLE as error:
-        said = f"ENGINE={name} needs what cannot be loaded ({first_line(error)})"
-        return f"{said}; worker setup --engine installs it, anew if .venv is removed before"
+        said = f"ENGINE={name} has a dependency that cannot be loaded ({first_line(error)})"
+        return f"{said}; run worker setup --engine; to reinstall, delete .venv first"
     missing = getattr(engine, "missing", None)
     try:
         files = missing(settings.models_dir) if missing else []
     except PermissionError as error:
-        return f"the weights of {name} may not be read: {error.filename}; the user of the worker must be able to"
+        return f"the weights of {name} cannot be read: {error.filename}; the worker's user needs permission"
     if files:
         lacks = f"the weights of {name} are missing in {settings.models_dir} ({files[0]})"
-        return f"{lacks}; fetch them with: worker models pull {name}"
+        return f"{lacks}; download them with: worker models pull {name}"
     return None
 
 
 def _made(name: str, settings: Settings) -> Engine:
-    """The engine, told what the settings say."""
+    """The engine, configured from the settings."""
     engine: Engine = importlib.import_module(_module(name)).Engine()
     configure = getattr(engine, "configure", None)
     if configure is not None:
@@ -203,22 +201,22 @@ def _made(name: str, settings: Settings) -> Engine:
 
 
 def _module(name: str) -> str:
-    """Where the class `Engine` is: a name with a dot says it, ours is in the module `engine` of a package."""
+    """The module of the class `Engine`: a dotted name is a module path, ours is the module `engine` of a package."""
     return name if "." in name else f"inference.engines.{name}.engine"
 
 
 def find_device(name: str, settings: Settings) -> tuple[str, str | None]:
-    """cuda:0 where torch is installed and sees a card, else cpu; and what to tell the operator about it.
+    """cuda:0 if torch is installed and sees a card, otherwise cpu; and a note for the operator.
 
-    A card that is there and that torch cannot use (an old driver, a torch for processors) is said. A machine that stands alone
-    goes on without it; a worker of a fleet would keep jobs for hours that others do in seconds. Raises EngineFailed then.
+    A card that torch cannot use (an old driver, a CPU build of torch) is reported. A standalone worker continues without it;
+    a worker in a fleet would hold jobs for hours that others finish in seconds, so there EngineFailed is raised.
     """
     if importlib.util.find_spec("torch") is None:
         return "cpu", None
     try:
         torch = importlib.import_module("torch")
     except UNLOADABLE:
-        return "cpu", None  # an engine that needs it has been refused
+        return "cpu", None  # an engine that needs torch has been rejected
     if torch.cuda.is_available():
         return "cuda:0", None
     cards = gpu.gauges(settings.GPUS) if name in manifest.ENGINES else []
@@ -226,13 +224,13 @@ def find_device(name: str, settings: Settings) -> tuple[str, str | None]:
         return "cpu", None
     try:
         torch.cuda.init()
-        reason = "it does not say why"
+        reason = "no reason given"
     except (RuntimeError, AssertionError) as error:
         reason = first_line(error)
-    said = f"torch {torch.__version__} cannot use the {cards[0]['name'] or 'GPU'}: {reason}; worker doctor says what to do"
+    said = f"torch {torch.__version__} cannot use the {cards[0]['name'] or 'GPU'}: {reason}; see worker doctor"
     if settings.orchestrator_url is not None:
         raise EngineFailed(said)
-    return "cpu", f"{said}; until then {name} computes on the processor, which is very slow"
+    return "cpu", f"{said}; until then {name} runs on the CPU, which is very slow"
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
-"""Prepares the job that waits while another one is on the GPU, so that its frames begin the moment the GPU is free.
+"""Prepares the next job while another one is on the GPU, so that its frames start as soon as the GPU is free.
 
-It takes nothing and moves nothing: the job stays `ready` until its turn, and what was prepared is dropped when it goes
-elsewhere. Only for engines that say `prepares_ahead`: theirs must be fit to run beside `generate`.
+It does not take or move the job, which stays `ready` until its turn; the preparation is dropped if the job goes elsewhere.
+Only for engines with `prepares_ahead`: their `prepare` must be safe to run during `generate`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from jobqueue.queue import Queue
 
 log = logging.getLogger(__name__)
 
-#: How often it is asked whether the job is still wanted, and how often who waits for it says that it lives, in seconds.
+#: How often to check whether the job is still wanted, and how often the waiting caller reports progress, in seconds.
 ASK_EVERY_S = 1.0
 
 
 @dataclass
 class Coming:
-    """A job that is being prepared, or has been. `done` and `total` are the engine's own count, `words` how often it spoke."""
+    """A job in preparation, or prepared. `done` and `total` are the engine's own counts, `words` the number of its reports."""
 
     job: Job
     prepared: Future[Any]
@@ -42,7 +42,7 @@ class Coming:
 
 
 class Ahead:
-    """One job ahead of the GPU. `begin` gives it the engine; before that, and for engines that cannot, it does nothing."""
+    """Prepares one job ahead. `begin` gives it the engine; before that, and for engines that cannot, it does nothing."""
 
     def __init__(self, queue: Queue, data_dir: Path) -> None:
         self._queue, self._data_dir = queue, data_dir
@@ -72,9 +72,9 @@ class Ahead:
                 self._queue.bell.wait(mark)
 
     def take(self, job: Job, report: Callable[[int, int], None]) -> Any | None:
-        """What was prepared for this job, whose turn has come; None if nothing was, or if it must be tried again.
+        """The preparation of this job, whose turn has come; None if there is none, or it must be repeated.
 
-        Waits for the rest of it; `report(done, total)` is called whenever the engine has spoken, if only to repeat itself, and
+        Waits until it is complete; `report(done, total)` is called whenever the engine has reported, even without changes, and
         may raise. Raises InvalidInput.
         """
         with self._lock:
@@ -92,10 +92,10 @@ class Ahead:
             return coming.prepared.result()
         if isinstance(error, InvalidInput):
             raise error
-        return None  # no room beside the other job, say: now it has the GPU to itself
+        return None  # perhaps not enough memory next to the other job: now it has the GPU to itself
 
     def _look(self, stop: threading.Event) -> Coming | None:
-        """What is coming now; begins it if it is new."""
+        """The current preparation; starts it if it is new."""
         if self._engine is None:
             return None
         jobs = self._queue.unfinished()
@@ -113,7 +113,7 @@ class Ahead:
         def progress(phase: str, done: int, total: int) -> None:
             coming.done, coming.total, coming.words = done, total, coming.words + 1
             if stop.is_set() or (self._coming is not coming and not self._is_ours(job)):
-                raise Cancelled("nobody waits for it")
+                raise Cancelled("no longer wanted")
 
         def prepare() -> Any:
             return engine.prepare(inputs_of(job, self._data_dir), job.params, progress)
@@ -128,7 +128,7 @@ class Ahead:
 
 
 def _let_frames_go(prepared: Future[Any]) -> None:
-    """An error holds the frames that it went through, they what they have on the card, and its job's turn may be far."""
+    """An error references its stack frames, and these their GPU memory, and its job's turn may be far off."""
     left = [None if prepared.cancelled() else prepared.exception()]
     while left:
         error = left.pop()

@@ -1,8 +1,8 @@
 """Stage 2: one job through the engine, under a deadline. Files in, one file out; no network.
 
-A job that is stuck cannot be ended by a thread of Python (C code may hold the interpreter), so the process ends itself:
-`faulthandler` prints every stack and exits when nothing has moved for STALL_S or the job's time is over; supervisord starts
-it anew and the queue counts the death.
+A stuck job cannot be stopped by a Python thread (C code may hold the interpreter), so the process exits: `faulthandler` prints
+every stack and exits if there is no progress for STALL_S or the job's time is up; supervisord restarts it and the queue
+counts the crash.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from jobqueue.job import Job
 from jobqueue.worker import Progress
 from media import glimpse
 
-#: A job that has not moved for this long is stuck, in seconds.
+#: A job without progress for this long is stuck, in seconds.
 STALL_S = 300.0
 
-#: Where in the job's progress each phase of an engine begins and how much of it there is (PROTOCOL §3).
+#: Start and size of each engine phase within the job's progress (PROTOCOL §3).
 PHASES = {"preparing": (0.10, 0.10), "inferring": (0.20, 0.70), "encoding": (0.90, 0.0)}
 
 
 class CardLost(BaseException):
-    """The card answers this process no more: it must end, and its next life does the job again. No kind of `Exception`: a
-    job would be blamed, and so would all that follow it."""
+    """The card no longer responds to this process: it must exit, and the next one repeats the job. Not an `Exception`, or this
+    job and all following ones would be blamed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class Generate:
     ahead: Ahead | None = None
 
     def do(self, job: Job, progress: Progress) -> dict[str, Any]:
-        """Make the job's output file. Raises JobError, Cancelled, LostJob; CardLost."""
+        """Render the job's output file. Raises JobError, Cancelled, LostJob; CardLost."""
         written = spool.attempt_file(self.data_dir, job.id, job.owner or "nobody")
         self._remove_leftovers(job)
         faults.point("generate.before_engine")
@@ -64,7 +64,7 @@ class Generate:
             faults.point("generate.after_rename")
         except OSError as error:
             raise shortage(error) or EngineFailed(f"{type(error).__name__}: {error.strerror or error}") from error
-        except RuntimeError as error:  # which is how CUDA fails
+        except RuntimeError as error:  # CUDA errors are RuntimeErrors
             if getattr(self.engine, "is_lost", bool)():
                 raise CardLost(str(error)) from error
             raise
@@ -95,7 +95,7 @@ class Generate:
 
     def _result(self, job: Job, metrics: Metrics, wall_s: float) -> dict[str, Any]:
         output = spool.output_file(self.data_dir, job.id)
-        with output.open("rb") as file:  # the uploader stores only what this is the digest of
+        with output.open("rb") as file:  # the uploader stores only a file with this digest
             sha1 = hashlib.file_digest(file, lambda: hashlib.sha1(usedforsecurity=False)).hexdigest()
         numbers = {
             "engine": self.engine.name,
@@ -116,7 +116,7 @@ class Generate:
 
 
 def _check(written: Path, metrics: Metrics) -> None:
-    """The file must be what the engine says it wrote: a video of that size that decodes at both ends."""
+    """The file must be what the engine reported: a video of that size that decodes at both ends."""
     try:
         found = media.probe.probe(written)
     except JobError as error:
@@ -129,5 +129,5 @@ def _check(written: Path, metrics: Metrics) -> None:
 
 
 def _keep_frame(newest: Path, kept: Path) -> None:
-    with contextlib.suppress(OSError):  # an engine that writes its video by other means leaves none
+    with contextlib.suppress(OSError):  # an engine that writes its video differently leaves none
         os.replace(newest, kept)

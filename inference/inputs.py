@@ -1,4 +1,4 @@
-"""A job's files, as an engine is given them."""
+"""A job's files, as passed to an engine."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ def inputs_of(job: Job, data_dir: Path) -> Inputs:
     for field in intake.LINKS[job.engine]:
         path = spool.input_file(data_dir, job.id, field)
         if not path.is_file():
-            raise EngineFailed(f"{field}: the downloaded file is gone from this machine")
+            raise EngineFailed(f"{field}: the downloaded file is missing on this machine")
         files[field.removesuffix("_url")] = path
     return Inputs(fields=job.inputs, **files)

@@ -1,4 +1,4 @@
-"""Where the processes meet: the queue, its state machine, its events and the wake-ups beside it.
+"""What the processes share: the queue, its state machine, its events and the wake-ups.
 
-This package is the only one of the worker that writes SQL, and `database.py` the only module that opens the file.
+Only this package of the worker contains SQL, and only `database.py` opens the file.
 """

@@ -1,15 +1,14 @@
-"""What is true of the worker as a whole: paused, draining, unfit; what each program last said; claims begun; the audit trail.
+"""The state of the worker as a whole: paused, draining, unfit; each program's status; pending claims; the audit trail.
 
-The flags, each a row while it holds, its value a JSON object with a reason:
-    paused     nothing new is claimed or started; what runs is finished
-    draining   nothing new is claimed; the container ends when all is done and reported
-    unfit      a program has judged the GPU, the weights or the store unfit: as paused, and said to the outside; one row for
-               each program that says so
-    hold       the clock jumped: unfinished jobs are being asked after before more GPU time goes into them
+The flags, each a row while it is set, its value a JSON object with a reason:
+    paused     no job is claimed or started; running jobs finish
+    draining   no job is claimed; the container exits when every job is done and reported
+    unfit      a program has found the GPU, the weights or the store unusable: like paused, and reported; one row per program
+    hold       the clock jumped: unfinished jobs are being checked before more GPU time is spent on them
 
-A pause may end by itself and a hold does (`until`), a drain at a deadline whatever is left (`deadline`): each is kept twice, as
-UTC text to be shown and on the boot clock, which alone decides, so that no jump of the time of day moves it. Who reads a flag
-heeds it.
+A pause may expire and a hold does (`until`), a drain ends at its deadline in any case (`deadline`). Each time is stored twice,
+as UTC text for display and on the boot clock, which alone decides, so that changes of the wall clock do not matter. Every
+reader of a flag obeys it.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ log = logging.getLogger(__name__)
 
 Flag = Literal["paused", "draining", "unfit", "hold"]
 
-#: A program that has not said anything of itself for so long is taken for dead, in seconds.
+#: A program that has not published its status for this long is considered dead, in seconds.
 STALE_S = 30.0
-#: A log-in ends after this long without a look, and after this long in any case, in seconds.
+#: A session expires after this long without a request, and after this long in any case, in seconds.
 IDLE_S = 12 * 3600.0
 LONGEST_S = 7 * 24 * 3600.0
 
@@ -47,17 +46,17 @@ class Control:
         self.database = database
 
     def flag(self, name: Flag) -> dict[str, Any] | None:
-        """The flag's value ({"reason": …, "by": …, "at": …}), or None when it is not raised."""
+        """The flag's value ({"reason": …, "by": …, "at": …}), or None if it is not set."""
         return self.flags().get(name)
 
     def flags(self) -> dict[str, dict[str, Any]]:
-        """All raised flags by name. Of several programs that say unfit, what the first one says."""
+        """All set flags by name. If several programs are unfit, the first one's value."""
         sql = f"select name, value from control where {FLAGS} and {HOLDS} order by rowid desc"  # noqa: S608
         rows = self.database.read(sql, now=clock.now())
         return {row["name"].split(" ")[0]: json.loads(row["value"]) for row in rows}
 
     def put_up(self, name: Flag, reason: str, by: str, **ends_s: float) -> bool:
-        """Raise a flag. False if it is up already (its reason stays).
+        """Set a flag. False if it is set already (its reason stays).
 
         ends_s: `until` or `deadline`, in seconds from now.
         """
@@ -75,13 +74,13 @@ class Control:
         return self.database.write(statements)
 
     def take_down(self, name: Flag, by: str = "") -> bool:
-        """Lower a flag; of `unfit` only what `by` says. False if it was not up."""
+        """Clear a flag; of `unfit` only the row of `by`. False if it was not set."""
         sql = f"delete from control where name = :name returning {HOLDS} as held"  # noqa: S608
         rows = self._write(sql, name=_row(name, by), now=clock.now())
         return any(row["held"] for row in rows)
 
     def lapsed(self) -> dict[str, dict[str, Any]]:
-        """Remove the flags whose time is over; returns them by name. It writes only if there are any."""
+        """Remove expired flags; returns them by name. It writes only if there are any."""
         over = f"from control where name = 'paused' and not {HOLDS}"
         if not self.database.read(f"select 1 {over}", now=clock.now()):
             return {}
@@ -90,26 +89,26 @@ class Control:
     # ---- restarts that wait for a job's end -------------------------------------------------------------------------------
 
     def ask_restart(self, program: str, reason: str, by: str, pid: int | None) -> bool:
-        """Have a program started anew when it has finished what it works on; it takes nothing until then.
+        """Restart a program after its current job; it takes no job until then.
 
-        pid: the life that is to end. False if that was asked for already."""
+        pid: the process to end. False if that was requested already."""
         value = json.dumps({"reason": reason, "by": by, "at": clock.utc(), "pid": pid})
         sql = "insert or ignore into control values ('restart ' || ?, ?, ?) returning 1 as one"
         return bool(self._write(sql, program, value, clock.utc()))
 
     def restarts(self) -> dict[str, dict[str, Any]]:
-        """The restarts that wait, by program."""
+        """The pending restarts, by program."""
         rows = self.database.read("select name, value from control where name glob 'restart *'")
         return {row["name"].removeprefix("restart "): json.loads(row["value"]) for row in rows}
 
     def end_restart(self, program: str) -> None:
-        """The program's restart is done, or not wanted any more."""
+        """The program's restart is done, or no longer wanted."""
         self._write("delete from control where name = 'restart ' || ?", program)
 
     # ---- how often in a row the card was lost, which ends the process each time -------------------------------------------
 
     def card_lost(self) -> int:
-        """Note that the card was lost, and return how often in a row it was."""
+        """Note that the card was lost; returns how often in a row."""
         sql = """insert into control values ('card lost', json_object('count', 1, 'at_boot_s', :now), :at)
             on conflict (name) do update set updated_at = :at,
             value = json_object('count', json_extract(value, '$.count') + 1, 'at_boot_s', :now) returning value"""
@@ -122,46 +121,46 @@ class Control:
         return int(known["count"]), clock.now() - float(known["at_boot_s"])
 
     def card_works(self) -> None:
-        """A job was done with it."""
+        """A job succeeded with it."""
         self._write("delete from control where name = 'card lost'")
 
     # ---- files that are to go ----------------------------------------------------------------------------------------------
 
     def ask_discard(self, job_ids: list[str]) -> None:
-        """Have the files of these jobs removed; the poller's janitor does it."""
+        """Request deletion of the files of these jobs; the poller's janitor does it."""
         rows = [(job_id, clock.utc()) for job_id in job_ids]
         sql = "insert or ignore into control values ('discard ' || ?, '', ?)"
         self.database.write(lambda connection: connection.executemany(sql, rows).fetchall())
 
     def discards(self) -> list[str]:
-        """The jobs whose files are to be removed."""
+        """The jobs whose files are to be deleted."""
         rows = self.database.read("select name from control where name glob 'discard *'")
         return [row["name"].removeprefix("discard ") for row in rows]
 
     def end_discard(self, job_id: str) -> None:
-        """The job's files are removed, or not to be removed any more."""
+        """The job's files are deleted, or are to be kept after all."""
         self._write("delete from control where name = 'discard ' || ?", job_id)
 
     # ---- what programs say ------------------------------------------------------------------------------------------------
 
     def publish(self, program: str, body: dict[str, Any]) -> None:
-        """A program's newest word about itself, for the other programs to read. It is dropped if the queue cannot be written:
-        the next one is as good, and no program may end because its word was lost."""
+        """Publish a program's status for the other programs. It is dropped if the queue cannot be written: the next one is as
+        good, and no program may die because its status was lost."""
         sql = "insert or replace into status (program, body, at, at_boot) values (?, ?, ?, ?)"
         values = (program, json.dumps(body), clock.utc(), clock.now())
         try:
             self.database.try_write(lambda connection: connection.execute(sql, values))
         except ERRORS as error:
-            log.warning("what %s says about itself could not be written: %s", program, error)
+            log.warning("the status of %s could not be written: %s", program, error)
 
     def published(self) -> dict[str, dict[str, Any]]:
-        """What each program last said, with `at` (UTC text) and `age_s` (seconds ago) added."""
+        """The last status of each program, with `at` (UTC text) and `age_s` (seconds ago) added."""
         now = clock.now()
         rows = self.database.read("select * from status")
         return {r["program"]: {**json.loads(r["body"]), "at": r["at"], "age_s": max(0.0, now - r["at_boot"])} for r in rows}
 
     def begin_claim(self) -> str:
-        """A key for the next claim, kept until its answer is in the queue; the same again if we died in between."""
+        """A key for the next claim, kept until its answer is in the queue; the same key again if we died in between."""
         rows = self.database.read("select key from claim_intent order by created_at limit 1")
         if rows:
             return str(rows[0]["key"])
@@ -174,7 +173,7 @@ class Control:
         self._write("delete from claim_intent where key = ?", key)
 
     def note(self, actor: str, action: str, target: str | None, reason: str | None, result: str) -> None:
-        """An audit row: who did what, to what, why, and what came of it."""
+        """An audit row: who did what, to what, why, and the result."""
         self._write(_NOTE, clock.utc(), actor, action, target, reason, result)
 
     def note_all(self, actor: str, action: str, results: dict[str, str], reason: str | None) -> None:
@@ -183,7 +182,7 @@ class Control:
         self.database.write(lambda connection: connection.executemany(_NOTE, rows).fetchall())
 
     def notes(self, limit: int = 50, text: str = "", before: int | None = None) -> list[Row]:
-        """The newest audit rows that hold a text, newest first. `before`: the id to go on from."""
+        """The newest audit rows that contain a text, newest first. `before`: the id to continue from."""
         held = "instr(lower(concat_ws(' ', at, actor, action, target, reason, result)), lower(?)) > 0"
         sql = f"select * from audit where id < ? and {held} order by id desc limit ?"  # noqa: S608
         return self.database.read(sql, before if before is not None else 2**62, text, limit)
@@ -191,7 +190,7 @@ class Control:
     # ---- log-ins to the page ----------------------------------------------------------------------------------------------
 
     def begin_session(self, hashed: str, address: str, agent: str, now_s: float) -> None:
-        """Keep a log-in; only the hash of its id. now_s: wall seconds, because it must outlive a reboot."""
+        """Store a session; only the hash of its id. now_s: wall seconds, because it must survive a reboot."""
         self._write("insert into session values (?, ?, ?, ?, ?)", hashed, now_s, now_s, address, agent[:200])
 
     def session(self, hashed: str) -> Row | None:
@@ -199,7 +198,7 @@ class Control:
         return rows[0] if rows else None
 
     def sessions(self) -> list[Row]:
-        """Every log-in that is kept, the one last seen first; its hash is no secret, but no use either."""
+        """Every stored session, the most recently used first; its hash is not secret."""
         return self.database.read("select * from session order by seen_at desc")
 
     def touch_session(self, hashed: str, now_s: float) -> None:
@@ -207,27 +206,27 @@ class Control:
         self.database.write(lambda connection: connection.execute(sql, (now_s, hashed)).fetchall(), durable=False)
 
     def sessions_over(self, now_s: float) -> int:
-        """How many log-ins have ended by themselves and are still kept."""
+        """How many expired sessions are still stored."""
         rows = self.database.read(f"select count(*) as n from session where {_OVER}", now_s - LONGEST_S, now_s - IDLE_S)  # noqa: S608
         return int(rows[0]["n"])
 
     def forget_sessions(self, now_s: float) -> int:
-        """Remove them; how many there were."""
+        """Delete them; returns how many there were."""
         return len(self._write(f"delete from session where {_OVER} returning 1 as one", now_s - LONGEST_S, now_s - IDLE_S))  # noqa: S608
 
     def offer_login(self, hashed: str, until_s: float) -> None:
-        """Keep the hash of a code that logs in once, until these wall seconds. An older code stops working."""
+        """Store the hash of a one-time login code, valid until these wall seconds. An older code stops working."""
         value = json.dumps({"hash": hashed, "until_s": until_s})
         self._write("insert or replace into control values ('login_code', ?, ?)", value, clock.utc())
 
     def use_login(self, hashed: str, now_s: float) -> bool:
-        """Whether this is the code on offer. It is used up by that."""
+        """Whether this is the valid code. That uses it up."""
         sql = """delete from control where name = 'login_code' and json_extract(value, '$.hash') = ?
             and json_extract(value, '$.until_s') > ? returning 1 as one"""
         return bool(self._write(sql, hashed, now_s))
 
     def end_sessions(self, hashed: str | None = None) -> None:
-        """End one log-in, or all of them."""
+        """End one session, or all of them."""
         self._write("delete from session where ? is null or hash = ?", hashed, hashed)
 
     def _write(self, sql: str, *values: Any, **named: Any) -> list[Row]:
@@ -235,12 +234,12 @@ class Control:
 
 
 def _row(name: Flag, by: str) -> str:
-    """The name of a flag's row: each program that says unfit has its own, and nobody takes down another's word."""
+    """The name of a flag's row: each unfit program has its own, and clears only that."""
     return f"unfit {by}" if name == "unfit" else name
 
 
 def rebased(value: dict[str, Any]) -> dict[str, Any]:
-    """A flag's value after a boot: its ends anew on the boot clock, from their time of day, which is all that is left."""
+    """A flag's value after a reboot: its expiry on the new boot clock, from the wall time, which is all that is left."""
     ends = [name.removesuffix("_boot_s") for name in value if name.endswith("_boot_s")]
     now = datetime.now(UTC)
     left_s = {end: (datetime.fromisoformat(value[end]) - now).total_seconds() for end in ends}

@@ -27,11 +27,11 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Row = dict[str, Any]
 
-#: Whatever SQLite can raise, for those who do not open its door.
+#: Whatever SQLite can raise, for modules that do not import it.
 DatabaseError = apsw.Error
 
 BUSY_TIMEOUT_MS = 10_000
-#: How long a write is tried again while the database is busy or the disk is full, in seconds.
+#: How long a write is retried while the database is busy or the disk is full, in seconds.
 PATIENCE_S = 30.0
 #: Freed when the disk is full, so that the moves that free more can still be committed.
 RESERVE_BYTES = 4 * 1024 * 1024
@@ -49,7 +49,7 @@ class CommitUncertain(Exception):
     """COMMIT raised: the change may be there or not. Look, then decide."""
 
 
-#: What `read` and `write` raise when the file or its disk is at fault, for loops that go on when it is well again.
+#: What `read` and `write` raise if the file or its disk fails, for loops that continue when it works again.
 ERRORS: tuple[type[Exception], ...] = (apsw.Error, CommitUncertain)
 
 
@@ -70,7 +70,7 @@ def library_version() -> str:
 class Database:
     """Connections to one file, one a thread and durability, made when first used.
 
-    patience_s: how long a write waits for others before it is given up, for programs in which somebody waits for the answer.
+    patience_s: how long a write waits for others before it fails, for programs in which someone waits for the answer.
     """
 
     def __init__(self, path: Path, patience_s: float = PATIENCE_S) -> None:
@@ -85,7 +85,7 @@ class Database:
         return list(self._connection(True).execute(sql, named or args))
 
     def write(self, statements: Callable[[apsw.Connection], T], *, durable: bool = True) -> T:
-        """Run `statements` in one transaction and commit it; tried again while the file is busy or the disk full.
+        """Run `statements` in one transaction and commit it; retried while the file is busy or the disk full.
 
         durable=False skips the fsync: for progress and status, which the next durable commit makes durable too.
         Raises CommitUncertain if COMMIT itself failed.
@@ -103,7 +103,7 @@ class Database:
             time.sleep(random.uniform(0.01, 0.2))  # noqa: S311 - jitter, not a secret
 
     def try_write(self, statements: Callable[[apsw.Connection], object]) -> None:
-        """`write` for what may be lost: not synced, not tried again, and never at the price of the reserve. Raises ERRORS."""
+        """`write` for what may be lost: not synced, not retried, and never using the reserve. Raises ERRORS."""
         self._write_once(statements, False, time.monotonic() + self._patience_s)
 
     def close(self) -> None:
@@ -142,7 +142,7 @@ class Database:
     def _turnstile(self, deadline: float) -> Iterator[None]:
         try:
             gate = self._gate()
-        except OSError:  # a full disk: go on without fairness
+        except OSError:  # a full disk: continue without fairness
             yield
             return
         self._queue_up(gate, deadline)
@@ -152,7 +152,7 @@ class Database:
             fcntl.flock(gate, fcntl.LOCK_UN)
 
     def _queue_up(self, gate: int, deadline: float) -> None:
-        """Wait at the turnstile: in the kernel's line, or beside it for those who may not wait for ever."""
+        """Wait at the turnstile: in the kernel's queue, or by polling for callers with a time limit."""
         if self._patience_s >= PATIENCE_S:
             fcntl.flock(gate, fcntl.LOCK_EX)
             return
@@ -185,7 +185,7 @@ class Database:
             self.path.with_suffix(".reserve").unlink()
         except FileNotFoundError:
             return False
-        log.error("the disk is full: freed the reserve of %d bytes beside the queue", RESERVE_BYTES)
+        log.error("the disk is full: freed the reserve of %d bytes next to the queue", RESERVE_BYTES)
         return True
 
 

@@ -1,7 +1,7 @@
-"""Named points at which the torture test ends a program with SIGKILL, once: between any two lines is where programs die.
+"""Named points at which the torture test kills a program with SIGKILL, once: programs can die between any two lines.
 
-A point costs a look into an empty set when nothing is armed. Arm with `KILL_AT=name,name` or `KILL_AT=all` (see settings.py);
-each point kills once in a data folder's life.
+A point costs a lookup in an empty set when nothing is armed. Arm with `KILL_AT=name,name` or `KILL_AT=all` (see settings.py);
+each point kills once in a data folder's lifetime.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def marker(name: str, folder: Path) -> Path:
 
 
 def point(name: str) -> None:
-    """Die here if armed for here and not yet done."""
+    """Die here if this point is armed and has not killed yet."""
     if name not in _armed:
         return
     try:

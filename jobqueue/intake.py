@@ -1,4 +1,4 @@
-"""A job as it arrives, from a claim, from /generate or from an operator: checked field by field, made into a `NewJob`.
+"""A new job from a claim, /generate or an operator: checked field by field, and turned into a `NewJob`.
 
 A claimed job that cannot be run is added as failed, so that its orchestrator is told why; /generate answers 422 instead.
 """
@@ -156,7 +156,7 @@ def _words(value: Any) -> str | None:
     try:
         value.encode()
     except UnicodeEncodeError:
-        return "holds half a character (a lone surrogate); must be a text"
+        return "contains half a character (a lone surrogate); must be a text"
     return None
 
 
@@ -170,7 +170,7 @@ def _params(value: Any) -> str | None:
     try:
         written = json.dumps(value, allow_nan=False)
     except ValueError:
-        return "holds NaN or Infinity, which are no JSON; must be an object, like {}"
+        return "contains NaN or Infinity, which are not JSON; must be an object, like {}"
     return None if len(written) <= 200_000 else "is too large; at most 200000 characters as JSON"
 
 
@@ -188,7 +188,7 @@ _CHECKS: dict[str, dict[str, Check]] = {
     "fastwan": {
         "prompt": _prompt,
         "negative_prompt": _words,
-        "num_frames": _number(int, 1, 241),  # what the engine can make, so that nothing is fetched for a job that it refuses
+        "num_frames": _number(int, 1, 241),  # the engine's limits, so that nothing is downloaded for a job that it would reject
         "width": _number(int, 64, 1536),
         "height": _number(int, 64, 1536),
         "steps": _number(int, 1, 100),

@@ -1,4 +1,4 @@
-"""The one type that flows through: `Job`, a row of the queue, and the three stages it passes."""
+"""The central type: `Job`, a row of the queue, and its three stages."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ WAITING = frozenset({"claimed", "ready", "generated"})
 class Stage:
     """A waiting state, a working state and the program that does the work.
 
-    default_step   the wire's word for where an error of unknown origin happened (PROTOCOL §4 `stage`)
-    most_attempts  starts after which an error of this worker's own ends the job
-    most_crashes   owners that may die in this stage before the job is taken to be the cause
+    default_step   the protocol's name for the step of an error of unknown origin (PROTOCOL §4 `stage`)
+    most_attempts  starts after which an error of this worker ends the job
+    most_crashes   owners that may die in this stage before the job is considered the cause
     """
 
     name: str
@@ -63,12 +63,12 @@ def stage_working(state: str) -> Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One row. `inputs` and `params` never change within a round; all else is what the queue says at the moment of reading."""
+    """One row. `inputs` and `params` never change within a round; everything else is a snapshot."""
 
     #: The orchestrator's id and our primary key.
     id: str
     number: int
-    #: main, buffer, queue or local: who must be answered.
+    #: main, buffer, queue or local: who gets the report.
     source: str
     buffer_job_id: str | None
     queue_job_id: str | None
@@ -77,25 +77,25 @@ class Job:
     inputs: dict[str, Any]
     params: dict[str, Any]
     state: str
-    #: How often the job was accepted; a failed job that is claimed again begins a new round.
+    #: How often the job was accepted; a failed job that is claimed again starts a new round.
     round: int
-    #: Starts of the present stage.
+    #: Starts of the current stage.
     attempt: int
-    #: Owners that died in the present stage.
+    #: Owners that died in the current stage.
     crashes: int
-    #: Program and process life that works on it; None when nobody does.
+    #: The program run that works on it; None if nobody does.
     owner: str | None
     phase: str | None
     #: 0 to 1; never goes down within a round.
     progress: float
     frames_done: int | None
     frames_total: int | None
-    #: Set when someone asked for the job to end.
+    #: Set when someone cancelled the job.
     cancel_reason: str | None
     not_before: float
-    #: Boot clock, seconds: when the present stage was entered.
+    #: Boot clock, seconds: when the current stage was entered.
     stage_since: float
-    #: What the stages found: stage_times, metrics, output_url …
+    #: Results of the stages: stage_times, metrics, output_url …
     result: dict[str, Any] = field(default_factory=dict)
     #: message, error_type, retryable, stage, details; None unless failed.
     error: dict[str, Any] | None = None
@@ -111,7 +111,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """One change of state. A terminal one is also the report that somebody must acknowledge (`sent_at`)."""
+    """One state change. A terminal one is also the report that must be acknowledged (`sent_at`)."""
 
     id: int
     job: str
@@ -125,26 +125,26 @@ class Event:
     not_before: float
     sent_at: str | None
     answer: str | None
-    #: Whether it is the end of a round: a report that somebody must acknowledge.
+    #: Whether it ends a round: a report that must be acknowledged.
     ends: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What was said of a job to the orchestrator, once, and what came of it."""
+    """One report on a job to the orchestrator, and its answer."""
 
     job: str
     round: int
     #: Where it was sent: progress, or status (of a buffer).
     place: str
-    #: running, or how it ended as the orchestrator is told: succeeded or failed.
+    #: running, or the reported end: succeeded or failed.
     said: str
-    #: 0 to 1; it and the phase are None where none is said.
+    #: 0 to 1; it and the phase are None if not reported.
     progress: float | None
     phase: str | None
     #: HTTP; None if there was no answer.
     status: int | None
-    #: The beginning of the answer, or why there was none; without secrets, fit to be shown.
+    #: The beginning of the answer, or why there was none; without secrets, safe to show.
     words: str
     took_ms: float
     at: str
@@ -152,7 +152,7 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class NewJob:
-    """A job as it arrives, checked by `jobqueue.intake`. `error`: why it cannot be run; it is added as failed then."""
+    """A new job, checked by `jobqueue.intake`. `error`: why it cannot be run; it is then added as failed."""
 
     id: str
     source: str

@@ -1,6 +1,6 @@
-"""Makes the database fit for this version, once, before any program starts: create, migrate forward, set a corrupt one aside.
+"""Prepares the database for this version, once, before any program starts: create, migrate, or set a corrupt one aside.
 
-Only `worker up` runs this. A file from a newer version is refused: going back would lose what the newer one knows.
+Only `worker up` runs this. A file from a newer version is rejected: a downgrade would lose data.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ APPLICATION_ID = 0x47505557  # "GPUW"
 #: Steps from version n to n + 1; a step is never changed once released.
 STEPS = tuple(Path(__file__).with_name(name) for name in ("schema.sql", "listing.sql", "reports.sql"))
 VERSION = len(STEPS)
-#: Corrupt files that are kept, the newest.
+#: How many corrupt files are kept, newest first.
 MOST_ASIDE = 3
 
 
@@ -34,7 +34,7 @@ class WrongDatabase(Exception):
 
 
 def prepare(path: Path) -> Path | None:
-    """Create or migrate the database at `path`. Returns where a corrupt one was set aside, else None.
+    """Create or migrate the database at `path`. Returns where a corrupt one was set aside, otherwise None.
 
     Raises WrongDatabase for a file of a newer version or of another program.
     """
@@ -43,7 +43,7 @@ def prepare(path: Path) -> Path | None:
     aside = None
     if path.exists() and not _is_sound(path):
         aside = _set_aside(path)
-        log.error("the queue was corrupt; it was set aside as %s and an empty one begun", aside)
+        log.error("the queue was corrupt; it was set aside as %s and an empty one created", aside)
     connection = connect(path, create=True)
     try:
         _migrate(connection, path)
@@ -57,14 +57,14 @@ def prepare(path: Path) -> Path | None:
 def check_version(path: Path) -> None:
     """For a program that starts: raise WrongDatabase unless the file is there and is exactly of this version."""
     if not path.exists():
-        raise WrongDatabase(f"{path}: there is no queue yet; start the worker with: worker up")
+        raise WrongDatabase(f"{path}: no queue yet; start the worker with: worker up")
     connection = connect(path)
     try:
         version = connection.pragma("user_version")
     finally:
         connection.close()
     if version != VERSION:
-        raise WrongDatabase(f"{path}: is of version {version}, this program knows {VERSION}; start it with: worker up")
+        raise WrongDatabase(f"{path}: has version {version}, this program supports {VERSION}; start it with: worker up")
 
 
 def _is_sound(path: Path) -> bool:
@@ -85,7 +85,7 @@ def _set_aside(path: Path) -> Path:
         part = path.with_name(path.name + suffix)
         if part.exists():
             part.rename(folder / part.name)
-    for old in sorted(path.parent.glob("corrupt-*"))[:-MOST_ASIDE]:  # a disk that dies may damage one at every start
+    for old in sorted(path.parent.glob("corrupt-*"))[:-MOST_ASIDE]:  # a failing disk may damage one at every start
         shutil.rmtree(old, ignore_errors=True)
     return folder
 
@@ -93,9 +93,9 @@ def _set_aside(path: Path) -> Path:
 def _migrate(connection: apsw.Connection, path: Path) -> None:
     application, version = connection.pragma("application_id"), connection.pragma("user_version")
     if application not in (0, APPLICATION_ID) or (application == 0 and connection.pragma("schema_version")):
-        raise WrongDatabase(f"{path}: is another program's database; set DATA_DIR to a folder of the worker's own")
+        raise WrongDatabase(f"{path}: is another program's database; set DATA_DIR to a separate folder")
     if version > VERSION:
-        raise WrongDatabase(f"{path}: was written by a newer worker (version {version}, this one knows {VERSION}); update it")
+        raise WrongDatabase(f"{path}: was written by a newer worker (version {version}, this one has {VERSION}); update it")
     for number in range(version, VERSION):
         connection.execute("begin immediate")
         connection.execute(STEPS[number].read_text())
@@ -105,7 +105,7 @@ def _migrate(connection: apsw.Connection, path: Path) -> None:
 
 
 def _begin_boot(connection: apsw.Connection) -> None:
-    """Give the file its name, and after a boot of the machine start the boot clock's values anew."""
+    """Mark the file as ours, and after a reboot reset the values of the boot clock."""
     boot, at = clock.boot_id(), clock.utc()
     known = {row["name"]: row["value"] for row in connection.execute("select name, value from control")}
     connection.execute("begin immediate")
@@ -123,7 +123,7 @@ def _begin_boot(connection: apsw.Connection) -> None:
 
 
 def make_reserve(path: Path) -> None:
-    """The file beside the queue that is given up when the disk is full, unless it is there or there is no room for it."""
+    """Create the file that is freed when the disk is full, unless it exists or there is no space for it."""
     reserve = path.with_suffix(".reserve")
     if reserve.exists():
         return
@@ -132,4 +132,4 @@ def make_reserve(path: Path) -> None:
             os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
     except OSError as error:
         reserve.unlink(missing_ok=True)
-        log.warning("no room for the reserve beside the queue: %s", error)
+        log.warning("not enough space for the reserve next to the queue: %s", error)

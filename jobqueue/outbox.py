@@ -1,7 +1,7 @@
-"""The events of jobs, as history for the page and as the outbox for the poller; and each try to tell the orchestrator of them.
+"""The events of jobs, as history for the page and as the poller's outbox; and each attempt to report them.
 
-A terminal event is in the outbox until somebody has acknowledged it (`sent_at`), through restarts of anything. A job's
-files may go only after that. The tries are for people to read: nothing is decided by them.
+A terminal event stays in the outbox until it is acknowledged (`sent_at`), across all restarts. A job's files may be deleted
+only after that. The recorded attempts are for people to read: no decision depends on them.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from jobqueue.job import Event, Job, Report, job_from_row
 
 log = logging.getLogger(__name__)
 
-#: Reports that are kept of one round of a job, the first and the newest: of its end, and while it runs.
+#: Stored reports per round of a job, the first and the newest: terminal ones, and running ones.
 MOST_OF_END, MOST_OF_RUN = 200, 50
-#: Reports of running jobs are kept as long as they are among so many of all jobs: about 4 MB.
+#: Running reports are kept only among this many newest of all jobs: about 4 MB.
 MOST_RUNNING = 20_000
 #: Jobs that are read at once where all are looked at.
 PIECE = 1000
@@ -44,13 +44,13 @@ select job, round, place, said, progress, phase, status, words, took_ms, at from
 
 
 class Outbox:
-    """Reads and settles events; the rows themselves are written by triggers alone."""
+    """Reads and settles events; only triggers write the rows."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
 
     def due(self, limit: int = 20) -> list[tuple[Event, Job]]:
-        """Terminal events that are to be reported now, each with its job as it stands."""
+        """Terminal events to report now, each with its job's current row."""
         events = [Event(**row) for row in self.database.read(_DUE, clock.now(), limit)]
         found: list[tuple[Event, Job]] = []
         for event in events:
@@ -59,27 +59,27 @@ class Outbox:
         return found
 
     def sent(self, event: Event, answer: str) -> None:
-        """Somebody has acknowledged the event, or there is nobody to tell."""
+        """The event is acknowledged, or needs no report."""
         sql = "update event set sent_at = ?, answer = ?, tries = tries + 1 where id = ? and sent_at is null"
         self.database.write(lambda connection: connection.execute(sql, (clock.utc(), answer[:500], event.id)).fetchall())
 
     def again(self, event: Event, answer: str, delay_s: float) -> None:
-        """The report did not arrive: try again after delay_s seconds."""
+        """The report did not arrive: retry after delay_s seconds."""
         sql = "update event set tries = tries + 1, answer = ?, not_before = ? where id = ?"
         values = (answer[:500], clock.now() + delay_s, event.id)
         self.database.write(lambda connection: connection.execute(sql, values).fetchall(), durable=False)
 
     def waiting(self) -> int:
-        """How many ends of jobs nobody has acknowledged yet."""
+        """How many terminal events are not acknowledged yet."""
         sql = "select count(*) as n from event where sent_at is null and ends"
         return int(self.database.read(sql)[0]["n"])
 
     def history(self, job_id: str) -> list[Event]:
-        """Every change of state of a job, oldest first."""
+        """Every state change of a job, oldest first."""
         return [Event(**row) for row in self.database.read("select * from event where job = ? order by id", job_id)]
 
     def keep(self, report: Report) -> None:
-        """Note a try. It is dropped if the queue cannot be written: no report may wait for its note."""
+        """Record an attempt. It is dropped if the queue cannot be written: no report may wait for its record."""
         ends = report.said != "running"
         values = asdict(report) | {"ends": ends, "most": MOST_OF_END if ends else MOST_OF_RUN, "all": MOST_RUNNING}
 
@@ -90,19 +90,19 @@ class Outbox:
         try:
             self.database.try_write(statements)
         except ERRORS as error:
-            log.warning("what was said of job %.200s could not be noted: %s", report.job, error)
+            log.warning("a report on job %.200s could not be recorded: %s", report.job, error)
 
     def reports(self, job_id: str) -> list[Report]:
-        """What was said of a job to the orchestrator, as far as it is kept, oldest first."""
+        """The stored reports on a job, oldest first."""
         return [Report(**row) for row in self.database.read(_REPORTS, job_id)]
 
     def told(self, job: Job) -> float:
-        """The most progress that was said of this round of a job, as far as it is kept."""
+        """The highest stored progress report of this round of a job."""
         sql = "select coalesce(max(progress), 0.0) as told from report where job = ? and round = ?"
         return float(self.database.read(sql, job.id, job.round)[0]["told"])
 
     def hurry(self) -> None:
-        """Report at once what waits for a later try."""
+        """Report at once what waits for a retry."""
         sql = "update event set not_before = 0 where sent_at is null and ends"
         self.database.write(lambda connection: connection.execute(sql).fetchall(), durable=False)
 
@@ -115,7 +115,7 @@ class Outbox:
         return newest, [(row["engine"], row["state"]) for row in rows]
 
     def removable(self, finished_before: str, limit: int = 200) -> list[Job]:
-        """Jobs that ended before a time (UTC text) and whose end is acknowledged, oldest first."""
+        """Jobs that ended before a time (UTC text) and are acknowledged, oldest first."""
         sql = """select * from job where finished_at is not null and finished_at < ? and not exists (
             select 1 from event where event.job = job.id and sent_at is null and ends)
             order by finished_at limit ?"""
@@ -135,7 +135,7 @@ class Outbox:
             yield from ((row["id"], row["settled_at"]) for row in rows)
 
     def forget(self, job_ids: list[str]) -> None:
-        """Remove rows of jobs, with their history, and give the space back."""
+        """Delete rows of jobs, with their history, and release the space."""
         marks = ", ".join("?" * len(job_ids))
         sql = f"delete from job where id in ({marks}) and finished_at is not null"  # noqa: S608 - only question marks
         self.database.write(lambda connection: connection.execute(sql, job_ids).fetchall())

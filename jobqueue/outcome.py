@@ -1,4 +1,4 @@
-"""The metrics of a finished job in the words of the wire contract, made once for everyone who is answered with them."""
+"""The metrics of a finished job as the protocol defines them, shared by reports and answers."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from jobqueue.job import Job
 STEPS = ("download", "validation", "preprocessing", "inference", "postprocessing", "upload")
 
 
-#: What each job's metrics name even if nobody measured it, and what those of one engine name beside it.
+#: Metrics that every job has even if not measured, and those that one engine adds.
 MEASURED = ("GENERATION_TIME_SEC", "SCRIPT_WALL_TIME_SEC", "PEAK_VRAM_MIB", "PEAK_RAM_KB", "frames", "fps", "engine")
 OF_ENGINE = {"fastwan": ("duration_sec", "peak_vram_gb")}
 
 
 def metrics(job: Job, gpu_class: str | None) -> dict[str, Any]:
-    """What PROTOCOL §3 lists and what else the engine found; the same in answers and reports. A number that nobody measured is
-    null; times are in seconds."""
+    """The metrics of PROTOCOL §3 and whatever else the engine measured; the same in answers and reports. A number that was not
+    measured is null; times are in seconds."""
     found, times = job.result.get("metrics", {}), stage_times(job)
     total_s = round(sum(times.values()), 3) if times else None
     known: dict[str, Any] = dict.fromkeys((*MEASURED, *OF_ENGINE.get(job.engine, ()))) | found

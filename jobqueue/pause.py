@@ -1,4 +1,4 @@
-"""How long to wait before the next try: exponential back-off with jitter, so that a fleet does not come back as one."""
+"""Exponential back-off with jitter, so that a fleet does not retry in step."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ LONGEST_S = 60.0
 
 
 def before_try(tries: int, first_s: float = FIRST_S, longest_s: float = LONGEST_S) -> float:
-    """Seconds to wait after `tries` failures (1 or more): at most first_s after the first, twice as long after each."""
+    """Seconds to wait after `tries` failures (1 or more): at most first_s after the first, doubling each time."""
     ceiling = min(longest_s, first_s * 2.0 ** min(max(tries - 1, 0), 10))
     return random.uniform(ceiling / 2, ceiling)  # noqa: S311 - jitter, not a secret

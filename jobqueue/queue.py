@@ -1,5 +1,5 @@
-"""Every move of a job. Only the owner moves a working row: each such update names owner and state, and `LostJob` is raised
-when it no longer holds, so that a process that was thought dead cannot write any more.
+"""Every move of a job. Only the owner moves a working row: each such update names owner and state, and raises `LostJob` if
+these no longer match, so that a process that was presumed dead cannot write any more.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from jobqueue.wake import EVERYONE, LISTENERS, Bell
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What the owner is asked to do, as the answer to its progress."""
+    """What the owner is to do, as the answer to its progress."""
 
     cancel_reason: str | None
     hold: bool
 
 
 class Queue:
-    """The queue of one worker. One a process; safe to use from its threads."""
+    """The queue of one worker. One per process; safe to use from its threads."""
 
     def __init__(self, database: Database, program: str | None = None) -> None:
         self.database = database
@@ -38,11 +38,11 @@ class Queue:
     # ---- in ---------------------------------------------------------------------------------------------------------------
 
     def add(self, new: NewJob, intent: str | None = None) -> tuple[Job, bool]:
-        """Add a job that arrived. Returns it and whether work begins because of this call.
+        """Add a job. Returns it and whether this call starts any work.
 
-        Known and unfinished: it goes on, answered to whom it came from last. Succeeded: its report is sent again.
-        Failed or cancelled: a new round, with the inputs and parameters that came now. `intent`: the claim intent that this
-        settles, in the same commit.
+        Known and unfinished: it continues, reported to its latest source. Succeeded: its report is sent again.
+        Failed or cancelled: a new round, with the new inputs and parameters. `intent`: the claim intent that this settles, in
+        the same commit.
         """
 
         def statements(connection: apsw.Connection) -> tuple[Job, bool]:
@@ -59,11 +59,11 @@ class Queue:
         return job, fresh
 
     def retry(self, job_id: str) -> Job | None:
-        """A new round of a failed or cancelled job, by hand. None if it is not one."""
+        """A new round of a failed or cancelled job, by hand. None if it is neither."""
         return next(iter(self.retry_all([job_id])), None)
 
     def retry_all(self, job_ids: list[str]) -> list[Job]:
-        """New rounds of those that are failed or cancelled, for whoever sent them, in one commit."""
+        """New rounds of those that failed or were cancelled, with their sources, in one commit."""
         values = [_round_values(job_id) for job_id in job_ids]
         rows = self.database.write(lambda connection: [row for one in values for row in _new_round(connection, one)])
         self._announce("claimed")
@@ -72,7 +72,7 @@ class Queue:
     # ---- the owner's moves ------------------------------------------------------------------------------------------------
 
     def take(self, stage: Stage, owner: str) -> Job | None:
-        """The next job that waits for this stage, now owned by `owner`; None if there is none, or work is paused.
+        """The next job waiting for this stage, now owned by `owner`; None if there is none, or work is paused.
 
         Not synced to disk: a power cut that loses a take has also ended its owner, and the job would be put back anyway.
         """
@@ -85,7 +85,7 @@ class Queue:
         return _first(rows)
 
     def progress(self, job: Job, phase: str, progress: float, done: int | None = None, total: int | None = None) -> Asked:
-        """Say how far the owner is. Raises LostJob if the row is no longer the owner's."""
+        """Report the owner's progress. Raises LostJob if the row is no longer the owner's."""
         values = {"phase": phase, "progress": min(max(progress, 0.0), 1.0), "frames_done": done, "frames_total": total}
         values |= {"id": job.id, "state": job.state, "owner": job.owner, "at": clock.utc(), "now": clock.now()}
         rows = self.database.write(lambda connection: list(connection.execute(sql.PROGRESS, values)), durable=False)
@@ -94,13 +94,13 @@ class Queue:
         return Asked(cancel_reason=rows[0]["cancel_reason"], hold=bool(rows[0]["hold"]))
 
     def done(self, stage: Stage, job: Job, result: dict[str, Any]) -> Job:
-        """The stage is complete: on to the next, with `result` added to what earlier stages found. A cancel wins until the
-        object is stored. Raises LostJob."""
+        """The stage is complete: move to the next, with `result` added to earlier results. A cancellation wins until the object
+        is stored. Raises LostJob."""
         return self._move(job, stage.done, heed_cancel=stage.done != "succeeded", **_complete(stage, job, result))
 
     def done_and_take(self, stage: Stage, job: Job, result: dict[str, Any], take: bool = True) -> tuple[str, Job | None]:
-        """`done`, and the owner's next job of this stage, if it is to `take` one and one waits, in the same commit. Returns the
-        state that the job is in now, and that next job. Raises LostJob."""
+        """`done`, and the owner's next job of this stage, if it is to `take` one and one waits, in the same commit. Returns
+        the new state of the job, and that next job. Raises LostJob."""
         values = _move_values(job, stage.done, **_complete(stage, job, result))
 
         def statements(connection: apsw.Connection) -> list[Row] | None:
@@ -109,7 +109,7 @@ class Queue:
                 return None
             return _take(connection, stage, str(job.owner)) if take else []
 
-        rows = self.database.write(statements)  # CommitUncertain passes: `work` lets go of what may be ours
+        rows = self.database.write(statements)  # CommitUncertain propagates: `work` releases what may be ours
         if rows is None:
             raise LostJob(job.id)
         following = _first(rows)
@@ -129,17 +129,17 @@ class Queue:
         return self._move(job, "failed", error=error, phase="failed")
 
     def cancelled(self, job: Job, reason: str) -> Job:
-        """The end, because someone asked for it. Raises LostJob."""
+        """The end, because of a cancellation. Raises LostJob."""
         return self._move(job, "cancelled", cancel_reason=reason)
 
     # ---- others' wishes ---------------------------------------------------------------------------------------------------
 
     def cancel(self, job_id: str, reason: str) -> bool:
-        """Ask for a job to end: at once where it waits, through its owner where it is worked on. False if it is over."""
+        """Cancel a job: at once if it is waiting, through its owner if it is being worked on. False if it has ended."""
         return bool(self.cancel_all([job_id], reason))
 
     def cancel_all(self, job_ids: list[str], reason: str) -> list[str]:
-        """The same for many, in one commit: each on its own would wait for the disk. Returns those that were not over."""
+        """The same for many, in one commit: each on its own would wait for the disk. Returns those that had not ended."""
         values = [{"id": job_id, "reason": reason, "at": clock.utc()} for job_id in job_ids]
 
         def statements(connection: apsw.Connection) -> list[str]:
@@ -153,7 +153,7 @@ class Queue:
         return done
 
     def hand_back(self, error: JobError) -> list[str]:
-        """End the jobs of others that wait for the GPU, so that another worker may do them. Returns their ids."""
+        """End waiting jobs of orchestrators and callers, so that another worker may do them. Returns their ids."""
         values = {"error": json.dumps(error.as_json("inference")), "at": clock.utc()}
         rows = self.database.write(lambda connection: list(connection.execute(sql.HAND_BACK, values)))
         if rows:
@@ -161,9 +161,9 @@ class Queue:
         return [row["id"] for row in rows]
 
     def recover(self, program: str, owner: str, timeout_s: float) -> list[Job]:
-        """Put back what dead lives of `program` held, or end it if the stage has had its timeout_s.
+        """Put back what previous runs of `program` held, or end it if the stage has had its timeout_s.
 
-        owner: this life; its threads' own names begin with it. Only the holder of the program's lock may call this.
+        owner: this run; its threads' own names begin with it. Only the holder of the program's lock may call this.
         """
         freed = []
         for row in self.database.read(sql.WORKED_ON):
@@ -174,7 +174,7 @@ class Queue:
         return freed
 
     def let_go(self, owner: str) -> None:
-        """Put back unharmed whatever this owner holds: it does not know itself, since a commit of its own failed."""
+        """Put back unharmed whatever this owner holds: it cannot know, since one of its commits failed."""
         for row in self.database.read(sql.WORKED_ON):
             if row["owner"] == owner:
                 self.put_back(stage_working(row["state"]), job_from_row(row), 0, unharmed=True)
@@ -185,7 +185,7 @@ class Queue:
         return _first(self.database.read("select * from job where id = ?", job_id))
 
     def unfinished(self) -> list[Job]:
-        """Every job that is not over, oldest first."""
+        """Every unfinished job, oldest first."""
         states = [state for stage in STAGES for state in (stage.waiting, stage.working)]
         marks = ", ".join("?" * len(states))
         rows = self.database.read(f"select * from job where state in ({marks}) order by number", *states)  # noqa: S608
@@ -228,7 +228,7 @@ class Queue:
         return job_from_row(rows[0])
 
     def _bury(self, stage: Stage, job: Job, timeout_s: float) -> Job:
-        """The owner died: put the job back, or end it if it has cost too much time or too many lives."""
+        """The owner died: put the job back, or end it if it has cost too much time or too many crashes."""
         dead, spent_s = job.crashes + 1, clock.now() - job.stage_since
         reason = f"{stage.program} died {dead} times while working on this job" if dead >= stage.most_crashes else None
         if spent_s > timeout_s:

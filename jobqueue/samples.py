@@ -2,7 +2,7 @@
 
 A file of its own beside the queue, because the queue's commits are synced and counted: a row a second there would fill its
 WAL four times an hour for nothing, and the checkpoint would be paid by whichever program commits next. Nothing here is
-worth an fsync, a migration or a repair: a file that is broken or of another version is thrown away and begun anew.
+worth an fsync, a migration or a repair: a file that is broken or of another version is deleted and recreated.
 Bounded: 20 minutes of seconds and a day of ten-second means are about 10,000 rows a card, a megabyte and a half.
 """
 
@@ -60,7 +60,7 @@ def card_of(reading: Mapping[str, Any]) -> str:
 
 
 class Writing:
-    """The one who writes. Makes the file fit at the start; every method may raise `jobqueue.database.ERRORS`."""
+    """The writer. Prepares the file at the start; every method may raise `jobqueue.database.ERRORS`."""
 
     def __init__(self, path: Path) -> None:
         self._database = _begun(path)
@@ -68,7 +68,7 @@ class Writing:
         self._coarse_at: int | None = None if newest is None else newest // COARSE_S
 
     def add(self, readings: Sequence[Mapping[str, Any]], now_s: float | None = None) -> None:
-        """Keep what the cards read now (`telemetry.gpu.gauges`); drop what is too old. now_s: wall seconds."""
+        """Store the current readings (`telemetry.gpu.gauges`); delete old ones. now_s: wall seconds."""
         now_s = time.time() if now_s is None else now_s
         at = int(now_s)
         rows = [(FINE_S, at, card_of(card), *(card.get(reading) for reading in COLUMNS.values())) for card in readings]
@@ -91,7 +91,7 @@ class Writing:
 
 
 class Samples:
-    """For those who look. Without a file, or with one that cannot be read, there are no samples."""
+    """The reader. Without a readable file there are no samples."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -138,14 +138,14 @@ class Samples:
         return found
 
     def mark(self) -> tuple[int, int]:
-        """The newest row's time and how often all rows were moved: whoever has drawn them must begin anew after a move."""
+        """The newest row's time and how often all rows were shifted: whoever has drawn them must redraw after a shift."""
         rows = self._read("select (select max(at) from sample where step = 1) as newest, (select moved from clock) as moved")
         return (rows[0]["newest"] or 0, rows[0]["moved"] or 0) if rows else (0, 0)
 
     def _read(self, sql: str, **values: Any) -> list[Row]:
         try:
             inode = os.stat(self._path).st_ino
-            if self._database is None or inode != self._inode:  # begun, or begun anew
+            if self._database is None or inode != self._inode:  # created, or recreated
                 self._database, self._inode = Database(self._path), inode
             return self._database.read(sql, **values)
         except (OSError, apsw.Error, RuntimeError) as error:
@@ -154,10 +154,10 @@ class Samples:
 
 
 def _begun(path: Path) -> Database:
-    """The file, made anew unless it is sound and of this version."""
+    """The file, recreated unless it is intact and of this version."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not _is_sound(path):
-        log.warning("the GPUs' past in %s cannot be read; it begins anew", path)
+        log.warning("the GPU history in %s cannot be read; starting a new one", path)
         for suffix in ("", "-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
     connection = connect(path, durable=False, create=True)
@@ -184,7 +184,7 @@ def _is_sound(path: Path) -> bool:
 
 
 def _heed_clock(connection: apsw.Connection, now_s: float) -> None:
-    """After a jump of the time of day, move every row by as much, so that the past stays as long ago as it was."""
+    """After a jump of the wall clock, shift every row by as much, so that its age stays the same."""
     ahead_s, boot = now_s - clock.now(), clock.boot_id()
     (row,) = list(connection.execute("select * from clock"))
     if row["boot"] == boot and abs(ahead_s - row["ahead_s"]) <= JUMP_S:

@@ -1,4 +1,4 @@
-"""Whether the queue's file is sound, for those who examine a worker. Reads every page; never changes anything."""
+"""Whether the queue's file is intact, for the doctor. Reads every page; never changes anything."""
 
 from __future__ import annotations
 

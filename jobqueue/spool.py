@@ -1,6 +1,6 @@
-"""Where a job's files are: one folder a job under DATA_DIR/jobs, named by a digest, since ids come from strangers.
+"""Where a job's files are: one folder per job under DATA_DIR/jobs, named by a digest, since ids are untrusted.
 
-The poller makes and removes the folder; nobody removes it before the job's last event has been sent.
+The poller creates and deletes the folder; it is not deleted before the job's last event has been acknowledged.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def output_file(data_dir: Path, job_id: str) -> Path:
 
 
 def attempt_file(data_dir: Path, job_id: str, owner: str) -> Path:
-    """Where one process life writes: named by it, because a killed process's child may write for a moment longer."""
+    """Where one program run writes: named after it, because a killed process's child may keep writing for a moment."""
     return folder(data_dir, job_id) / f"output-{owner.replace('/', '-')}.tmp.mp4"
 
 
@@ -61,10 +61,10 @@ def sync(path: Path) -> None:
 
 
 def cache(data_dir: Path) -> Path:
-    """Where engines keep what only saves time, a folder each; any file in it may go at any moment."""
+    """Where engines keep their caches, a folder each; any file in it may be deleted at any time."""
     return data_dir / "cache"
 
 
 def remove(data_dir: Path, job_id: str) -> None:
-    """Remove the job's folder; it may be gone already."""
+    """Delete the job's folder; it may be gone already."""
     shutil.rmtree(folder(data_dir, job_id), ignore_errors=True)

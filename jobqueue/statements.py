@@ -1,7 +1,7 @@
-"""The SQL of `queue.py`, one statement a move; every one that an owner makes names owner and state (the fence).
+"""The SQL of `queue.py`, one statement per move; each move of an owner names owner and state (the fence).
 
-The busy ones give the transaction up as a whole when refused (`or rollback`, as the triggers do) and return nothing: for a
-way back within a transaction, and for each `returning`, SQLite sets memory aside that took up to four fifths of a move's time.
+The hot ones roll back the whole transaction when rejected (`or rollback`, like the triggers) and return nothing: for a
+statement journal, and for each `returning`, SQLite allocates memory, which took up to four fifths of a move's time.
 """
 
 #: Whether a row of control, a flag, still holds: one with an end (boot clock, s) does so until then.
@@ -53,7 +53,7 @@ update job set state = 'claimed', round = round + 1, number = (select max(number
 where id = :id and state in ('failed', 'cancelled')
 returning *"""
 
-#: Rounds of one job whose events and reports are kept: what is sent again for ever is never old enough to be forgotten.
+#: Rounds of one job whose events and reports are kept: a job that is resent forever never gets old enough to be deleted.
 MOST_ROUNDS = 50
 FORGET_ROUNDS = tuple(
     f"delete from {table} where job = :id and round <= (select round from job where id = :id) - {MOST_ROUNDS}"  # noqa: S608
@@ -85,7 +85,7 @@ update job set state = 'cancelled', finished_at = :at, updated_at = :at, phase =
 where id = :id and finished_at is null and owner is null
 returning *"""
 
-#: Ends what waits for a GPU that will not come; a job that was handed in here has nowhere else to go.
+#: Ends jobs that wait for an unavailable GPU; a job that was submitted here has nowhere else to go.
 HAND_BACK = """
 update job set state = 'failed', error = :error, finished_at = :at, updated_at = :at, phase = 'failed'
 where (state = 'claimed' or state = 'ready') and owner is null and source <> 'local'

@@ -1,9 +1,9 @@
 """Wake-ups between processes: a datagram after commit, so that a hand-over takes a millisecond and idling costs nothing.
 
-The truth is always in the table: a lost wake-up delays work by at most the slow look behind it (SAFETY_POLL_S). Sockets are
-in Linux's abstract namespace under the database's own random name: nothing to clean up, freed when the process dies.
-Nobody listens while all are busy: of the loops that wait, one watches the socket for all of them. A thread of its own for
-that took the interpreter from the working one at every datagram (a fifth of the queue's throughput).
+The table is authoritative: a lost wake-up delays work by at most the backup poll (SAFETY_POLL_S). Sockets are in Linux's
+abstract namespace under the database's own random name: nothing to clean up, released when the process dies.
+Nobody listens while all are busy: one of the waiting loops watches the socket for all. A dedicated thread would take the
+interpreter from the working one at every datagram (a fifth of the queue's throughput).
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import threading
 import time
 import weakref
 
-#: The slow look, in seconds: how long a wake-up that was lost can delay work.
+#: The backup poll, in seconds: how long a lost wake-up can delay work.
 SAFETY_POLL_S = 1.0
 
 #: Who cares when a job enters a state.
 LISTENERS = {
     "claimed": ("poller",),
     "ready": ("inference",),
-    "generating": ("poller",),  # the GPU has work: is there room to claim ahead?
+    "generating": ("poller",),  # the GPU has work: is there capacity to prefetch?
     "generated": ("uploader", "poller"),
     "succeeded": ("poller", "api"),
     "failed": ("poller", "api"),
@@ -51,7 +51,7 @@ class Bell:
             self._poll.register(handle, select.POLLIN)
 
     def mark(self) -> int:
-        """Take this before looking at the table, then give it to `wait`: nothing that rings in between is missed."""
+        """Take this before reading the table, then pass it to `wait`: no ring in between is missed."""
         return self._rung
 
     def wait(self, mark: int, timeout_s: float = SAFETY_POLL_S) -> None:
@@ -76,7 +76,7 @@ class Bell:
         """Wake other programs; this process's own loops too."""
         self.ring()
         for program in programs:
-            with contextlib.suppress(OSError):  # nobody listens, or its buffer is full: it will look by itself
+            with contextlib.suppress(OSError):  # nobody listens, or its buffer is full: it will poll
                 self._socket.sendto(b"!", self._address(program))
 
     def _watch(self, timeout_s: float) -> None:

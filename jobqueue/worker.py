@@ -1,4 +1,4 @@
-"""work(): the loop that all three stages share, and the only place where it is decided whether a job is tried again."""
+"""work(): the loop shared by all three stages, and the only place that decides whether a job is retried."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ log = logging.getLogger(__name__)
 #: A stage's own work: Raises JobError, Cancelled or LostJob; returns what to add to the job's result.
 Do = Callable[[Job, "Progress"], dict[str, Any]]
 
-#: How often progress goes to the queue, at the most, in seconds. It is also how soon a cancel is seen.
+#: Minimum interval between progress updates to the queue, in seconds. It is also how soon a cancellation is noticed.
 PROGRESS_EVERY_S = 0.25
-#: Between two looks at a queue that cannot be written, in seconds.
+#: Seconds between attempts while the queue cannot be written.
 QUEUE_PAUSE_S = 1.0
 
-#: Starts of a job after which a program without file handles ends, to have some in its next life.
+#: Starts of a job after which a program without file handles exits, so that a restart recovers them.
 MOST_WITHOUT_HANDLES = 4
 
-#: What says nothing about the job: it is no longer ours, or the queue cannot be written.
+#: Errors that say nothing about the job: it is no longer ours, or the queue cannot be written.
 NOT_THE_JOBS: tuple[type[Exception], ...] = (LostJob, *ERRORS)
 
 
 class Stopped(Exception):
-    """The program is to end and this job cannot finish in time: it goes back unharmed."""
+    """The program is stopping and this job cannot finish in time: it goes back unharmed."""
 
 
 class NoHandles(BaseException):
-    """This process has no file handle left and gets none back: it must end. No kind of `Exception`: a job would be blamed."""
+    """This process is out of file handles for good: it must exit. Not an `Exception`, or a job would be blamed."""
 
 
 class Progress:
-    """Given to a stage's work: `progress(phase, done, total, fraction)` says how far it is and hears what is asked.
+    """Passed to a stage's work: `progress(phase, done, total, fraction)` reports progress and checks for requests.
 
     Cheap enough for every frame. Raises Cancelled, LostJob, or Stopped when the program has been stopping for grace_s.
     """
@@ -82,7 +82,7 @@ class Progress:
                 raise Stopped
 
     def _held(self, phase: str, fraction: float, done: int | None, total: int | None) -> Any:
-        log.info("waiting for the orchestrator's word on this job, because the clock jumped")
+        log.info("waiting for the orchestrator to confirm this job, because the clock jumped")
         while True:
             asked = self._queue.progress(self._job, phase, fraction, done, total)
             if not asked.hold or asked.cancel_reason is not None or self._stop.wait(0.2):
@@ -94,14 +94,14 @@ def work(
 ) -> None:
     """Take jobs of a stage and do them, one after another, until `stop` is set.
 
-    timeout_s: how long a stage may take, its retries included; after it, errors of the outside end the job too.
+    timeout_s: how long a stage may take, including retries; after that, external errors end the job too.
     Raises NoHandles.
     """
     job, unsure = None, False
     while not stop.is_set():
         mark = queue.bell.mark()
         try:
-            if unsure:  # whether the last move was made: what is still ours goes back
+            if unsure:  # whether the last move was committed: what is still ours goes back
                 queue.let_go(owner)
                 unsure = False
             job = job or queue.take(stage, owner)
@@ -112,13 +112,13 @@ def work(
                 job = _one(stage, do, queue, job, Progress(queue, job, stop, grace_s), stop, timeout_s)
         except LostJob:
             job = None
-            log.warning("the job is no longer ours; its work is dropped")
-        except ERRORS as error:  # the disk is full, say: go on when it is well again, the other loops do too
+            log.warning("the job is no longer ours; its work is discarded")
+        except ERRORS as error:  # a full disk, for example: continue when it works again, like the other loops
             job, unsure = None, True
             log.error("the queue cannot be written, trying again: %s", error)
             stop.wait(QUEUE_PAUSE_S)
-    if job is not None:  # taken at the very moment
-        with contextlib.suppress(LostJob, *ERRORS):  # else the next life finds it
+    if job is not None:  # taken at the last moment
+        with contextlib.suppress(LostJob, *ERRORS):  # otherwise the next run finds it
             queue.put_back(stage, job, 0, unharmed=True)
 
 
@@ -130,13 +130,13 @@ def _one(
         if job.cancel_reason is not None:
             raise Cancelled(job.cancel_reason)
         result = do(job, progress)
-        json.dumps(result, allow_nan=False)  # one that the queue cannot keep is this job's fault, not the queue's
+        json.dumps(result, allow_nan=False)  # a result that the queue cannot store is this job's fault, not the queue's
     except Cancelled as reason:
         queue.cancelled(job, str(reason))
         log.info("cancelled: %s", reason)
     except Stopped:
         queue.put_back(stage, job, 0, unharmed=True)
-        log.info("put back: the program stops")
+        log.info("put back: the program is stopping")
     except NOT_THE_JOBS:
         raise
     except JobError as error:
@@ -170,6 +170,6 @@ def _fail_or_retry(stage: Stage, queue: Queue, job: Job, error: JobError, timeou
         log.error("failed: %s", error.message)
     else:
         queue.put_back(stage, job, pause_s, error)
-        log.warning("again in %.1f s: %s", pause_s, error.message)
+        log.warning("retrying in %.1f s: %s", pause_s, error.message)
     if job.attempt >= MOST_WITHOUT_HANDLES and lacks_handles(error):
-        raise NoHandles("this program has no file handle left (ulimit -n); its next life has some")
+        raise NoHandles("this program is out of file handles (ulimit -n); restarting to recover them")

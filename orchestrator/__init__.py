@@ -1,5 +1,5 @@
-"""The reference orchestrator: PROTOCOL.md from the other side, for the demo, the tests and a small fleet.
+"""The reference orchestrator: the server side of PROTOCOL.md, for the demo, the tests and a small fleet.
 
-It owns jobs, hands them to workers, takes them back from workers that fall silent, and keeps every terminal report.
-Started with `python -m orchestrator`; docs/orchestrator.md says how, and what its rules are.
+It owns jobs, assigns them to workers, requeues jobs of silent workers, and keeps every terminal report.
+Start it with `python -m orchestrator`; docs/orchestrator.md has the options and rules.
 """

@@ -1,6 +1,6 @@
 """`python -m orchestrator`: the reference orchestrator as a program, until SIGTERM.
 
-The key may come from INTERNAL_API_KEY, so that it need not stand in the list of processes.
+The key may come from INTERNAL_API_KEY, which keeps it out of the process list.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from telemetry import logs
 log = logging.getLogger(__name__)
 
 THREADS = 8
-#: How long a port may still be held by our dead predecessor, in seconds.
+#: How long a dead predecessor may still hold the port, in seconds.
 PORT_PATIENCE_S = 3.0
 
 
-@click.command(help="A reference orchestrator: owns jobs and hands them to workers, as PROTOCOL.md says.")
+@click.command(help="A reference orchestrator: owns jobs and assigns them to workers, according to PROTOCOL.md.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8090, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--data", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of its database.")
-@click.option("--api-key", envvar="INTERNAL_API_KEY", show_envvar=True, help="What clients must send as X-Internal-API-Key.")
+@click.option("--api-key", envvar="INTERNAL_API_KEY", show_envvar=True, help="Key that clients send as X-Internal-API-Key.")
 @click.option(
-    "--silence-s", default=30.0, show_default=True, type=click.FloatRange(0.1, 86_400), help="Seconds without a sign."
+    "--silence-s", default=30.0, show_default=True, type=click.FloatRange(0.1, 86_400), help="Silence before a requeue."
 )
-@click.option("--most-requeues", default=4, show_default=True, type=click.IntRange(0, 1000), help="Then the job has failed.")
+@click.option("--most-requeues", default=4, show_default=True, type=click.IntRange(0, 1000), help="Requeues before it fails.")
 @click.option("--log-format", default="text", show_default=True, type=click.Choice(["text", "json"]))
 def main(host: str, port: int, data: Path, api_key: str | None, silence_s: float, most_requeues: int, log_format: str) -> None:
     service.die_with_parent()
@@ -45,12 +45,12 @@ def main(host: str, port: int, data: Path, api_key: str | None, silence_s: float
     file = data.absolute() / "orchestrator.db"
     try:
         if not service.lock(data.absolute(), "orchestrator"):
-            service.refuse(f"--data {data}: another orchestrator works there; end it or choose another folder")
+            service.refuse(f"--data {data}: another orchestrator is using it; stop it or choose another folder")
         database.prepare(file)
     except database.WrongFile as error:
         service.refuse(str(error))
     except OSError as error:
-        service.refuse(f"--data {data}: {error.strerror}; it must be a folder that this program may write")
+        service.refuse(f"--data {data}: {error.strerror}; must be a folder that this program can write to")
     _check_port(host, port)
     log.info("listening on %s port %d, jobs in %s, silence is %g s", host, port, file, silence_s)
     rules = Rules(silence_s=silence_s, most_requeues=most_requeues)
@@ -59,16 +59,16 @@ def main(host: str, port: int, data: Path, api_key: str | None, silence_s: float
 
 
 def _checked(key: str | None) -> str:
-    """The key as workers send theirs: without the spaces around it."""
+    """The key without surrounding spaces, as workers send it."""
     if not (key := (key or "").strip()):
-        service.refuse("INTERNAL_API_KEY: is missing; set it, or give --api-key")
+        service.refuse("INTERNAL_API_KEY: is missing; set it, or pass --api-key")
     if not key.isprintable():
-        service.refuse("INTERNAL_API_KEY: holds a line break or another control character; must be one line of text")
+        service.refuse("INTERNAL_API_KEY: contains a line break or another control character; must be one line of text")
     return key
 
 
 def _check_port(host: str, port: int) -> None:
-    """End with one line if the port is taken; our dead predecessor may hold it a moment longer."""
+    """Exit with one line if the port is taken; a dead predecessor may hold it for a moment."""
     deadline = time.monotonic() + PORT_PATIENCE_S
     while True:
         try:

@@ -1,6 +1,6 @@
-"""The Flask application: the key at the door, errors as JSON, and the two sides of the house.
+"""The Flask application: the key check, errors as JSON, and the two APIs.
 
-`operators` is for whoever has jobs to be done, `workers` for the workers (PROTOCOL §3).
+`operators` is for clients that submit jobs, `workers` for the workers (PROTOCOL §3).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from orchestrator.silence import Silence
 
 log = logging.getLogger(__name__)
 
-#: More than any body of the contract needs.
+#: More than any body of the protocol needs.
 MOST_BODY_BYTES = 1024 * 1024
 
 
 def create_app(path: Path, api_key: str, rules: Rules) -> Flask:
-    """The application on a database file that `database.prepare` has made ready; call it after any fork."""
+    """The application on a database file prepared by `database.prepare`; call it after any fork."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MOST_BODY_BYTES
     app.json.sort_keys = False  # type: ignore[attr-defined]
@@ -54,7 +54,7 @@ def _check_key(api_key: str) -> ResponseReturnValue | None:
     given = request.headers.get("X-Internal-API-Key", "")
     if hmac.compare_digest(given.encode(), api_key.encode()):
         return None
-    return {"detail": "X-Internal-API-Key is missing or is not the key of this orchestrator"}, 401
+    return {"detail": "missing or wrong X-Internal-API-Key"}, 401
 
 
 def _http_error(error: HTTPException) -> ResponseReturnValue:
@@ -72,5 +72,5 @@ def _database_error(error: Exception) -> ResponseReturnValue:
 
 
 def _our_error(error: Exception) -> ResponseReturnValue:
-    log.error("%s %s went wrong", request.method, request.path, exc_info=error)
-    return {"detail": "the orchestrator is at fault; its log says more"}, 500
+    log.error("%s %s failed", request.method, request.path, exc_info=error)
+    return {"detail": "internal error of the orchestrator; see its log"}, 500

@@ -1,4 +1,4 @@
-"""What a route finds when it is called: the orchestrator it works for, and the body of its request."""
+"""The context of a request: its orchestrator and its body."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class Orchestrator:
 
 
 def here() -> Orchestrator:
-    """The orchestrator of the request at hand."""
+    """The orchestrator of the current request."""
     return cast(Orchestrator, current_app.extensions["orchestrator"])
 
 
 def json_body() -> Any:
-    """The body of the request at hand, strictly JSON: no NaN, no infinite number, no half of a character."""
+    """The body of the current request, strictly JSON: no NaN, no infinity, no lone surrogate."""
     try:
         body = json.loads(request.get_data())
         json.dumps(body, allow_nan=False, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        abort(400, f"the body is not JSON: {error}")
+        abort(400, f"the body is not valid JSON: {error}")
     return body

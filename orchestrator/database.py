@@ -1,9 +1,9 @@
 """Every SQL statement of the orchestrator, and the making of its file.
 
-The connection (SQLite through apsw, one a thread, opened after fork) is the worker queue's; the file is another. What is
-written here is all that another database behind the same functions would have to provide.
+Connections (SQLite through apsw, one per thread, opened after fork) are the worker queue's, on a different file. A different
+database would only have to provide the functions of this module.
 
-Times that decide something are seconds of the boot clock, times of day are UTC text.
+Times used in decisions are seconds of the boot clock, times of day are UTC text.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class WrongFile(Exception):
 
 
 def prepare(path: Path) -> None:
-    """Create the file if there is none, and begin a new life: nobody is blamed for silence while we were away.
+    """Create the file if there is none, and start a new run: silence while we were down does not count.
 
     Raises WrongFile with a line for the user.
     """
@@ -40,7 +40,7 @@ def prepare(path: Path) -> None:
     try:
         connection = connect(path, create=True)
     except apsw.NotADBError as error:
-        raise WrongFile(f"{path}: is not a database; move it away to begin anew") from error
+        raise WrongFile(f"{path}: is not a database; move it away to start with a new one") from error
     try:
         _create(connection, path)
         now = {"now": clock.now(), "expires": clock.now() + KEY_LIFE_S}
@@ -50,7 +50,7 @@ def prepare(path: Path) -> None:
         connection.execute("update claim_key set expires_at = :expires", now)
         connection.execute("commit")
     except apsw.CorruptError as error:
-        raise WrongFile(f"{path}: is corrupt; move it away to begin anew") from error
+        raise WrongFile(f"{path}: is corrupt; move it away to start with a new one") from error
     finally:
         connection.close()
 
@@ -66,7 +66,7 @@ def _create(connection: Transaction, path: Path) -> None:
     elif application != APPLICATION_ID:
         raise WrongFile(f"{path}: is another program's database; choose another folder")
     elif version != VERSION:
-        raise WrongFile(f"{path}: is of version {version}, this program knows {VERSION}; update the program")
+        raise WrongFile(f"{path}: has version {version}, this program supports {VERSION}; update the program")
 
 
 # ---- jobs --------------------------------------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ def add_job(at: Transaction, job_id: str, buffer_job_id: str | None, submission:
 
 
 def claim_next(at: Transaction, worker: str, *, buffer: bool) -> Row | None:
-    """Give the oldest waiting job of one queue to a worker."""
+    """Assign the oldest waiting job of one queue to a worker."""
     return _one(
         at,
         """update job set state = 'claimed', worker = :worker, attempts = attempts + 1, detail = null, phase = null,
@@ -122,7 +122,7 @@ def keep_key(at: Transaction, worker: str, key: str, job_id: str) -> None:
 
 
 def job_of_key(at: Transaction, worker: str, key: str, *, buffer: bool) -> Row | None:
-    """The job that this claim was answered with before, if the worker still has it; vouches for it."""
+    """The job of the previous answer to this claim, if the worker still has it; also confirms the job."""
     return _one(
         at,
         """update job set vouched_at = :now
@@ -141,7 +141,7 @@ def request_cancel(at: Transaction, job_id: str) -> None:
 
 
 def set_running(at: Transaction, job_id: str, progress: float, phase: str, metrics: str | None) -> None:
-    """A running report: progress never goes down, not even when the job has begun anew elsewhere."""
+    """A running report: progress never goes down, even when the job has started over elsewhere."""
     at.execute(
         """update job set state = 'running', progress = max(progress, :progress), phase = :phase,
                    metrics = coalesce(:metrics, metrics), vouched_at = :now, updated_at = :utc
@@ -180,12 +180,12 @@ def any_unvouched(database: Database, since: float) -> bool:
 
 
 def unvouched(at: Transaction, since: float) -> list[Row]:
-    """Jobs that are out, but whose worker has given no sign of having them since then."""
+    """Assigned jobs that their worker has not confirmed since then."""
     return list(at.execute(UNVOUCHED, (since,)))
 
 
 def shift_clocks(at: Transaction, gap_s: float) -> None:
-    """Leave out a time in which we could hear nobody."""
+    """Exclude a period during which we could not hear anyone."""
     values = _times(gap=gap_s)
     at.execute("update job set vouched_at = min(:now, vouched_at + :gap) where state in ('claimed', 'running')", values)
     at.execute("update worker set seen_at = min(:now, seen_at + :gap) where seen_at is not null", values)
@@ -207,7 +207,7 @@ def keep_beat(at: Transaction, worker: str, queue: str, body: dict[str, Any]) ->
 
 
 def vouch(at: Transaction, worker: str, job_ids: list[str] | None) -> None:
-    """A worker says which jobs it has; None: it does not say, and is taken to have all that it was given."""
+    """A worker reports its jobs; None: it does not report them, and is assumed to have all that it was given."""
     at.execute(
         """update job set vouched_at = :now where state in ('claimed', 'running') and worker = :worker
             and (:ids is null or id in (select value from json_each(:ids))

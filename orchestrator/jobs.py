@@ -45,14 +45,14 @@ def submit(database: Database, submission: dict[str, Any]) -> tuple[Row, bool]:
             sql.add_job(at, job_id, buffer_job_id, submission)
             return _there(sql.job(at, job_id)), True
         if json.loads(known["submission"]) != submission:
-            raise Conflict(f"musetalk_job_id {job_id} is taken by another job; choose another id or leave it out")
+            raise Conflict(f"musetalk_job_id {job_id} belongs to another job; choose another id or leave it out")
         return known, False
 
     return database.write(add)
 
 
 def claim(database: Database, worker: str, *, buffer: bool, key: str | None) -> Row | None:
-    """Hand the oldest waiting job to a worker; None if there is none.
+    """Assign the oldest waiting job to a worker; None if there is none.
 
     The same key from the same worker gets the same job again, as long as the worker still has it.
     """
@@ -67,7 +67,7 @@ def claim(database: Database, worker: str, *, buffer: bool, key: str | None) -> 
 
     given = database.write(give)
     if given:
-        log.info("handed job %s to %s, attempt %d", given["id"], worker, given["attempts"])
+        log.info("assigned job %s to %s, attempt %d", given["id"], worker, given["attempts"])
     return given
 
 
@@ -84,7 +84,7 @@ def cancel(database: Database, job_id: str) -> Row | None:
         if job["state"] in ("succeeded", "failed"):
             raise Conflict(f"job {job_id} has {job['state']}; only an unfinished job can be cancelled")
         if job["state"] == "queued":
-            sql.finish(at, job_id, "cancelled", outcome(error=CANCELLED, detail="cancelled before a worker had it"))
+            sql.finish(at, job_id, "cancelled", outcome(error=CANCELLED, detail="cancelled before a worker claimed it"))
         else:
             sql.request_cancel(at, job_id)
         return sql.job(at, job_id)
@@ -93,7 +93,7 @@ def cancel(database: Database, job_id: str) -> Row | None:
 
 
 def take_back(database: Database, since: float, rules: Rules) -> None:
-    """Put back the jobs that nobody has vouched for since then (boot clock, seconds)."""
+    """Requeue the jobs that have not been confirmed since then (boot clock, seconds)."""
 
     def put_back(at: sql.Transaction) -> list[tuple[str, str]]:
         return [(job["id"], _put_back(at, job, rules)) for job in sql.unvouched(at, since)]

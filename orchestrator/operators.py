@@ -1,4 +1,4 @@
-"""The side of those who have jobs to be done: submit, list, look at, cancel; and who the workers are."""
+"""The client API: submit, list, show and cancel jobs; list workers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def list_jobs() -> ResponseReturnValue:
 def look_at(job_id: str) -> ResponseReturnValue:
     found = sql.job_in_full(here().database, job_id)
     if found is None:
-        abort(404, f"there is no job {job_id}")
+        abort(404, f"no such job: {job_id}")
     job, history, reports = found
     told = [{**report, "body": json.loads(report["body"]), "accepted": bool(report["accepted"])} for report in reports]
     return {**wire.shown(job), "history": history, "reports": told}
@@ -59,7 +59,7 @@ def cancel(job_id: str) -> ResponseReturnValue:
     """200 if it is cancelled now, 202 if its worker has still to give it up."""
     job = jobs.cancel(here().database, job_id)
     if job is None:
-        abort(404, f"there is no job {job_id}")
+        abort(404, f"no such job: {job_id}")
     return wire.shown(job), 200 if job["state"] == "cancelled" else 202
 
 

@@ -1,7 +1,7 @@
-"""What becomes of a worker's report. `judge` decides from the job and the report alone; `receive` writes it down.
+"""How a worker's report is handled. `judge` decides from the job and the report alone; `receive` stores it.
 
-A terminal report is accepted once: from the worker that has the job, while it is unfinished. Said again it is welcome (the
-worker missed our answer), said differently or by a former worker it is refused, so that the worker stops repeating it.
+A terminal report is accepted once: from the worker that has the job, while it is unfinished. A repetition is fine (the worker
+missed our answer); a different outcome or a former worker's report is rejected, so that the worker stops repeating it.
 """
 
 from __future__ import annotations
@@ -75,10 +75,10 @@ def receive(database: Database, report: Report) -> Verdict:
 def judge(job: Row | None, report: Report) -> Verdict:
     """What to think of a report."""
     if job is None:
-        return Verdict(word="unknown", status=404, detail=f"there is no job {report.key}")
+        return Verdict(word="unknown", status=404, detail=f"no such job: {report.key}")
     if report.engine not in (None, job["engine"]):
         return Verdict(
-            word="unknown", status=404, detail=f"{report.key} is a {job['engine']} job; its progress path is another"
+            word="unknown", status=404, detail=f"{report.key} is a {job['engine']} job; it has a different progress path"
         )
     sender = _sender(report)
     former = job["worker"] is None if sender is None else job["worker"] != sender
@@ -95,7 +95,7 @@ def judge(job: Row | None, report: Report) -> Verdict:
 
 
 def _sender(report: Report) -> str | None:
-    """Who reports; the buffer path does not say, and is believed as long as anybody has the job."""
+    """The sender; the buffer path names none, and is accepted while any worker has the job."""
     return report.body.get("worker_id")
 
 

@@ -1,7 +1,7 @@
-"""Listens for silence: jobs whose worker gives no sign of having them are taken back.
+"""Detects silence: jobs that their worker no longer confirms are requeued.
 
-Looked at every second or so by a thread, and before every claim, so that a job never waits for the thread. Time in which
-we could hear nobody (our own process stopped, the machine asleep) does not count against a worker.
+A thread checks every second or so, and every claim checks first, so that a job never waits for the thread. Time in which we
+could not hear anyone (our process stopped, the machine asleep) does not count against a worker.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class Silence:
         self._lock = threading.Lock()
 
     def look(self) -> None:
-        """Take back what has been silent too long. Raises the database's errors."""
+        """Requeue jobs that have been silent too long. Raises the database's errors."""
         with self._lock:
             now = clock.now()
             gap_s = now - self._looked_at
             if gap_s > self._rules.silence_s / 2:
                 self._database.write(lambda at: sql.shift_clocks(at, gap_s))
-                log.warning("heard nobody for %.1f s, because this process did not run; that time does not count", gap_s)
+                log.warning("this process was not running for %.1f s; that time does not count as silence", gap_s)
             self._looked_at = now
             if sql.any_unvouched(self._database, now - self._rules.silence_s):
                 jobs.take_back(self._database, now - self._rules.silence_s, self._rules)

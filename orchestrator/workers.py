@@ -1,4 +1,4 @@
-"""The side of the workers (PROTOCOL §3): heartbeats, claims, reports."""
+"""The worker API (PROTOCOL §3): heartbeats, claims, reports."""
 
 from __future__ import annotations
 

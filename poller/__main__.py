@@ -1,4 +1,4 @@
-"""`python -m poller`: brings work in, sends news out; the only process that knows the orchestrator."""
+"""`python -m poller`: fetches work and reports on it; the only process that talks to the orchestrator."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def main() -> int:
 
 
 def loops(service: Service, queue: Queue, control: Control, outbox: Outbox) -> tuple[dict[str, Loop], dict[str, Loop]]:
-    """The loops that these settings call for, by name: those that bring in work, and those that tell of it to the last."""
+    """The loops for these settings, by name: those that bring in work, and those that report on it until the end."""
     settings, news, identity = service.settings, News(), identity_of(service.settings)
     look = Look(queue, control, identity, news, settings.HEARTBEAT_INTERVAL_SEC)
     reporting = Reporting(queue, outbox, _orchestrator(settings), identity, news)
@@ -47,7 +47,7 @@ def loops(service: Service, queue: Queue, control: Control, outbox: Outbox) -> t
     }
     for number in range(1, FETCH_THREADS + 1):
         found[f"fetch {number}"] = fetch.loop(queue, _inputs(settings), news, f"{service.owner}.{number}")
-    # Each loop has an orchestrator of its own: a call that hangs for one is nothing to the others.
+    # Each loop has its own client: a hanging call does not affect the others.
     heartbeat, claims = _orchestrator(settings), _orchestrator(settings)
     if heartbeat is not None:
         found["ask"] = Ask(queue, control, reporting).loop
@@ -58,7 +58,7 @@ def loops(service: Service, queue: Queue, control: Control, outbox: Outbox) -> t
 
 
 def identity_of(settings: Settings) -> Identity:
-    """Who these settings say we are."""
+    """Our identity according to these settings."""
     return Identity(
         worker_id=settings.worker_id,
         worker_type=settings.WORKER_TYPE or "main",

@@ -1,9 +1,9 @@
-"""Where a stranger's link may lead, and HTTP connections that go nowhere else.
+"""Which addresses an untrusted link may lead to, and HTTP connections to those only (SSRF protection).
 
-A link that a job brings could point at what only this machine can reach: a cloud's metadata service, the provider's network,
-our own admin page. A host's name is therefore resolved once, its addresses are checked, and the connection goes to one
-of those that were checked: there is no second look-up whose answer could differ. Redirects are the caller's to follow, each
-through here again. Neither proxies nor anything else from the environment is used.
+A job's link could point at something that only this machine can reach: a cloud's metadata service, the provider's network,
+our own admin page. A host name is therefore resolved once, its addresses are checked, and the connection goes to one of the
+checked addresses: no second lookup could give a different answer. The caller follows redirects, each through here again.
+Neither proxies nor anything else from the environment is used.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _IPV4_REFUSED = [
         "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
         "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24",
         "224.0.0.0/4", "240.0.0.0/4",
-        "168.63.129.16/32",  # Azure's metadata and host service, in public space
+        "168.63.129.16/32",  # Azure's metadata and host service, in public address space
     )
 ]  # fmt: skip
-#: Only this part of IPv6 is given out to the public; loopback, mapped IPv4, NAT64, local and multicast ones lie outside.
+#: The only public part of IPv6; loopback, mapped IPv4, NAT64, local and multicast addresses are outside.
 _IPV6_PUBLIC = ipaddress.IPv6Network("2000::/3")
 _IPV6_REFUSED = [
     ipaddress.IPv6Network(network)
@@ -50,17 +50,17 @@ class Refused(Exception):
 
 
 class NoSuchHost(Exception):
-    """The name system says that there is no such name."""
+    """DNS says that the name does not exist."""
 
 
 class NotReached(Exception):
-    """Names cannot be looked up just now, or no address of the host takes a connection. The message is fit for the user."""
+    """DNS is unavailable, or no address of the host accepts a connection. The message is fit for the user."""
 
 
 def host_of(url: str, field: str) -> str:
-    """The host that a link names. Raises InvalidInput for a link that is not one, or not of a kind that is allowed."""
+    """The host of a link. Raises InvalidInput if the link is malformed or not allowed."""
     if re.search(r"[\x00-\x1f\x7f\\]", url) or len(url) > 8192:
-        raise InvalidInput(f"{field}: the link holds control characters or backslashes, or is over 8192 long", stage="download")
+        raise InvalidInput(f"{field}: the link has control characters or backslashes, or is over 8192 long", stage="download")
     try:
         parts = urlsplit(url)
         host, port, name = parts.hostname, parts.port, parts.username
@@ -71,7 +71,7 @@ def host_of(url: str, field: str) -> str:
     if name is not None or parts.password is not None:
         raise InvalidInput(f"{field}: a user name or password in a link is not allowed", stage="download")
     if not host or port == 0:
-        raise InvalidInput(f"{field}: the link names no host", stage="download")
+        raise InvalidInput(f"{field}: the link has no host", stage="download")
     return host
 
 
@@ -87,7 +87,7 @@ def is_public(address: str) -> bool:
 
 
 def resolve(host: str, port: int) -> list[Address]:
-    """Every address of a host, the system's favourite first. Raises NoSuchHost or NotReached. May block for many seconds."""
+    """Every address of a host, the preferred one first. Raises NoSuchHost or NotReached. May block for many seconds."""
     try:
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
     except UnicodeError:  # a label that is empty or too long
@@ -95,12 +95,12 @@ def resolve(host: str, port: int) -> list[Address]:
     except socket.gaierror as error:
         if error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)):
             raise NoSuchHost from None
-        raise NotReached("its name could not be looked up") from None
+        raise NotReached("its name could not be resolved") from None
     return [(family, address) for family, _, _, _, address in found]
 
 
 def permitted(addresses: list[Address], allow_private: bool) -> list[Address]:
-    """Those addresses that a link may lead to. Raises Refused if none is left."""
+    """The addresses that a link may lead to. Raises Refused if none is left."""
     kept = [address for address in addresses if allow_private or is_public(address[1][0])]
     if not kept:
         raise Refused
@@ -108,9 +108,9 @@ def permitted(addresses: list[Address], allow_private: bool) -> list[Address]:
 
 
 def connect(addresses: list[Address], timeout_s: float, allow_private: bool) -> socket.socket:
-    """A connection to the first of the addresses that takes one; they share the time. Raises NotReached or Refused."""
+    """A connection to the first address that accepts one; they share the time. Raises NotReached or Refused."""
     deadline = time.monotonic() + timeout_s
-    reason = "it takes no connection"
+    reason = "it accepts no connection"
     for position, (family, address) in enumerate(addresses):
         share_s = (deadline - time.monotonic()) / (len(addresses) - position)
         connection = socket.socket(family, socket.SOCK_STREAM)
@@ -121,7 +121,7 @@ def connect(addresses: list[Address], timeout_s: float, allow_private: bool) -> 
             reason = "it did not answer in time"
             connection.close()
         except OSError as error:
-            reason = (error.strerror or "it takes no connection").lower()
+            reason = (error.strerror or "it accepts no connection").lower()
             connection.close()
         else:
             if not allow_private and connection.getsockname()[0] == connection.getpeername()[0]:
@@ -134,12 +134,12 @@ def connect(addresses: list[Address], timeout_s: float, allow_private: bool) -> 
 
 
 def adapter(open_socket: OpenSocket) -> HTTPAdapter:
-    """An HTTP(S) client each of whose connections comes from `open_socket`; TLS and `Host` still go by the name.
+    """An HTTP(S) client whose connections come from `open_socket`; TLS and `Host` still use the name.
 
-    What `open_socket` raises reaches the caller as it is, unless it is an OSError. Use its `send`, not a session: a session
-    reads the whole body of a redirect into memory.
+    Exceptions from `open_socket` reach the caller unchanged, except OSErrors. Use its `send`, not a session: a session reads
+    the whole body of a redirect into memory.
     """
-    # urllib3's debug line holds the query of a link, and with it the signature of a signed one.
+    # urllib3's debug line contains the query of a link, and with it the signature of a signed one.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
 
     def opened(connection: HTTPConnection) -> socket.socket:
@@ -162,7 +162,7 @@ def adapter(open_socket: OpenSocket) -> HTTPAdapter:
 
     made = HTTPAdapter(max_retries=0, pool_connections=1, pool_maxsize=1)
     made.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
-    # Left to itself, urllib3 closes a pool when nothing holds it any more, and keeps its idle connections until then. Ours hold
-    # `open_socket`, and by way of it what failed, with all its frames and the pool itself: 34 KB that were never given back.
+    # By default urllib3 closes a pool, and its idle connections, when it is garbage-collected. Ours hold `open_socket`, and
+    # through it the error with all its frames and the pool itself: a leak of 34 KB.
     made.poolmanager.pools.dispose_func = HTTPConnectionPool.close
     return made

@@ -1,6 +1,6 @@
-"""What a server's answer to a download means: the file, its rest, try again, or never.
+"""What a server's answer to a download means: the file, the rest of it, retry, or give up.
 
-Reasons go on after the host's name: "answered 503 Service Unavailable". The server's own words are not repeated.
+A reason continues a sentence that begins with the host: "answered 503 Service Unavailable". The server's text is not repeated.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ import requests
 from errors import JobError, Unreachable
 from poller.partial import Note
 
-#: Answers of the 4xx kind that a later try may better; all of 5xx are such.
+#: 4xx statuses that are worth a retry; every 5xx is.
 PASSING = (408, 425, 429)
 
 
 class Broken(Exception):
-    """This try failed, the next may not. `reason` goes on after the host's name: "answered 503 Service Unavailable"."""
+    """This attempt failed, the next may not. `reason` follows the host's name: "answered 503 Service Unavailable"."""
 
     def __init__(self, reason: str, *, retry_after_s: float = 0.0, final: type[JobError] = Unreachable) -> None:
         super().__init__(reason)
         self.reason = reason
         self.retry_after_s = retry_after_s
-        self.final = final  # what it is when no try is left
+        self.final = final  # the error when no attempt is left
 
 
 class Unfit(Exception):
-    """This answer will not get better by asking again."""
+    """A retry would not change this answer."""
 
 
 class Mismatch(Exception):
-    """This answer does not go with the bytes that are already here: ask again from the beginning."""
+    """This answer does not match the bytes already downloaded: start over."""
 
 
 def judge(response: requests.Response, asked: bool) -> None:
-    """Return if the answer carries the file or (asked) its rest; else raise Broken, Unfit or Mismatch."""
+    """Return if the answer has the file or (asked) the rest of it; otherwise raise Broken, Unfit or Mismatch."""
     number = response.status_code
     if number == 416 or (number == 206 and not asked):
-        raise Mismatch(f"answered {status(response)} to a request that does not fit it")
+        raise Mismatch(f"answered {status(response)} which does not match the request")
     if number in PASSING or number >= 500:
         raise Broken(f"answered {status(response)}", retry_after_s=_retry_after_s(response))
     if number not in (200, 203, 206):
@@ -49,7 +49,7 @@ def judge(response: requests.Response, asked: bool) -> None:
         raise Unfit(f"answered {status(response)}{dead}")
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
-        raise Unfit(f"sent the file as {encoding[:20]!r}; only files as they are (identity) are allowed")
+        raise Unfit(f"sent the file encoded as {encoding[:20]!r}; only identity is allowed")
 
 
 def total_of_rest(response: requests.Response, offset: int, note: Note) -> int:
@@ -61,12 +61,12 @@ def total_of_rest(response: requests.Response, offset: int, note: Note) -> int:
     is_rest = first == offset and last >= first and length in (None, last - first + 1) and len(totals) == 1
     etag = response.headers.get("ETag", "").strip()
     if not is_rest or (etag and note.validator.startswith('"') and etag != note.validator):
-        raise Mismatch("sent another part of the file than was asked for")
+        raise Mismatch("sent a different part of the file than requested")
     return last + 1
 
 
 def note_of(response: requests.Response) -> Note | None:
-    """None if the server gives its versions no mark, or only a weak one (W/…), which does not promise equal bytes."""
+    """None if the server sends no validator, or only a weak one (W/…), which does not guarantee equal bytes."""
     etag = response.headers.get("ETag", "").strip()
     validator = etag if etag.startswith('"') else response.headers.get("Last-Modified", "").strip()
     length: int | None = response.raw.length_remaining
@@ -74,7 +74,7 @@ def note_of(response: requests.Response) -> Note | None:
 
 
 def status(response: requests.Response) -> str:
-    """Number and standard name."""
+    """Status code and standard name."""
     try:
         return f"{response.status_code} {http.HTTPStatus(response.status_code).phrase}"
     except ValueError:

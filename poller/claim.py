@@ -1,7 +1,7 @@
-"""The claim loop: asks the orchestrator for a job while there is room, at once when the GPU has just become free.
+"""The claim loop: asks the orchestrator for a job while there is capacity, at once when the GPU becomes free.
 
-A claim is begun on disk before it is asked for, and its key goes with the request: an answer that was lost, or that we died
-over, is asked for again with the same key instead of leaving a job claimed by nobody.
+A claim is written to disk before it is sent, and its key goes with the request: if the answer is lost, or we die, the request
+is repeated with the same key, so that no job stays claimed by nobody.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from poller.room import MOST_AHEAD, no_room
 log = logging.getLogger(__name__)
 
 
-#: How old what is known of the last jobs may be, in seconds.
+#: Maximum age of the statistics of recent jobs, in seconds.
 USUAL_S = 10.0
 
 
@@ -40,7 +40,7 @@ class Rhythm:
 
 
 class Claiming:
-    """The loop's memory: when the next claim is due, and what was last said about it."""
+    """The loop's state: when the next claim is due, and the last result."""
 
     def __init__(
         self, queue: Queue, control: Control, orchestrator: Orchestrator, identity: Identity, rhythm: Rhythm, news: News
@@ -65,7 +65,7 @@ class Claiming:
                 self._queue.bell.wait(mark, min(wait_s, SAFETY_POLL_S))
 
     def step(self) -> float:
-        """Claim if there is room and it is time. Returns the seconds until the next look is of use; 0: look again now."""
+        """Claim if there is capacity and it is time. Returns the seconds until the next check; 0: check again now."""
         why_not = self._no_room()
         self._news.claim = {**self._news.claim, "room": why_not}
         if why_not is not None:
@@ -94,7 +94,7 @@ class Claiming:
             capacity=self._identity.capacity if self._identity.mode == "buffer" else 1,
             prefetch_jobs=self._rhythm.prefetch_jobs,
             prefetch_lead_s=self._rhythm.prefetch_lead_s,
-            # a buffer says how many jobs it holds
+            # a buffer reports how many jobs it holds
             most_ahead=self._rhythm.prefetch_jobs if self._identity.mode == "buffer" else MOST_AHEAD,
             waiting_for_store=sum(job.state in ("generated", "uploading") for job in unfinished),
             disk_bytes=(disk.total, disk.free),
@@ -102,7 +102,7 @@ class Claiming:
         )
 
     def _usual(self) -> dict[str, float]:
-        """What jobs took lately, by state; looked up every few seconds."""
+        """Recent durations of jobs by state; refreshed every few seconds."""
         if clock.now() >= self._usual_due:
             self._usual_s, self._usual_due = glance.usual(self._queue.database, self._identity.shape), clock.now() + USUAL_S
         return self._usual_s
@@ -116,7 +116,7 @@ class Claiming:
             return self._failed(answer.text)
         payload = answer.body.get("job")
         if payload is None and (answer.body.get("error") or "job" not in answer.body):
-            return self._failed(f"it says {str(answer.body.get('error') or answer.body)[:100]!r}")
+            return self._failed(f"it answered {str(answer.body.get('error') or answer.body)[:100]!r}")
         if payload is None:
             self._control.end_claim(key)
             self._worked("no job")
@@ -124,7 +124,7 @@ class Claiming:
         new = arrived(payload, self._identity)
         if new is None:
             self._control.end_claim(key)
-            return self._failed("it sent a job without a usable id, which nobody can be told about")
+            return self._failed("it sent a job without a valid id, which cannot be reported")
         job, fresh = self._queue.add(new, intent=key)
         faults.point("claim.after_commit")
         self._worked(f"job {job.id[:200]}")
@@ -136,29 +136,29 @@ class Claiming:
 
     def _worked(self, result: str) -> None:
         if self._failures:
-            log.info("claims are answered again")
+            log.info("claims are working again")
         self._failures, self._said = 0, ""
         self._news.claim = {**self._news.claim, "at": clock.utc(), "result": result}
 
     def _failed(self, text: str) -> float:
-        """Note that there is no job now; logged once a change. Returns how long to wait."""
+        """Note that no job is available; logged once per change. Returns how long to wait."""
         self._failures += 1
         if text != self._said:
-            log.warning("no job could be claimed: %s", text)
+            log.warning("could not claim a job: %s", text)
             self._said = text
         self._news.claim = {**self._news.claim, "at": clock.utc(), "result": text}
         return max(pause.before_try(self._failures), min(self._rhythm.poll_interval_s, pause.LONGEST_S))
 
 
 def claim_body(identity: Identity, gpu_class: str) -> dict[str, Any]:
-    """What a claim says (PROTOCOL §3)."""
+    """The body of a claim (PROTOCOL §3)."""
     if identity.mode == "buffer":
         return {"worker_id": identity.worker_id}
     return {"worker_id": identity.worker_id, "worker_type": identity.worker_type, "gpu_class": gpu_class}
 
 
 def arrived(payload: Any, identity: Identity) -> NewJob | None:
-    """The job that an orchestrator sent, to be added; None if there is no id by which it could be answered.
+    """The job to add from an orchestrator's answer; None if it has no id to report it by.
 
     A job that cannot be run, for whatever reason, is added as failed, so that the orchestrator is told why.
     """

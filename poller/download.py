@@ -1,7 +1,7 @@
-"""One link to one file: streamed, limited, resumed, retried, and only from where links may lead.
+"""Downloads one link to one file: streamed, limited, resumed, retried, and only from permitted addresses.
 
 It knows nothing of jobs: the caller says what the file is for (`field`, the name of the job's input) and is asked whether to
-go on. Whether what came is media is for the probe to say.
+continue. The probe decides whether the file is media.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from poller.transfer import Limits, Transfer
 
 log = logging.getLogger(__name__)
 
-#: How often the job and the clock are looked at while bytes come in; a cancel is obeyed well within a second.
+#: How often the job and the clock are checked during a download; a cancellation takes effect well within a second.
 TICK_S = 0.2
-#: How long a transfer that was cut off is waited for.
+#: How long to wait for an aborted transfer.
 GRACE_S = 0.5
-#: A try that brought the file this much further than any before it starts the count of tries anew.
+#: An attempt that advances the file by this much resets the count of attempts.
 PROGRESS_BYTES = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Downloaded:
-    """What came. `seconds` and `received_bytes` are of this call alone, without pauses: a resumed file is larger."""
+    """The result. `seconds` and `received_bytes` are of this call only, without pauses: a resumed file is larger."""
 
     size_bytes: int
     seconds: float
@@ -38,19 +38,19 @@ class Downloaded:
 
     @property
     def speed_mbps(self) -> float:
-        """Megabits a second."""
+        """Megabits per second."""
         return self.received_bytes * 8 / 1e6 / max(self.seconds, 1e-6)
 
 
 def download(url: str, target: Path, limits: Limits, *, field: str, go_on: Callable[[], None]) -> Downloaded:
-    """Bring what `url` names to `target`, which is there only when it is whole.
+    """Download `url` to `target`, which exists only when it is complete.
 
     field   the input's name, with which every message begins
-    go_on   called a few times a second in the calling thread, also in the pauses between tries; what it raises ends all
+    go_on   called a few times per second in the calling thread, also between attempts; an exception from it aborts everything
 
-    Raises InvalidInput (dead, refused, too large), Unreachable (not after all tries), Unavailable (not now); after the last
-    two, and after what go_on raises, the part that came stays beside `target` and the next call goes on from there if the
-    server can tell that its file is still the same.
+    Raises InvalidInput (dead, refused, too large), Unreachable (failed after all attempts), Unavailable (not now); after the
+    last two, and after an exception from go_on, the partial file stays next to `target`, and the next call resumes it if the
+    server confirms that its file is unchanged.
     """
     part = Part(target, url)
     deadline = time.monotonic() + limits.total_s
@@ -70,7 +70,7 @@ def download(url: str, target: Path, limits: Limits, *, field: str, go_on: Calla
 
 
 def _watch(transfer: Transfer, part: Part, limits: Limits, deadline: float, go_on: Callable[[], None]) -> Broken | None:
-    """See one try to its end. None: the file is there; Broken: the next try may do better; anything else is raised."""
+    """Complete one attempt. None: the file is there; Broken: the next attempt may succeed; anything else is raised."""
     transfer.start()
     window_began, window_bytes = time.monotonic(), 0
     stalled: Broken | None = None
@@ -84,7 +84,7 @@ def _watch(transfer: Transfer, part: Part, limits: Limits, deadline: float, go_o
                 )
             if now - window_began >= limits.window_s:
                 if transfer.received_bytes - window_bytes < limits.min_bytes_per_s * (now - window_began):
-                    stalled = Broken(f"sent less than {limits.min_bytes_per_s:g} bytes a second for {limits.window_s:g} s")
+                    stalled = Broken(f"sent less than {limits.min_bytes_per_s:g} bytes per second for {limits.window_s:g} s")
                 window_began, window_bytes = now, transfer.received_bytes
     finally:
         if not transfer.done.is_set():
@@ -98,26 +98,26 @@ def _watch(transfer: Transfer, part: Part, limits: Limits, deadline: float, go_o
         part.discard()
     if transfer.error is not None:
         raise transfer.error
-    if not transfer.done.is_set():  # two writers on one file must not be
-        raise Unavailable(f"{transfer.label} does not let go of its connection", stage="download", host=transfer.host)
+    if not transfer.done.is_set():  # there must never be two writers on one file
+        raise Unavailable(f"{transfer.label} does not release its connection", stage="download", host=transfer.host)
     go_on()
     return None
 
 
 def _pause_s(host: str, broken: Broken, failures: int, limits: Limits, field: str) -> float:
-    """How long to wait before the next try. Raises what `broken` finally is if there shall be none."""
+    """How long to wait before the next attempt. Raises the final error of `broken` if there is none."""
     too_long = broken.retry_after_s > limits.max_pause_s
     if failures >= limits.tries or too_long:
-        why = f"it asks for {broken.retry_after_s:.0f} s of patience" if too_long else f"tried {failures} times"
+        why = f"it asked to wait {broken.retry_after_s:.0f} s" if too_long else f"tried {failures} times"
         why = "tried once" if failures == 1 and not too_long else why
         raise broken.final(f"{field}: {host} {broken.reason} ({why})", stage="download", host=host)
     pause_s = max(pause.before_try(failures, limits.pause_s, limits.max_pause_s), broken.retry_after_s)
-    log.warning("%s: %s %s; trying again in %.1f s", field, host, broken.reason, pause_s)
+    log.warning("%s: %s %s; retrying in %.1f s", field, host, broken.reason, pause_s)
     return pause_s
 
 
 def _pause(pause_s: float, deadline: float, go_on: Callable[[], None]) -> None:
-    """Wait, but not beyond the deadline: the next try then says that time is up."""
+    """Wait, but not beyond the deadline: the next attempt then reports the timeout."""
     end = min(time.monotonic() + pause_s, deadline)
     while (left_s := end - time.monotonic()) > 0:
         go_on()

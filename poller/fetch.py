@@ -1,7 +1,7 @@
-"""Stage 1: brings a job's inputs to its folder, whole, and finds out whether they really are media.
+"""Stage 1: downloads a job's inputs to its folder, and checks that they really are media.
 
-A file is there under its own name only when it is whole, so what an earlier life has brought is used again.
-The decoder meets strangers' bytes in a process of its own: if it dies of them, the job fails and nothing else.
+A file has its final name only when it is complete, so downloads of previous runs are reused.
+Untrusted bytes are decoded in a separate process: if it crashes, only the job fails.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from poller.transfer import Limits
 
 log = logging.getLogger(__name__)
 
-#: What each input must be, in the probe's words.
+#: What each input must be, in the probe's terms.
 _KINDS = {"video_url": "video", "audio_url": "audio", "image_url": "image"}
 #: How long a probe may take, in seconds: decoding both ends of a file takes a few.
 PROBE_TIMEOUT_S = 120.0
-#: Signals by which somebody ends a probe; all others are its file's doing.
+#: Signals by which somebody stops a probe; all others are caused by the file.
 ENDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-#: Downloads smaller than this say nothing about the speed of the line.
+#: Downloads smaller than this say nothing about the network speed.
 _LEAST_MEASURED_BYTES = 256 * 1024
 _PROGRESS = 0.05
-#: How often the job is looked at while its inputs come, in seconds; a cancel is obeyed well within one.
+#: How often the job is checked during the downloads, in seconds; a cancellation takes effect well within one.
 TICK_S = 0.2
 #: Where `python -m media.probe` is found.
 _ROOT = Path(__file__).resolve().parent.parent
@@ -54,7 +54,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What inputs may be. timeout_s: how long this stage may take for one job, its retries included."""
+    """Limits on inputs. timeout_s: how long this stage may take for one job, including retries."""
 
     data_dir: Path
     limits: Limits
@@ -72,13 +72,13 @@ def loop(queue: Queue, inputs: Inputs, news: News, owner: str) -> Callable[[thre
 
 
 def fetch(job: Job, progress: Progress, inputs: Inputs, news: News) -> dict[str, Any]:
-    """Bring and check every input of one job. Returns what to add to its result. Raises JobError, Cancelled."""
+    """Download and check every input of one job. Returns what to add to its result. Raises JobError, Cancelled."""
     faults.point("fetch.before_download")
     folder = spool.folder(inputs.data_dir, job.id)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise Unavailable(f"the job's folder could not be made: {(error.strerror or str(error)).lower()}") from error
+        raise Unavailable(f"the job's folder could not be created: {(error.strerror or str(error)).lower()}") from error
     began = time.monotonic()
     brought, probed = _at_once(job, progress, inputs, news)
     times = {"download": round(brought - began, 3), "validation": round(time.monotonic() - brought, 3)}
@@ -87,13 +87,13 @@ def fetch(job: Job, progress: Progress, inputs: Inputs, news: News) -> dict[str,
 
 
 def _at_once(job: Job, progress: Progress, inputs: Inputs, news: News) -> tuple[float, dict[str, Any]]:
-    """Bring and check the inputs beside one another: on a far link they take as long as the longest. Returns when the last one
-    was here, and what each of them is. What is wrong with one ends the others."""
+    """Download and check the inputs in parallel: over a slow network they take as long as the longest. Returns when the last
+    one arrived, and what each of them is. An error of one aborts the others."""
     over = threading.Event()
 
     def go_on() -> None:
         if over.is_set():
-            raise Cancelled("another input of the job is at fault")
+            raise Cancelled("another input of the job failed")
 
     def one(field: str) -> tuple[float, dict[str, Any]]:
         _bring(job, field, go_on, inputs, news)
@@ -101,15 +101,15 @@ def _at_once(job: Job, progress: Progress, inputs: Inputs, news: News) -> tuple[
         return time.monotonic(), _probed(job, field, go_on, inputs)
 
     fields = intake.LINKS[job.engine]
-    if lacking := [field for field in fields if not job.inputs.get(field)]:  # refused when it came, and begun anew by hand
+    if lacking := [field for field in fields if not job.inputs.get(field)]:  # rejected on arrival, and retried by hand
         raise InvalidInput(f"{lacking[0]}: {intake.NO_LINK}", stage="validation")
     with ThreadPoolExecutor(len(fields), thread_name_prefix="input") as pool:
         try:
-            # each with a context of its own, so that what it logs is said of this job
+            # each with its own context, so that its log lines name this job
             found = {field: pool.submit(contextvars.copy_context().run, one, field) for field in fields}
             while (left := wait(found.values(), TICK_S, FIRST_EXCEPTION)).not_done and not any(map(_failed, left.done)):
                 progress("downloading", _PROGRESS)
-        finally:  # whatever ends this, a thread that cannot be started too, ends those that run
+        finally:  # whatever ends this, even a thread that cannot be started, ends the running ones
             over.set()
     errors = [error for each in found.values() if (error := each.exception()) is not None]
     if errors:
@@ -122,14 +122,14 @@ def _failed(one: Future[Any]) -> bool:
     return one.exception() is not None
 
 
-# ---- bringing ---------------------------------------------------------------------------------------------------------------
+# ---- fetching ---------------------------------------------------------------------------------------------------------------
 
 
 def _bring(job: Job, field: str, go_on: Callable[[], None], inputs: Inputs, news: News) -> None:
     url, target = job.inputs[field], spool.input_file(inputs.data_dir, job.id, field)
     with disk():
         if _is_here(target, url):
-            return  # brought by an earlier life, attempt or round
+            return  # downloaded by an earlier run, attempt or round
     if url.startswith("file:"):
         _take_over(job, field, url, target, inputs.data_dir)
         return
@@ -138,14 +138,14 @@ def _bring(job: Job, field: str, go_on: Callable[[], None], inputs: Inputs, news
     except Unreachable as error:
         if news.orchestrator.get("ok", True):
             raise
-        # nobody else can be reached either: it is this machine's network, which comes back
+        # other hosts are unreachable too: it is this machine's network, which will come back
         raise Unavailable(error.message, stage=error.stage, **error.details) from error
     _measure(got, news)
     log.info("fetched %s, %d bytes in %.1f s", field, got.size_bytes, got.seconds)
 
 
 def _is_here(target: Path, url: str) -> bool:
-    """Whether the file was brought already; one of another link, which the job had in an earlier round, goes."""
+    """Whether the file is here already; one from a different link of an earlier round is deleted."""
     origin, link = target.with_name(f"{target.name}.from"), hashlib.sha256(url.encode(errors="surrogatepass")).hexdigest()
     if origin.exists() and origin.read_text() != link:
         target.unlink(missing_ok=True)
@@ -156,7 +156,7 @@ def _is_here(target: Path, url: str) -> bool:
 
 
 def _take_over(job: Job, field: str, url: str, target: Path, data_dir: Path) -> None:
-    """A file that an operator handed in: from the one folder where such files wait, and from nowhere else."""
+    """A file that an operator submitted: only from the folder where such files wait."""
     allowed = incoming(data_dir).resolve()
     source = Path(unquote(urlsplit(url).path)).resolve()
     if job.source != "local" or not source.is_relative_to(allowed):
@@ -187,13 +187,13 @@ def _measure(got: Downloaded, news: News) -> None:
 
 
 def _probed(job: Job, field: str, go_on: Callable[[], None], inputs: Inputs) -> dict[str, Any]:
-    """What the file is. Raises InvalidInput if it is not what the field asks for, or its decoder dies of it."""
+    """What the file is. Raises InvalidInput if it is not what the field needs, or crashes the decoder."""
     target = spool.input_file(inputs.data_dir, job.id, field)
     command = [sys.executable, "-m", "media.probe", "--as", _KINDS[field], "--max-duration", f"{inputs.max_duration_s:g}"]
     found = run_probe([*command, str(target)], go_on)
     if found is None:
         target.unlink(missing_ok=True)
-        raise InvalidInput(f"{field}: the file could not be read: the decoder died of it", stage="validation")
+        raise InvalidInput(f"{field}: the file could not be read: it crashed the decoder", stage="validation")
     if not found.get("ok"):
         target.unlink(missing_ok=True)
         details = {name: value for name, value in (found.get("details") or {}).items() if name not in ("message", "stage")}
@@ -220,19 +220,19 @@ def run_probe(command: list[str], tick: Callable[[], None], timeout_s: float = P
         finally:
             probe.kill()
     if -probe.returncode in ENDED:
-        raise EngineFailed(f"the program that looks at inputs was ended by signal {-probe.returncode}", stage="validation")
+        raise EngineFailed(f"the probe was killed by signal {-probe.returncode}", stage="validation")
     try:
         found = json.loads(printed)
     except ValueError:
-        log.warning("the probe ended with %d: %s", probe.returncode, complaint.decode(errors="replace")[-500:])
+        log.warning("the probe exited with %d: %s", probe.returncode, complaint.decode(errors="replace")[-500:])
         return None
     return found if isinstance(found, dict) else None
 
 
 def _started(command: list[str]) -> subprocess.Popen[bytes]:
     pipe = subprocess.PIPE
-    try:  # in a session of its own: a signal that stops all programs is none of its file's doing
+    try:  # in its own session: a signal that stops all programs is not the file's fault
         return subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, start_new_session=True)
-    except OSError as error:  # no process, no file handle, no memory left
+    except OSError as error:  # out of processes, file handles or memory
         reason = (error.strerror or str(error)).lower()
         raise Unavailable(f"the probe could not be started on this machine: {reason}", stage="validation") from error

@@ -1,7 +1,7 @@
-"""The heartbeat loop: tells the orchestrator every few seconds that we live, whatever the rest of the worker does.
+"""The heartbeat loop: tells the orchestrator every few seconds that we are alive, whatever the rest of the worker does.
 
-Nothing in this loop can block: what it tells was read elsewhere (`poller.look`), and each beat goes out in a thread of its own,
-so that an orchestrator or a name server that hangs delays no later beat.
+Nothing in this loop can block: its data is read elsewhere (`poller.look`), and each heartbeat is sent in its own thread, so
+that a hanging orchestrator or DNS server delays no later one.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from poller.orchestrator import Answer, Orchestrator
 
 log = logging.getLogger(__name__)
 
-#: Beats that may be under way at once; the next one is left out when they all hang.
+#: Maximum number of heartbeats in flight; if all of them hang, the next one is skipped.
 MOST_BEATS = 3
-#: How long the first beat waits for the first look, in seconds.
+#: How long the first heartbeat waits for the first readings, in seconds.
 FIRST_LOOK_S = 2.0
 
-#: A job that is before the GPU or on it makes the worker busy; one that is only being stored does not.
+#: A job that is waiting for the GPU or on it makes the worker busy; one that is only being uploaded does not.
 _BUSY_STATES = ("generating", "claimed", "fetching", "ready")
 
 
 class Heartbeat:
-    """The loop's memory: whether additions are welcome, and how the last beat went."""
+    """The loop's state: whether extra fields are accepted, and the result of the last heartbeat."""
 
     def __init__(
         self, queue: Queue, orchestrator: Orchestrator, look: Look, identity: Identity, news: News, interval_s: float
@@ -54,8 +54,8 @@ class Heartbeat:
             if self._free.acquire(blocking=False):
                 threading.Thread(target=self._beat, args=(number,), name="beat", daemon=True).start()
             else:
-                if not self._left_out:  # for hours, maybe: how many there were is said at the end
-                    log.warning("a heartbeat was left out: the last %d are still not answered", MOST_BEATS)
+                if not self._left_out:  # perhaps for hours: the count is logged at the end
+                    log.warning("skipped a heartbeat: the last %d have not been answered", MOST_BEATS)
                 self._left_out += 1
             due = max(due + self._interval_s, clock.now())  # after a pause of the whole container: at once
             stop.wait(max(0.0, due - clock.now()))
@@ -81,7 +81,7 @@ class Heartbeat:
         full = bare | additions(self._identity, view, clock.now() - self._began)
         answer = self._orchestrator.heartbeat(mode, worker_id, full)
         if answer.status in (400, 422):
-            log.warning("the orchestrator refuses additions to the heartbeat; it gets bare ones from now on: %s", answer.text)
+            log.warning("the orchestrator rejects extra fields in heartbeats; sending plain ones from now on: %s", answer.text)
             self._bare = True
             answer = self._orchestrator.heartbeat(mode, worker_id, bare)
         return answer
@@ -94,7 +94,7 @@ class Heartbeat:
         if ok and not before.get("ok"):
             log.info("the orchestrator answers heartbeats")
         if ok and self._left_out:
-            log.info("%d heartbeats were left out before that", self._left_out)
+            log.info("%d heartbeats were skipped before that", self._left_out)
             self._left_out = 0
         self._news.orchestrator = {
             "ok": ok,
@@ -107,13 +107,13 @@ class Heartbeat:
         try:
             heed(self._queue, answer.body, current_job(view), view.unfinished)
         except ERRORS as error:
-            log.warning("a cancel could not be written down: %s", error)  # the next answer says it again
+            log.warning("a cancellation could not be stored: %s", error)  # the next answer repeats it
         finally:
             self._queue.database.close()  # this thread's connection
 
 
 def current_job(view: View) -> Job | None:
-    """The job on the GPU, else the one that is nearest to it."""
+    """The job on the GPU, otherwise the next one."""
     for state in ("generating", "ready", "fetching", "claimed"):
         for job in view.unfinished:
             if job.state == state:
@@ -122,7 +122,7 @@ def current_job(view: View) -> Job | None:
 
 
 def bare_body(identity: Identity, view: View, gpu_class: str) -> dict[str, Any]:
-    """What every orchestrator understands (PROTOCOL §3)."""
+    """The fields that every orchestrator understands (PROTOCOL §3)."""
     closed = any(flag in view.flags for flag in ("paused", "draining", "unfit"))
     busy = closed or not view.seen or any(job.state in _BUSY_STATES for job in view.unfinished)
     status = "busy" if busy else "idle"
@@ -141,7 +141,7 @@ def bare_body(identity: Identity, view: View, gpu_class: str) -> dict[str, Any]:
 
 
 def additions(identity: Identity, view: View, uptime_s: float) -> dict[str, Any]:
-    """What is optional to the receiver."""
+    """The optional fields."""
     return {
         "gpus": view.gpus,
         "version": identity.version,

@@ -1,4 +1,4 @@
-"""Who we are to the orchestrator, and what the poller's loops tell one another."""
+"""Our identity for the orchestrator, and the data shared by the poller's loops."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """What never changes while the program lives.
+    """What never changes while the program runs.
 
-    engine       as ENGINE says; shape: the shape of its jobs, musetalk or fastwan
-    gpu_class    the setting; None: NVML's own name
-    batch_size   frames a batch, None when it is measured
+    engine       the ENGINE setting; shape: the shape of its jobs, musetalk or fastwan
+    gpu_class    the setting; None: the name from NVML
+    batch_size   frames per batch, None if it is measured
     """
 
     worker_id: str
@@ -33,13 +33,13 @@ class Identity:
 
 @dataclass
 class News:
-    """What one loop says and another one passes on. Each attribute is set as a whole by one thread, so there is no lock."""
+    """Data from one loop for another. Each attribute is replaced as a whole by one thread, so no lock is needed."""
 
-    #: The last claim: {"at", "result", "room"}; room: why there is none, None when there is.
+    #: The last claim: {"at", "result", "room"}; room: why there is no capacity, None if there is.
     claim: dict[str, Any] = field(default_factory=dict)
     #: The last heartbeat: {"ok", "at", "latency_ms", "error"}; empty when there is no orchestrator.
     orchestrator: dict[str, Any] = field(default_factory=dict)
-    #: Megabits a second of the last downloads.
+    #: Megabits per second of recent downloads.
     download_speed_mbps: float | None = None
-    #: The name of the GPU to the orchestrator, once known.
+    #: The GPU's name for the orchestrator, once known.
     gpu_class: str = "cpu"

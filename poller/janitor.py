@@ -1,7 +1,7 @@
-"""The janitor loop: keeps the data folder under its limit and removes what nobody needs any more.
+"""The janitor loop: keeps the data folder under its limit and deletes what is no longer needed.
 
-A job's files go only after its last event has been acknowledged. The database file itself is never opened here: sizes come
-from directory entries.
+A job's files are deleted only after its last event has been acknowledged. The database file itself is never opened here:
+sizes come from directory entries.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ from telemetry.disk import entries, files, held_bytes, least_free_bytes, size_by
 
 log = logging.getLogger(__name__)
 
-#: Seconds until the first round, and between two; and between two looks for files that an operator wants removed.
+#: Seconds until the first round, between rounds, and between checks for files that an operator wants deleted.
 FIRST_S, EVERY_S, ASKED_S = 10.0, 60.0, 2.0
-#: The most of a core that rounds may take; many small jobs make them longer, and so more seldom, down to this pause (s).
+#: Maximum share of a core for rounds; many small jobs make them longer, and so less frequent, up to this interval (s).
 MOST_SHARE, SELDOM_S = 0.005, 300.0
-#: The same while too little is left on the disk: it fills up within seconds.
+#: The same while the disk is nearly full: it fills up within seconds.
 SHORT_SHARE, SHORT_S = 0.05, 10.0
-#: Room is made on the disk, whatever DATA_LIMIT_GB allows, below so many times of what must be free for a job to be claimed,
-#: and up to twice that, or it would soon be full again.
+#: Regardless of DATA_LIMIT_GB, space is freed below this multiple of what must be free for a job to be claimed, and up to twice
+#: that, or the disk would soon be full again.
 LEFT_TIMES = 2
-#: Room on the disk, in reserves, at which the one that was given up is made anew.
+#: Free space, in reserves, at which the reserve is recreated.
 ROOM_FOR_RESERVE = 8
-#: A folder that belongs to no job is left alone for this long (s): its job may be just about to be added.
+#: A folder without a job is kept for this long (s): its job may be about to be added.
 ORPHAN_S = 3600.0
-#: A file that was handed in and that no unfinished job names is left alone for this long (s).
+#: A submitted file that no unfinished job uses is kept for this long (s).
 INCOMING_S = 86400.0
-#: A killed process's child may write for a moment longer (s).
+#: A killed process's child may keep writing for a moment (s).
 LEFTOVER_S = 60.0
-#: After which the next round tries again.
+#: Errors after which the next round tries again.
 TROUBLE: tuple[type[Exception], ...] = (*ERRORS, OSError)
-#: More than this is for ever (s): a day that long ago may be before the calendar begins.
+#: More than this is forever (s): a date that long ago may be before the calendar begins.
 EVER_S = 100 * 365 * 86400.0
-#: Rows removed in one commit.
+#: Rows deleted per commit.
 BATCH = 200
 GB = 1e9
 
 
 class Janitor:
-    """The loop, and what it may keep."""
+    """The loop, and its limits."""
 
     def __init__(self, queue: Queue, outbox: Outbox, data_dir: Path, limit_bytes: float, keep_s: float) -> None:
         self._queue, self._outbox, self._data_dir = queue, outbox, data_dir
@@ -60,8 +60,8 @@ class Janitor:
         self._complained = ""
 
     def loop(self, stop: threading.Event) -> None:
-        """Clean once a minute, or less often while there is room, until `stop` is set; what an operator wants removed goes
-        within seconds."""
+        """Clean up once a minute, or less often while there is space, until `stop` is set; files that an operator wants deleted
+        go within seconds."""
         due = soonest = clock.now() + FIRST_S
         while not stop.wait(ASKED_S):
             try:
@@ -86,29 +86,29 @@ class Janitor:
         self._renew_reserve()
 
     def discard(self) -> None:
-        """Remove the files of jobs that an operator wants removed; those of a job whose end is not acknowledged yet wait."""
+        """Delete the files of jobs as requested by an operator; a job whose end is not acknowledged yet keeps its files."""
         for job_id in self._control.discards():
             job = self._queue.get(job_id)
-            if job is not None and job.finished:  # else it has begun anew, and nothing goes
+            if job is not None and job.finished:  # otherwise it has been retried, and nothing is deleted
                 if any(event.ends and event.sent_at is None for event in self._outbox.history(job_id)):
                     continue
                 faults.point("janitor.before_remove")
                 spool.remove(self._data_dir, job_id)
                 if (stored := spool.stored_file(self._data_dir, job)) is not None:
-                    for file in (stored, stored.with_suffix(".json")):  # with what the uploader says of it beside it
+                    for file in (stored, stored.with_suffix(".json")):  # with the uploader's sidecar
                         file.unlink(missing_ok=True)
-                log.info("removed the files of job %.200s, as an operator asked", job_id)
+                log.info("deleted the files of job %.200s, requested by an operator", job_id)
             self._control.end_discard(job_id)
 
     def _forget_old(self) -> None:
-        """Rows and files of jobs that are older than what is kept."""
+        """Delete rows and files of jobs past their retention."""
         before = clock.utc(-min(self._keep_s, EVER_S))
         while jobs := self._outbox.removable(before, BATCH):
             faults.point("janitor.before_remove")
             for job in jobs:
                 self._remove_folder(job.id)
             self._outbox.forget([job.id for job in jobs])
-            log.info("forgot %d jobs that ended before %s", len(jobs), before)
+            log.info("deleted %d jobs that ended before %s", len(jobs), before)
 
     def _known(self) -> tuple[dict[str, str], dict[str, str]]:
         """Ids by the names of their folders: of jobs that are over and acknowledged and have one, oldest first, and of all that
@@ -130,7 +130,7 @@ class Janitor:
             spool.remove(self._data_dir, job_id)
 
     def _remove_leftovers(self, settled: dict[str, str]) -> None:
-        """Unfinished downloads and outputs of jobs that are over."""
+        """Delete unfinished downloads and outputs of ended jobs."""
         for folder in entries(self._data_dir / "jobs"):
             if folder.name not in settled:
                 continue
@@ -139,30 +139,30 @@ class Janitor:
                     Path(file.path).unlink(missing_ok=True)
 
     def _remove_orphans(self, known: set[str]) -> None:
-        """Folders in jobs/ that belong to no row."""
+        """Delete folders in jobs/ that belong to no row."""
         for entry in entries(self._data_dir / "jobs"):
             if entry.name not in known and _age_s(entry) > ORPHAN_S:
                 shutil.rmtree(entry.path, ignore_errors=True)
-                log.info("removed the folder %s, which belongs to no job", entry.name)
+                log.info("deleted the folder %s, which belongs to no job", entry.name)
 
     def _remove_incoming(self) -> None:
-        """Files that were handed in and that no unfinished job will ask for any more."""
+        """Delete submitted files that no unfinished job needs."""
         wanted = {str(link) for job in self._queue.unfinished() for link in job.inputs.values()}
         for entry in entries(incoming(self._data_dir)):
             if _age_s(entry) > INCOMING_S and Path(entry.path).absolute().as_uri() not in wanted:
                 Path(entry.path).unlink(missing_ok=True)
 
     def _renew_reserve(self) -> None:
-        """Once there is room again: the next full disk needs one as well, and the worker may run on for months."""
+        """Recreate the reserve once there is space: the next full disk needs it, and the worker may run for months."""
         database = self._queue.database.path
         if not database.with_suffix(".reserve").exists() and _free_bytes(self._data_dir) >= ROOM_FOR_RESERVE * RESERVE_BYTES:
             migrations.make_reserve(database)
-            log.info("there is room again: the reserve beside the queue was made anew")
+            log.info("the disk has space again: recreated the queue's reserve")
 
     def _make_room(self, settled: dict[str, str], open_: dict[str, str]) -> None:
-        """Bring the folder under its limit: what the engine keeps to save time, then folders of jobs that are over, then stored
-        outputs, each the oldest first. On a disk that is smaller, or full of other things, room is made as well, but stored
-        outputs stay: they are what the jobs were for."""
+        """Bring the folder under its limit: delete the engine's caches, then folders of ended jobs, then stored outputs, oldest
+        first. Space is also freed on a disk that is smaller, or full of other files, but stored outputs stay there: they are
+        what the jobs were for."""
         over_bytes, lacking_bytes = held_bytes(self._data_dir) - self._limit_bytes, _lacking_bytes(self._data_dir)
         if (wanted_bytes := max(over_bytes, lacking_bytes)) <= 0:
             self._complained = ""
@@ -184,28 +184,26 @@ class Janitor:
         self._say(over_bytes, lacking_bytes)
 
     def _say(self, over_bytes: float, lacking_bytes: float) -> None:
-        """What came of it. That there still is too little room is said once, not at every round of days."""
+        """Log the result. That the disk is still too full is logged once, not in every round for days."""
         if over_bytes > 0:
-            words = "the data folder is still over DATA_LIMIT_GB: unfinished work needs it"
+            words = "the data folder is still over DATA_LIMIT_GB: unfinished jobs need it"
         elif lacking_bytes > 0:
-            words = "the disk is nearly full, and nothing is left here that could go; make room on it"
+            words = "the disk is nearly full, and nothing more can be deleted here; free some space"
         else:
             words = ""
-            log.info(
-                "the data folder was over its limit, or its disk nearly full; the oldest that nobody waits for was removed"
-            )
+            log.info("the data folder was over its limit, or its disk nearly full; deleted the oldest unneeded files")
         if words and words != self._complained:
             log.warning("%s (%.2f GB)", words, max(over_bytes, lacking_bytes) / GB)
         self._complained = words
 
 
 def pause_after(spent_s: float) -> float:
-    """How long until the next round, in seconds, after one that took so many seconds of a processor."""
+    """Seconds until the next round, after one that took this much CPU time."""
     return max(EVERY_S, min(spent_s / MOST_SHARE, SELDOM_S))
 
 
 def _job_of(name: str) -> str:
-    """The end of the id of the job that a file of the store is of: ID.mp4, ID.json, or .ID.mp4.part while it is copied."""
+    """The end of the job id in the name of a stored file: ID.mp4, ID.json, or .ID.mp4.part while it is copied."""
     return Path(name.removeprefix(".").removesuffix(".part")).stem
 
 
@@ -214,14 +212,14 @@ def _free_bytes(folder: Path) -> int:
 
 
 def _lacking_bytes(folder: Path) -> float:
-    """What must go from a disk on which too little is left."""
+    """How much must be deleted from a disk that is too full."""
     disk = shutil.disk_usage(folder)
     left_bytes = LEFT_TIMES * least_free_bytes(disk.total)
     return 2 * left_bytes - disk.free if disk.free < left_bytes else 0.0
 
 
 def _thinned(files: Iterable[os.DirEntry[str]], over_bytes: float) -> float:
-    """Remove the oldest of these until there is room; returns what is still over."""
+    """Delete the oldest of these until there is space; returns the remaining excess."""
     for file in sorted(files, key=_age_s, reverse=True):
         if over_bytes <= 0:
             break
@@ -232,7 +230,7 @@ def _thinned(files: Iterable[os.DirEntry[str]], over_bytes: float) -> float:
 
 
 def _age_s(entry: os.DirEntry[str]) -> float:
-    """Seconds since a file or folder was changed; 0 if it has gone."""
+    """Seconds since a file or folder was changed; 0 if it is gone."""
     try:
         return time.time() - entry.stat(follow_symlinks=False).st_mtime
     except OSError:

@@ -1,7 +1,7 @@
-"""What the heartbeat tells: read apart from it, in a loop of its own, so that a busy queue or a hanging driver delays no beat.
+"""The data of the heartbeat, read in a separate loop, so that a busy queue or a hanging driver delays no heartbeat.
 
-The same readings are published for the page and the command line, also when there is no orchestrator; and how the cards are,
-which the heartbeat does not tell.
+The same readings are published for the page and the command line, even without an orchestrator; plus the health of the cards,
+which is not in the heartbeat.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 #: How often GPUs and host are read and published, in seconds.
 EVERY_S = 5.0
-#: How soon a change of a job is seen at the most often, in seconds.
+#: Minimum interval between reactions to changes of jobs, in seconds.
 SHORTEST_S = 0.25
 
 _NO_SYSTEM_INFO = dict.fromkeys(
@@ -36,7 +36,7 @@ _NO_SYSTEM_INFO = dict.fromkeys(
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """The worker as it was last seen. `seen` is False until the queue has been read once."""
+    """The last snapshot of the worker. `seen` is False until the queue has been read once."""
 
     seen: bool = False
     unfinished: tuple[Job, ...] = ()
@@ -48,7 +48,7 @@ class View:
 
 
 class Look:
-    """Holds the newest View; `loop` renews it."""
+    """Holds the newest View; `loop` updates it."""
 
     def __init__(self, queue: Queue, control: Control, identity: Identity, news: News, every_s: float = EVERY_S) -> None:
         self._queue, self._control, self._identity, self._news = queue, control, identity, news
@@ -57,7 +57,7 @@ class Look:
         self.view = View()
 
     def loop(self, stop: threading.Event) -> None:
-        """Look until `stop` is set: at the machine and the queue every few seconds, at the queue also when it changes."""
+        """Update until `stop` is set: machine and queue every few seconds, the queue also when it changes."""
         next_whole = 0.0
         while not stop.is_set():
             mark = self._queue.bell.mark()
@@ -89,12 +89,12 @@ class Look:
     def _system_info(self) -> dict[str, Any]:
         try:
             return host.system_info(self._identity.data_dir, self._news.download_speed_mbps)
-        except OSError as error:  # the data folder's disk has gone
-            log.warning("the host could not be read: %s", error)
+        except OSError as error:  # the data folder's disk is gone
+            log.warning("host readings failed: %s", error)
             return self.view.system_info
 
     def _health(self, before: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """How the cards are. What the driver last reported of one stays known when this program is started anew."""
+        """The health of the cards. The driver's last error report survives a restart of this program."""
         known = {card.get("uuid"): card.get("xid") for card in before}
         return [{**card, "xid": card["xid"] or known.get(card["uuid"])} for card in gpu.health(self._identity.gpus)]
 
@@ -113,5 +113,5 @@ class Look:
 
     def _failed(self, error: Exception) -> None:
         if not self._failing:
-            log.warning("the queue could not be read; heartbeats tell what was last known: %s", error)
+            log.warning("the queue could not be read; heartbeats repeat the last known state: %s", error)
         self._failing = True

@@ -1,8 +1,8 @@
-"""The orchestrator's client: its URLs and its JSON (PROTOCOL §3), nobody else's business.
+"""The orchestrator's client: the only module that knows its URLs and JSON (PROTOCOL §3).
 
-Every call ends in time, whatever the other side does: names that are not looked up, a server that accepts and says nothing,
-or one that sends a byte a second. So each call runs in a thread of its own that is left behind when the time is up; its
-connection is cut then, because a server that sends a byte a second would keep thread and socket for hours.
+Every call ends in time, whatever the server does: DNS that does not answer, a server that accepts and stays silent, or one
+that sends a byte per second. So each call runs in its own thread, which is abandoned when the time is up; its connection is
+then closed, because a slow server would keep thread and socket for hours.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from support.text import plain
 
 log = logging.getLogger(__name__)
 
-#: How long a call may take in all, in seconds: well under the 30 s after which a silent worker is given up.
+#: Total time limit of a call, in seconds: well under the 30 s after which a silent worker counts as lost.
 TIMEOUT_S = 10.0
-#: The most of an answer that is read, in bytes.
+#: Maximum size of an answer, in bytes.
 LARGEST_ANSWER_BYTES = 1024 * 1024
-#: Calls left behind that may live on at the same time; above that a call fails at once.
+#: Maximum number of abandoned calls still running; above that a call fails at once.
 MOST_LEFT_BEHIND = 24
-#: The most of what an answer says that is kept, and that goes into one line of a log, in characters.
+#: Maximum length of an answer's text that is stored, and that goes into one log line, in characters.
 LONGEST_WORDS, LONGEST_LINE = 300, 160
 
 #: Where running jobs of each engine are reported.
@@ -44,13 +44,13 @@ Kind = Literal["ok", "gone", "refused", "down"]
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What came of a call.
+    """The result of a call.
 
-    kind    ok: any 2xx. gone: 404, 409, 410: it does not want to hear of this any more. refused: another 4xx.
-            down: no answer, a 5xx, a redirect, or something that is not what was asked for.
+    kind    ok: any 2xx. gone: 404, 409, 410: it no longer wants this. refused: another 4xx.
+            down: no answer, a 5xx, a redirect, or an unusable answer.
     status  the HTTP status, None without an answer
-    body    the JSON object of an ok answer; empty if it held none
-    words   the beginning of what it said, on one line, or why there was no answer; without the key, fit to be shown
+    body    the JSON object of an ok answer; empty if it has none
+    words   the beginning of its text, on one line, or why there was no answer; without the key, safe to show
     took_ms from the call to the end of the answer
     """
 
@@ -69,7 +69,7 @@ class Answer:
 
 
 class Orchestrator:
-    """Connections to one orchestrator, kept open. Safe to use from several threads."""
+    """Keep-alive connections to one orchestrator. Safe to use from several threads."""
 
     def __init__(self, base_url: str, api_key: str | None, timeout_s: float = TIMEOUT_S) -> None:
         self._base_url, self._api_key, self._timeout_s = base_url.rstrip("/"), api_key, timeout_s
@@ -77,7 +77,7 @@ class Orchestrator:
         self._left_behind: list[_Call] = []
 
     def claim(self, mode: str, body: dict[str, Any], key: str) -> Answer:
-        """Ask for a job. The same `key` again asks for the answer that was lost. An ok answer is a JSON object for certain."""
+        """Claim a job. The same `key` again requests the lost answer. An ok answer always has a JSON object."""
         return self._post(f"/internal/{mode}/jobs/claim", body, key=key, must_be_json=True)
 
     def heartbeat(self, mode: str, worker_id: str, body: dict[str, Any]) -> Answer:
@@ -101,19 +101,19 @@ class Orchestrator:
         except queue.Empty:
             call.cut()
             self._left_behind.append(call)
-            self._session = self._new_session()  # the old one's connections may all be in the hands of hanging calls
+            self._session = self._new_session()  # all connections of the old one may be used by hanging calls
             answer = Answer(kind="down", words=f"no answer within {self._timeout_s:g} s")
         took_ms = round(1000 * (time.monotonic() - began), 1)
         return replace(answer, words=self._fit(answer.words), took_ms=took_ms)
 
     def _fit(self, words: str) -> str:
-        """An error page may repeat the request, or hold orders to a terminal, and its text goes to logs and to the queue."""
+        """An error page may echo the request or contain terminal control sequences, and its text goes to logs and the queue."""
         known = words.replace(self._api_key, "••••") if self._api_key else words
         return plain(known)[:LONGEST_WORDS]
 
     def _request(self, path: str, body: dict[str, Any], key: str | None) -> requests.PreparedRequest:
         prepared = requests.Request("POST", self._base_url + "/", data=json.dumps(body).encode()).prepare()
-        prepared.url = self._base_url + path  # as it is: requests would unquote the %2E of an id that is ".."
+        prepared.url = self._base_url + path  # unchanged: requests would unquote the %2E of an id that is ".."
         prepared.headers["Content-Type"] = prepared.headers["Accept"] = "application/json"
         if self._api_key:
             prepared.headers["X-Internal-API-Key"] = self._api_key
@@ -131,7 +131,7 @@ class Orchestrator:
 
 
 class _Call(threading.Thread):
-    """One call. `answers` gets what came of it; `cut` ends it, at once if it has its connection already."""
+    """One call. `answers` gets the result; `cut` aborts it, at once if it is connected already."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(name="call", daemon=True)
@@ -145,7 +145,7 @@ class _Call(threading.Thread):
         self.answers.put(_send(*self._arguments))
 
     def uses(self, line: socket.socket | None) -> None:
-        """Its request goes out on this connection."""
+        """The request is sent on this connection."""
         with self._lock:
             self._line = line
             if self._is_cut:
@@ -158,12 +158,12 @@ class _Call(threading.Thread):
 
     def _shut(self) -> None:
         if self._line is not None:
-            with suppress(OSError):  # it has been closed already
+            with suppress(OSError):  # it is closed already
                 self._line.shutdown(socket.SHUT_RDWR)
 
 
 class _Plain(HTTPConnection):
-    """Tells the call that runs in this thread on which connection it waits for its answer."""
+    """Tells the call in this thread which connection it is waiting on."""
 
     def getresponse(self) -> Any:
         call = threading.current_thread()
@@ -185,7 +185,7 @@ class _SecurePool(HTTPSConnectionPool):
 
 
 def _segment(name: str) -> str:
-    """One segment of a path: slashes, dots and all else that could lead elsewhere are encoded."""
+    """One path segment: slashes, dots and anything else that could change the path are encoded."""
     return quote(name, safe="") if name.strip(".") else name.replace(".", "%2E")
 
 
@@ -202,14 +202,14 @@ def _send(
 
 
 def _read(response: requests.Response, deadline: float) -> bytes:
-    """The body, up to the limit. A connection whose rest was not read is closed by the caller's `with`."""
+    """The body, up to the limit. The caller's `with` closes a connection that was not read to its end."""
     content = b""
     for chunk in response.iter_content(16 * 1024):
         content += chunk
         if len(content) > LARGEST_ANSWER_BYTES:
             raise ValueError(f"the answer is larger than {LARGEST_ANSWER_BYTES} bytes")
         if time.monotonic() > deadline:
-            raise TimeoutError("the answer came too slowly")
+            raise TimeoutError("the answer was too slow")
     return content
 
 
@@ -234,12 +234,12 @@ def _object(content: bytes) -> dict[str, Any] | None:
 
 
 def _place(location: str | None) -> str:
-    """Where a redirect leads, without a query that may hold a token."""
+    """The target of a redirect, without its query, which may contain a token."""
     return (location or "nowhere").split("?")[0][:100]
 
 
 def _line(content: bytes) -> str:
-    """All of an answer on one line; it is cut only when the key has been taken out of it."""
+    """The whole answer on one line; it is cut only after the key has been removed."""
     return " ".join(content.decode(errors="replace").split()) or "no text"
 
 

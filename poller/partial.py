@@ -1,8 +1,8 @@
-"""A file that is still coming in, on disk so that a broken connection or a killed process can be continued.
+"""A partial download on disk, which can be resumed after a broken connection or a killed process.
 
-The bytes lie in TARGET.part, and beside them in TARGET.part.json what they were the beginning of: the link (as a hash, it may
-be a signed one) and the server's own mark for that version of the file. Without such a mark nothing is continued: the
-second half of a file that was replaced in between must never be put behind the first half of the old one.
+The bytes are in TARGET.part, and TARGET.part.json says what they belong to: the link (hashed, since it may be signed) and the
+server's validator for that version of the file. Without a validator nothing is resumed: the second half of a replaced file
+must never be appended to the first half of the old one.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from jobqueue import spool
 
 @dataclass(frozen=True, kw_only=True)
 class Note:
-    """What a server said about the version of the file that it sends. validator: its ETag or Last-Modified."""
+    """The version of the file according to the server. validator: its ETag or Last-Modified."""
 
     validator: str
     total_bytes: int | None
 
 
 class Part:
-    """The unfinished form of one file. The methods that write raise Unavailable if the disk does not take it."""
+    """The partial form of one file. The writing methods raise Unavailable if the disk fails."""
 
     def __init__(self, target: Path, url: str) -> None:
         self.target = target
@@ -37,7 +37,7 @@ class Part:
         self._link = hashlib.sha256(url.encode(errors="surrogatepass")).hexdigest()
 
     def found(self) -> tuple[int, Note | None]:
-        """How many bytes can be continued, and under which note: (0, None) if there is nothing to go on with."""
+        """How many bytes can be resumed, and their note: (0, None) if there is nothing to resume."""
         try:
             said = json.loads(self._note_path.read_text())
             size_bytes = self.path.stat().st_size
@@ -50,7 +50,7 @@ class Part:
         return size_bytes, note
 
     def begin(self, note: Note | None) -> BinaryIO:
-        """A fresh file to write to. The old bytes go before the new note comes: they must never stand side by side."""
+        """A new file to write to. The old bytes are deleted before the new note is written: they must never coexist."""
         self.discard()
         with disk():
             if note is not None:
@@ -60,12 +60,12 @@ class Part:
             return self.path.open("wb")
 
     def go_on(self) -> BinaryIO:
-        """The file that was found, to write behind its end."""
+        """The existing file, opened for appending."""
         with disk():
             return self.path.open("ab")
 
     def finish(self) -> None:
-        """Make it the target: on the disk first, then under its name, so that a target that is there is whole."""
+        """Make it the target: sync first, then rename, so that an existing target is complete."""
         with disk():
             spool.keep(self.path, self.target)
             self._note_path.unlink(missing_ok=True)
@@ -78,9 +78,9 @@ class Part:
 
 @contextlib.contextmanager
 def disk() -> Iterator[None]:
-    """Around every act on a file of ours."""
+    """Wraps every operation on one of our files."""
     try:
         yield
     except OSError as error:
         reason = (error.strerror or "input/output error").lower()
-        raise Unavailable(f"the input could not be kept on this worker's disk: {reason}", stage="download") from None
+        raise Unavailable(f"the input could not be saved on this worker's disk: {reason}", stage="download") from None

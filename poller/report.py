@@ -1,7 +1,7 @@
-"""The report loop: tells the orchestrator how jobs go, and how they ended until it says that it knows.
+"""The report loop: sends the orchestrator the progress of jobs, and repeats their terminal report until it is acknowledged.
 
-An end is never lost: it lies in the outbox, on disk, until it is acknowledged. A running report may be lost, the newest wins.
-All reports go out from one thread, one after another, so that no running one can follow the end of its job.
+A terminal report is never lost: it stays in the outbox, on disk, until it is acknowledged. A running report may be lost; the
+newest wins. One thread sends all reports in sequence, so that no running one can follow the end of its job.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from poller.orchestrator import Answer, Orchestrator
 
 log = logging.getLogger(__name__)
 
-#: A running job is reported again after this much progress or time (s) since it was last; unchanged, after LONGEST_S.
+#: A running job is reported again after this much progress or time (s) since the last report; if unchanged, after LONGEST_S.
 STEP, SHORTEST_S, LONGEST_S = 0.05, 2.0, 10.0
-#: How often jobs are looked at, in seconds: while there are some, and while there are none (the bell tells of new ones).
+#: How often jobs are checked, in seconds: while there are some, and while there are none (the bell announces new ones).
 BUSY_S, IDLE_S = 0.5, 1.0
-#: Reports in a row of one kind, before the other kind has its turn.
+#: Reports of one kind in a row before the other kind gets its turn.
 MOST_IN_A_ROW = 8
-#: A path that no server needs to take: it refuses such an id for good.
+#: The longest path that servers accept: an id beyond that is rejected permanently.
 LONGEST_ID = 4000
-#: How long after SIGTERM ends of jobs are still sent, in seconds.
+#: How long terminal reports are still sent after SIGTERM, in seconds.
 FLUSH_S = 5.0
 
-#: Where a report is sent: of its own kind of job, or of a buffer's.
+#: Where a report is sent: the progress path, or the buffer's status path.
 Place = Literal["progress", "status"]
 
 
@@ -49,20 +49,20 @@ class _Said:
 
 
 class Reporting:
-    """The loop's memory: what was said of running jobs, and which half of an end was acknowledged already."""
+    """The loop's state: what was reported about running jobs, and which part of an end has been acknowledged."""
 
     def __init__(self, queue: Queue, outbox: Outbox, orchestrator: Orchestrator | None, identity: Identity, news: News) -> None:
         self._queue, self._outbox, self._orchestrator = queue, outbox, orchestrator
         self._identity, self._news = identity, news
         self._said: dict[tuple[str, int], _Said] = {}
-        self._unwanted: set[tuple[str, int]] = set()  # running reports of these are answered "gone"
+        self._unwanted: set[tuple[str, int]] = set()  # their running reports are answered with "gone"
         self._half_told: set[tuple[int, str]] = set()
         self._failing = ""
-        self._reached: bool | None = None  # by the last heartbeat, as this loop saw it
-        self._talking = threading.Lock()  # `poller.ask` tells of running jobs too
+        self._reached: bool | None = None  # by the last heartbeat that this loop saw
+        self._talking = threading.Lock()  # `poller.ask` also reports running jobs
 
     def loop(self, stop: threading.Event) -> None:
-        """Report until `stop` is set, then flush what can be."""
+        """Report until `stop` is set, then flush what is possible."""
         while not stop.is_set():
             mark = self._queue.bell.mark()
             try:
@@ -83,7 +83,7 @@ class Reporting:
             log.warning("the queue could not be read: %s", error)
 
     def step(self) -> float:
-        """Send what is due. Returns how long to wait before the next look, in seconds."""
+        """Send what is due. Returns how long to wait before the next check, in seconds."""
         if self._is_back():
             self._outbox.hurry()
         more = self._tell_ends()
@@ -95,7 +95,7 @@ class Reporting:
         return BUSY_S if unfinished else IDLE_S
 
     def _is_back(self) -> bool:
-        """Whether the orchestrator answers again after it did not: what waits need not wait for its back-off."""
+        """Whether the orchestrator answers again: waiting reports may then skip their back-off."""
         ok, before = self._news.orchestrator.get("ok"), self._reached
         self._reached = ok
         return before is False and ok is True
@@ -103,18 +103,18 @@ class Reporting:
     # ---- ends -------------------------------------------------------------------------------------------------------------
 
     def _tell_ends(self) -> bool:
-        """Send ends that are due. Returns whether it is worth while to go on at once: all were taken, and there were some."""
+        """Send due terminal reports. Returns whether to continue at once: there were some, and all were accepted."""
         for count in range(MOST_IN_A_ROW):
-            due = self._outbox.due(limit=1)  # read anew each time: a job may have come again meanwhile
+            due = self._outbox.due(limit=1)  # reread each time: the job may have been sent again in the meantime
             if not due:
                 return False
             if not self._tell_end(*due[0]):
                 return False
-            log.debug("told the end of %d jobs in a row", count + 1)
+            log.debug("reported the end of %d jobs in a row", count + 1)
         return True
 
     def _tell_end(self, event: Event, job: Job) -> bool:
-        """Send one end to all who must know. False if it must be sent again."""
+        """Send one terminal report to all recipients. False if it must be retried."""
         orchestrator = self._orchestrator
         if orchestrator is None or job.source == "local":
             self._outbox.sent(event, "nobody to tell")
@@ -146,11 +146,11 @@ class Reporting:
         delay_s = pause.before_try(event.tries + 1)
         self._outbox.again(event, text, delay_s)
         if text != self._failing:
-            log.warning("the end of job %.200s (%s) was not taken, and is kept until it is: %s", job.id, job.state, text)
+            log.warning("the end of job %.200s (%s) was not accepted, it will be retried: %s", job.id, job.state, text)
             self._failing = text
 
     def _bodies(self, job: Job) -> list[tuple[Place, dict[str, Any]]]:
-        """Where the end of a job must be told, and in what words."""
+        """The recipients and bodies of a terminal report."""
         gpu_class = self._news.gpu_class
         told: tuple[Place, dict[str, Any]] = ("progress", words.ended(job, self._identity, gpu_class, self._outbox.told(job)))
         if job.source == "buffer" and job.buffer_job_id is not None:
@@ -184,7 +184,7 @@ class Reporting:
     # ---- running jobs -----------------------------------------------------------------------------------------------------
 
     def _tell_running(self, unfinished: list[Job]) -> bool:
-        """Send the newest progress where it is due. Returns whether the orchestrator could be reached, as far as is known."""
+        """Send due progress reports. Returns whether the orchestrator was reachable, if known."""
         if self._orchestrator is None:
             return True
         due = [job for job in unfinished if job.source != "local" and self._is_due(job)]
@@ -192,7 +192,7 @@ class Reporting:
         return all(self.tell_running(job.id).kind != "down" for job in due[:MOST_IN_A_ROW])
 
     def tell_running(self, job_id: str) -> Answer:
-        """Send one running report, heed the answer, and remember what was said. A job that has ended meanwhile is left out."""
+        """Send one running report, act on the answer, and remember what was sent. A job that has ended meanwhile is skipped."""
         with self._talking:
             job = self._queue.get(job_id)
             if job is None or job.finished or self._orchestrator is None:
@@ -231,7 +231,7 @@ class Reporting:
 
 
 def settled(answer: Answer, job: Job) -> bool:
-    """Whether an end need not be sent again: taken, no longer wanted, or of an id that no server will ever take."""
+    """Whether a terminal report is settled: accepted, no longer wanted, or with an id that no server accepts."""
     absurd = len(job.id) > LONGEST_ID or len(job.buffer_job_id or "") > LONGEST_ID
     return answer.kind in ("ok", "gone") or (absurd and (answer.kind == "refused" or answer.status == 414))
 

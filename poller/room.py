@@ -1,4 +1,4 @@
-"""Whether there is room for one more job, and why not: the rule of just-in-time claiming, a pure function."""
+"""Whether to claim one more job, and if not, why: the prefetch rule, a pure function."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from jobqueue.control import STALE_S
 from jobqueue.job import Job
 from telemetry.disk import least_free_bytes
 
-#: Jobs that may wait for the GPU at the most, and how much earlier than it usually takes to bring one it is claimed, since
-#: links and jobs differ, and what was brought must be prepared.
+#: Maximum number of jobs waiting for the GPU, and the safety factor on the usual download time, since links and jobs differ,
+#: and inputs must be prepared.
 MOST_AHEAD, MARGIN = 8, 3.0
-#: Finished videos that the store has not taken, at which nothing more is begun.
+#: At this many finished videos waiting to be uploaded, no job is claimed.
 MOST_UNSTORED = 16
-#: The part of a job's progress that the GPU makes (PROTOCOL §3): from here, by this much.
+#: The GPU's part of a job's progress (PROTOCOL §3): its start and its size.
 _FROM, _SPAN = 0.10, 0.80
 
 
@@ -34,13 +34,13 @@ def no_room(
 ) -> str | None:
     """Why no job may be claimed now; None if one may.
 
-    inference: what that program last published, None if nothing. usual: seconds that jobs spent in each state lately.
-    waiting_for_store: finished videos that are not stored yet. disk_bytes: what the data folder's disk holds, and what is free.
+    inference: what that program last published, None if nothing. usual: seconds that recent jobs spent in each state.
+    waiting_for_store: finished videos that are not uploaded yet. disk_bytes: size and free space of the data folder's disk.
 
-    A job is claimed when fewer than `capacity` are before the GPU or on it; or ahead of time, if the GPU is expected to be free
-    for it within `prefetch_lead_s` seconds: while fewer than `prefetch_jobs` wait, and beyond these, up to `most_ahead`, as
-    long as those that wait will be done before its inputs could be here. So the GPU does not idle where jobs are short and
-    the link is slow, and nobody else's GPU could have begun it much earlier.
+    A job is claimed if fewer than `capacity` are waiting for the GPU or on it. It is prefetched if the GPU is expected to be
+    free for it within `prefetch_lead_s` seconds: while fewer than `prefetch_jobs` wait, and beyond these, up to `most_ahead`,
+    as long as the waiting jobs would finish before its inputs could arrive. So the GPU does not idle where jobs are short and
+    the network is slow, and no other GPU could have started the job much earlier.
     """
     for flag in ("paused", "draining", "unfit", "hold"):
         if flag in flags:
@@ -49,7 +49,7 @@ def no_room(
     if free < least_free_bytes(total):
         return f"the disk has only {free / 1e6:.0f} MB free"
     if waiting_for_store >= MOST_UNSTORED:
-        return "finished videos wait for the store"
+        return f"{waiting_for_store} finished videos are waiting to be uploaded"
     if inference is None or inference.get("age_s", STALE_S) >= STALE_S:
         return "inference is not running"
     if inference.get("model_loaded") is not True:
@@ -59,16 +59,16 @@ def no_room(
     if len(waiting) + len(running) < capacity:
         return None
     if prefetch_jobs == 0:
-        return "a job is running" if not waiting else "enough jobs wait"
+        return "a job is running" if not waiting else "enough jobs are queued"
     free_s = _free_s(running, len(waiting), usual, now)
     most = most_ahead if free_s is not None and free_s < MARGIN * usual.get("fetching", 0.0) else prefetch_jobs
     if len(waiting) >= most:
-        return "enough jobs wait"
-    return None if free_s is not None and free_s <= prefetch_lead_s else "the running job is not about to end"
+        return "enough jobs are queued"
+    return None if free_s is not None and free_s <= prefetch_lead_s else "the running job is not about to finish"
 
 
 def _free_s(running: list[Job], waiting: int, usual: dict[str, float], now: datetime) -> float | None:
-    """When the GPU is expected to be done with the jobs in hand, in seconds; None if that cannot be said."""
+    """Seconds until the GPU is expected to finish the current jobs; None if unknown."""
     if not running and not usual:
         return None
     left = [remaining_s(job, now, usual.get("generating")) for job in running]
@@ -76,8 +76,8 @@ def _free_s(running: list[Job], waiting: int, usual: dict[str, float], now: date
 
 
 def remaining_s(job: Job, now: datetime, usual_s: float | None = None) -> float | None:
-    """When a running job is expected to leave the GPU, in seconds; None if nothing is known yet. usual_s: what such jobs take,
-    for as long as it has not said how far it is."""
+    """Seconds until a running job is expected to leave the GPU; None if unknown. usual_s: the usual duration, used until the
+    job reports progress."""
     if job.started_at is None:
         return None
     elapsed_s = (now - datetime.fromisoformat(job.started_at).astimezone(UTC)).total_seconds()

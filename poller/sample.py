@@ -1,6 +1,6 @@
-"""The telemetry loop: what every GPU does, once a second, for the page's charts. Nothing else depends on it.
+"""The telemetry loop: records GPU readings once a second, for the page's charts. Nothing else depends on it.
 
-On a machine without a card, or without a driver, it looks ever more seldom.
+On a machine without a card or driver, it backs off.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from telemetry import gpu
 log = logging.getLogger(__name__)
 
 EVERY_S = 1.0
-#: The longest pause between two looks for a card where there is none, in seconds.
+#: The longest interval between checks for a card where there is none, in seconds.
 SELDOM_S = 60.0
 
-#: What keeps the samples from being written, and passes.
+#: Temporary errors when writing samples.
 TROUBLE: tuple[type[Exception], ...] = (*ERRORS, OSError)
 
 
 def loop(path: Path, gpus: str, read: Callable[[str], list[dict[str, Any]]] = gpu.gauges) -> Callable[[threading.Event], None]:
-    """The loop that keeps the samples of the cards that `gpus` names in the file `path`."""
+    """The loop that records samples of the cards in `gpus` to the file `path`."""
 
     def sample(stop: threading.Event) -> None:
         writing: Writing | None = None
@@ -42,11 +42,11 @@ def loop(path: Path, gpus: str, read: Callable[[str], list[dict[str, Any]]] = gp
                 failing = False
             except TROUBLE as error:
                 if not failing:
-                    log.warning("what the GPUs do could not be kept: %s", error)
+                    log.warning("GPU readings could not be recorded: %s", error)
                 if writing is not None:
                     writing.close()
                 failing, writing, pause_s = True, None, SELDOM_S
-            due = max(due + pause_s, clock.now())  # after a look that took long: at once, and no faster later
+            due = max(due + pause_s, clock.now())  # after a slow reading: at once, without catching up later
             stop.wait(due - clock.now())
 
     return sample

@@ -1,7 +1,7 @@
-"""One try at one link: ask, follow redirects, judge the answer, put the bytes into the part file.
+"""One attempt at one link: send the request, follow redirects, check the answer, write the bytes to the part file.
 
-It runs in a thread of its own, because looking up a name, connecting and reading all block; whoever started it watches
-the clock and the job meanwhile, and can cut it off. No message made here holds more of a link than its host.
+It runs in its own thread, because DNS lookups, connecting and reading all block; the caller watches the clock and the job
+meanwhile, and can abort it. Messages made here contain nothing of a link but its host.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ REDIRECTS = (301, 302, 303, 307, 308)
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one input may cost."""
+    """The limits for one input."""
 
     max_bytes: int
-    tries: int = 3  # tries in a row that brought nothing new
-    total_s: float = 1800.0  # all tries and pauses together
+    tries: int = 3  # consecutive attempts without progress
+    total_s: float = 1800.0  # all attempts and pauses together
     connect_timeout_s: float = 10.0
     read_timeout_s: float = 30.0  # of silence
     min_bytes_per_s: float = 1024.0  # on average over the window; less is a stall
     window_s: float = 30.0
-    pause_s: float = 4.0  # the longest pause before the second try, half of it the shortest; both double from try to try
-    max_pause_s: float = 30.0  # also the longest Retry-After that is waited for
+    pause_s: float = 4.0  # the longest pause before the second attempt, half of it the shortest; both double each time
+    max_pause_s: float = 30.0  # also the longest Retry-After that is honored
     allow_private: bool = False  # also addresses that are not on the public internet
 
 
 class Transfer:
-    """A try in progress. Read its numbers at any time; after `done`, `error` is None or what it failed with."""
+    """An attempt in progress. Its numbers can be read at any time; after `done`, `error` is None or its failure."""
 
     def __init__(self, url: str, part: Part, limits: Limits, field: str) -> None:
         self.host = addresses.host_of(url, field)
-        self.received_bytes = 0  # by this try
+        self.received_bytes = 0  # by this attempt
         self.size_bytes = 0  # of the file so far
         self.total_bytes: int | None = None
         self.error: BaseException | None = None
@@ -60,14 +60,14 @@ class Transfer:
 
     @property
     def label(self) -> str:
-        """How a message begins."""
+        """The beginning of each message."""
         return f"{self._field}: {self.host}"
 
     def start(self) -> None:
         threading.Thread(target=self._run, name=f"fetch {self._field}", daemon=True).start()
 
     def cut(self) -> None:
-        """End it as soon as can be: at once in a read, at the time-out while a name is looked up or a connection made."""
+        """Abort as soon as possible: at once during a read, at the timeout during a DNS lookup or connect."""
         with self._lock:
             self._is_cut = True
             if self._line is not None:
@@ -77,7 +77,7 @@ class Transfer:
     def _run(self) -> None:
         try:
             self._fetch()
-        except BaseException as error:  # carried over to the thread that watches, which raises it
+        except BaseException as error:  # passed to the watching thread, which raises it
             self.error = error
         finally:
             if self._line is not None:
@@ -86,7 +86,7 @@ class Transfer:
 
     def _fetch(self) -> None:
         offset, note = self._part.found()
-        if note is not None and note.total_bytes == offset:  # whole: the process died just before it was given its name
+        if note is not None and note.total_bytes == offset:  # complete: the process died just before renaming it
             self.size_bytes = self.total_bytes = offset
             self._part.finish()
             return
@@ -122,7 +122,7 @@ class Transfer:
     # ---- asking ------------------------------------------------------------------------------------------------------
 
     def _answer(self, client: requests.adapters.HTTPAdapter, offset: int, note: Note | None) -> requests.Response:
-        """The first answer that is no redirect."""
+        """The first answer that is not a redirect."""
         headers = {"User-Agent": "gpu-video-worker", "Accept": "*/*", "Accept-Encoding": "identity"}
         if note is not None:
             headers |= {"Range": f"bytes={offset}-", "If-Range": note.validator}
@@ -134,7 +134,7 @@ class Transfer:
             response.close()
             location = response.headers.get("Location", "").encode("latin-1").decode(errors="replace")
             if not location:
-                raise self._invalid(f"answered {answer.status(response)} without saying where to")
+                raise self._invalid(f"answered {answer.status(response)} without a Location")
             try:
                 url = urljoin(url, location)
             except ValueError:
@@ -150,7 +150,7 @@ class Transfer:
         except addresses.Refused:
             raise self._invalid("is not on the public internet; links to other addresses are not allowed") from None
         except addresses.NoSuchHost:
-            raise Broken("is not the name of any host; the link is dead", final=InvalidInput) from None
+            raise Broken("does not exist; the link is dead", final=InvalidInput) from None
         except addresses.NotReached as error:
             raise Broken(f"could not be reached: {error}") from None
         except (requests.exceptions.InvalidURL, UnicodeError):
@@ -159,22 +159,22 @@ class Transfer:
             raise self._failure(error) from None
 
     def _failure(self, error: BaseException) -> Exception:
-        """What a library's error means. Its own text is not used: it holds the link, which may be a signed one."""
+        """What a library's error means. Its own text is not used: it contains the link, which may be signed."""
         cause: object = error
         while isinstance(cause, BaseException):
-            if isinstance(cause, ssl.SSLCertVerificationError):  # a worker with a wrong clock would not have got the job
-                return self._invalid(f"has a certificate that does not hold: {cause.verify_message}")
+            if isinstance(cause, ssl.SSLCertVerificationError):  # a worker with a wrong clock would not have received the job
+                return self._invalid(f"has an invalid certificate: {cause.verify_message}")
             cause = getattr(cause, "reason", None) or (cause.args[0] if cause.args else None)
         if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError | TimeoutError):
             return Broken(f"was silent for {self._limits.read_timeout_s:g} s")
         if self.size_bytes:
             return Broken(f"broke the connection after {self.size_bytes} of {self.total_bytes or 'unknown'} bytes")
-        return Broken("broke the connection before its answer was whole")
+        return Broken("broke the connection before its answer was complete")
 
     def _invalid(self, reason: str) -> InvalidInput:
         return InvalidInput(f"{self.label} {reason}", stage="download", host=self.host)
 
-    # ---- judging and taking the answer -------------------------------------------------------------------------------
+    # ---- checking and reading the answer------------------------------------------------------------------------------
 
     def _take(self, response: requests.Response, offset: int, note: Note | None) -> None:
         try:

@@ -1,4 +1,4 @@
-"""What is said about a job: the bodies of progress reports and of its end, to the letter of PROTOCOL §3."""
+"""The bodies of progress and terminal reports, exactly as in PROTOCOL §3."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jobqueue.job import Job
 from poller.identity import Identity
 
 PHASES = ("downloading", "preparing", "inferring", "encoding", "uploading")
-#: The phase and the least progress that a state stands for, until the one who works on it says more.
+#: The phase and minimum progress of a state, until its program reports more.
 _STATES = {
     "claimed": ("downloading", 0.05),
     "fetching": ("downloading", 0.05),
@@ -18,7 +18,7 @@ _STATES = {
     "generated": ("uploading", 0.95),
     "uploading": ("uploading", 0.95),
 }
-#: A running job is never quite done.
+#: The progress of a running job stays below 1.
 _MOST = 0.99
 
 
@@ -40,7 +40,7 @@ def running(job: Job, identity: Identity) -> dict[str, Any]:
 
 
 def ended(job: Job, identity: Identity, gpu_class: str, told: float = 0.0) -> dict[str, Any]:
-    """The terminal progress report. told: the progress that was last reported, below which it may not go."""
+    """The terminal progress report. told: the last reported progress, which is the minimum."""
     succeeded = job.state == "succeeded"
     body = {
         "status": "succeeded" if succeeded else "failed",
@@ -56,7 +56,7 @@ def ended(job: Job, identity: Identity, gpu_class: str, told: float = 0.0) -> di
 
 
 def buffer_ended(job: Job, gpu_class: str) -> dict[str, Any]:
-    """The terminal status that a buffer orchestrator waits for."""
+    """The terminal status for a buffer orchestrator."""
     succeeded = job.state == "succeeded"
     return {
         "status": "succeeded" if succeeded else "failed",
@@ -76,5 +76,5 @@ def error(job: Job) -> str | None:
 
 
 def _batch_size(job: Job, identity: Identity) -> Any:
-    """Frames a batch; when it is measured, what the engine found."""
+    """Frames per batch; if it is measured, the engine's result."""
     return identity.batch_size or job.result.get("metrics", {}).get("batch_size")

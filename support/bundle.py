@@ -1,6 +1,6 @@
-"""The support bundle: what somebody who is to help needs to know, without secrets; one maker for the page and the command line.
+"""The support bundle: what a supporter needs to know, without secrets; shared by the page and the command line.
 
-It is made of texts, to be looked through before it leaves. Where a job's files came from and went to is the customer's.
+It consists of texts, to be reviewed before it is sent. The addresses of a job's files are the customer's, and left out.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from support.log_files import Mask
 from support.text import plain
 from support.versions import versions
 
-#: The newest of each: lines of a program's log, jobs, rows of the audit trail.
+#: Maximum of each, newest first: lines of a program's log, jobs, rows of the audit trail.
 LINES, JOBS, NOTES = 2000, 20, 100
 _LINK = re.compile(r"https?://[^\s\"'<>]+")
 
 
 def contents(settings: Settings, operator: Operator, mask: Mask, examined: dict[str, Any] | None) -> dict[str, str]:
-    """The texts of the bundle by the names of their files; each has passed the mask.
+    """The texts of the bundle by file name, all masked.
 
-    examined: what `worker doctor --json` says; None if there was no time for it.
+    examined: the output of `worker doctor --json`; None if it was not done in time.
     """
     made: dict[str, Any] = {
-        "doctor.json": examined or {"ok": None, "said": "the examination was not done in time"},
+        "doctor.json": examined or {"ok": None, "said": "the checks did not finish in time"},
         "status.json": answers.status(settings, operator),
         "versions.json": versions(settings, operator.control.published()),
         "settings.json": [vars(one) for one in setting.all_of(settings)],
@@ -58,7 +58,7 @@ def packed(texts: dict[str, str]) -> bytes:
 
 
 def file_name() -> str:
-    """What a bundle of today is called."""
+    """The file name of a bundle made today."""
     return f"worker-{clock.utc()[:10]}.zip"
 
 
@@ -66,7 +66,7 @@ def _without_links(job: Job, outbox: Outbox) -> dict[str, Any]:
     found = answers.detail(job, outbox.history(job.id), outbox.reports(job.id))
     found["inputs"] = {name: "left out" if name.endswith("_url") else value for name, value in job.inputs.items()}
     found["result"] = {name: value for name, value in job.result.items() if name not in ("output_url", "b2_file_name")}
-    for told, name in ((found["history"], "answer"), (found["reports"], "words")):  # a server may repeat what it was sent
+    for told, name in ((found["history"], "answer"), (found["reports"], "words")):  # a server may echo what it was sent
         for one in told:
             one[name] = one[name] and _LINK.sub("(a link)", one[name])
     return found

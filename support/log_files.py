@@ -1,6 +1,6 @@
-"""The programs' log files as they may be shown: whole lines of which nothing is left but text, and no secret.
+"""The programs' log files in a form that may be shown: complete lines of plain text, without secrets.
 
-They are masked once more, because a secret may be newer than they are. No link is followed, and only logs are opened.
+They are masked again, because a secret may be newer than a line. No symbolic link is followed, and only logs are opened.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from support.text import plain
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
-#: Colours and other orders to a terminal; what a progress bar overwrote.
+#: Colors and other terminal control sequences; what a progress bar overwrote.
 _ORDERS = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 _OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n|$)")
 _BOUND = ("at", "program", "level", "event", "exception", "logger")
@@ -43,7 +43,7 @@ def as_text(line: Line) -> str:
 
 
 def whole(folder: Path, name: str, mask: Mask) -> Iterator[str]:
-    """All lines that are kept of a program, oldest first, for a download."""
+    """All stored lines of a program, oldest first, for a download."""
     found = opened(folder, name)
     try:
         for _, file in found:
@@ -66,7 +66,7 @@ def opened(folder: Path, name: str) -> list[tuple[int, BinaryIO]]:
         except OSError:
             continue
         facts = os.fstat(handle)
-        if stat.S_ISREG(facts.st_mode) and facts.st_ino not in [inode for inode, _ in found]:  # renamed while we looked
+        if stat.S_ISREG(facts.st_mode) and facts.st_ino not in [inode for inode, _ in found]:  # renamed in the meantime
             found.append((facts.st_ino, os.fdopen(handle, "rb")))
         else:
             os.close(handle)
@@ -89,5 +89,5 @@ def parsed(text: bytes, mask: Mask) -> Line | None:
 
 
 def _still(text: str) -> str:
-    """A text as a terminal would have left it, without what cannot be seen."""
+    """The text as a terminal would show it, without invisible characters."""
     return plain(_OVERWRITTEN.sub("", _ORDERS.sub("", text)).replace("\r\n", "\n").rstrip())

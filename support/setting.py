@@ -1,4 +1,4 @@
-"""The settings as they may be shown: value, where it comes from, default, meaning; a secret only as set or not."""
+"""The settings in a form that may be shown: value, source, default, meaning; a secret only as set or not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import settings as settings_module
 from settings import Settings
 
-#: Where a value that nobody set is kept, once made, under DATA_DIR.
+#: The files under DATA_DIR with generated values.
 FILES = {"WORKER_ID": "worker_id", "ADMIN_PASSWORD": "admin_token"}
 
 
@@ -20,7 +20,7 @@ class Setting:
     source: str
     default: str
     meaning: str
-    #: Whether it is other than the default.
+    #: Whether it differs from the default.
     differs: bool
 
 

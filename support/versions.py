@@ -1,4 +1,4 @@
-"""What a worker is made of: its version and commit, engine, driver, libraries, weights. Reads only."""
+"""The versions of a worker: its version and commit, engine, driver, libraries, weights. Read-only."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from settings import VERSION, Settings
 from telemetry import host
 from weights import manifest
 
-#: What says most about an installation, by the name of its distribution.
+#: The distributions that say most about an installation.
 TELLING = ("torch", "av", "opencv-python-headless", "diffusers", "transformers", "b2sdk", "flask", "gunicorn", "supervisor")
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 def versions(settings: Settings, said: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """By name, in the order to be shown. said: what each program last said of itself."""
+    """By name, in display order. said: the last published status of each program."""
     card: dict[str, Any] = next(iter(said.get("poller", {}).get("gpus") or []), {})
     found = {
         "worker": VERSION,
@@ -36,7 +36,7 @@ def versions(settings: Settings, said: dict[str, dict[str, Any]]) -> dict[str, s
 def _weights(settings: Settings) -> str:
     files = [file for file in manifest.ENGINES.get(settings.ENGINE, ()) if not file.optional]
     there = [file for file in files if (settings.models_dir / file.path).is_file()]
-    return f"{len(there)} of {len(files)} files are there" if files else ""
+    return f"{len(there)} of {len(files)} files present" if files else ""
 
 
 def _commit(folder: Path) -> str | None:

@@ -1,7 +1,7 @@
-"""What one card is asked: who it is, what it does, how it is. `telemetry.gpu` hands in the library and the card's handle.
+"""The queries to one card: identity, load and health. `telemetry.gpu` passes the library and the card's handle.
 
-Every call is wrapped on its own, because cards and drivers differ in what they offer: what is not offered is None, never 0.
-The error of a lost card passes, everything else ends here. Never keeps anything, and never opens the library.
+Every call is wrapped separately, because cards and drivers differ in what they support: what is unsupported is None, never 0.
+Only the error of a lost card propagates. Stores nothing, and never opens the library.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 #: One GPU: the keys of IDENTITY and of READINGS, GAUGES or HEALTH, and "lost": True (only then is that key there) for a card
-#: that has gone.
+#: that is gone.
 Gpu = dict[str, Any]
 
 IDENTITY = ("index", "uuid", "name", "driver", "cuda")
@@ -37,9 +37,9 @@ HEALTH = (
     "pcie_generation", "pcie_width", "pcie_generation_max", "pcie_width_max",  # now; what card and slot can do together
     "ecc_enabled", "ecc_errors_corrected",  # since the driver was loaded
     "remapped_rows",  # {"correctable", "uncorrectable": counts, "pending", "failed": bool}
-    "retired_pages",  # {"correctable", "uncorrectable": counts, "pending": bool}: what older cards have instead
+    "retired_pages",  # {"correctable", "uncorrectable": counts, "pending": bool}: older cards have these instead
     "slowdown_c", "shutdown_c",
-    "margin_c",  # how much warmer it may get; what newer cards say instead of limits
+    "margin_c",  # how much warmer it may get; newer cards report this instead of limits
 )  # fmt: skip
 
 #: The bits of NVML's clocks-event-reasons mask.
@@ -173,7 +173,7 @@ def _ask(pynvml: Any, *calls: Callable[[], Any]) -> Any:
 
 
 def is_lost(pynvml: Any, error: Any) -> bool:
-    """Whether this NVMLError says that the card is gone until it, or the machine, is started anew."""
+    """Whether this NVMLError means that the card is gone until it is reset, or the machine is rebooted."""
     return error.value in (pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_RESET_REQUIRED)
 
 

@@ -7,17 +7,17 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-#: Room on a disk below which nothing more is begun: so many bytes, or this share of a small one.
+#: Minimum free space on a disk: this many bytes, or this share of a small disk.
 LEAST_FREE_BYTES, LEAST_FREE = 1e9, 0.05
 
 
 def least_free_bytes(total_bytes: int) -> float:
-    """What must be free on a disk of this size for more to be begun on it."""
+    """The free space that a disk of this size needs before new work is started."""
     return min(LEAST_FREE_BYTES, total_bytes * LEAST_FREE)
 
 
 def held_bytes(folder: Path) -> int:
-    """What a folder takes on its disk."""
+    """The disk usage of a folder."""
     return sum(size_bytes(file) for file in files(folder))
 
 

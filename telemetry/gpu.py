@@ -1,8 +1,8 @@
 """What NVML says about each GPU; the only door to `pynvml`.
 
-The library is loaded at the first call, not at import, and stays open. What a card does not offer is None, never 0 (see
-`telemetry.card`). A driver call on a dying card can block for minutes, so the reading is done in a thread that is left behind
-when it takes too long. At every look the driver's events are taken in first: a card that has gone may have said why.
+The library is loaded at the first call, not at import, and stays open. What a card does not provide is None, never 0 (see
+`telemetry.card`). A driver call on a dying card can block for minutes, so readings are taken in a thread that is abandoned
+when it takes too long. Every check first reads the driver's events: a lost card may have reported why.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _in_time(only: str, timeout_s: float, values: Callable[[Any, Any], Gpu]) -> 
         cards = answer.get(timeout=timeout_s)
     except queue.Empty:
         if not _is_silent:
-            log.warning("the GPU driver did not answer within %.1f s; it is asked again until it does", timeout_s)
+            log.warning("the GPU driver did not answer within %.1f s; retrying", timeout_s)
         _is_silent = True
         return [_unread(card) for card in list(_known.values()) if _wanted(card, only)]
     if _is_silent:

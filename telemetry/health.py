@@ -1,6 +1,6 @@
-"""How a card is, in words: what its health readings mean, and what helps. The page and the doctor say the same.
+"""A card's health in words: what its readings mean, and the remedy. Shared by the page and the doctor.
 
-Judges nothing for the worker: no job is refused because of a word from here.
+For people only: no job is refused because of it.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from typing import Any
 from telemetry.card import Gpu
 from telemetry.xid import meaning
 
-#: From this load on (percent) a card has no reason to save power on its link.
+#: From this load (percent) a card has no reason to save power on its link.
 BUSY_PERCENT = 50
 
-_SEAT = "copies to and from it take longer: look at the card's seat, its riser and the slot"
-_WRONG = "its results may be wrong: start the machine anew, and have the card changed if it happens again"
-_SLOT = "look at the riser, and at the slot's speed in the BIOS"
+_SEAT = "copies to and from it take longer: check the card's seating, its riser and the slot"
+_WRONG = "its results may be wrong: reboot the machine, and replace the card if it happens again"
+_SLOT = "check the riser, and the slot's speed in the BIOS"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trait:
-    """One thing about a card. do: what helps; "" if there is nothing to do. bad: somebody should look. at: when, UTC text."""
+    """One fact about a card. do: the remedy; "" if none is needed. bad: someone should look. at: when, UTC text."""
 
     name: str
     said: str
@@ -31,12 +31,12 @@ class Trait:
 
 
 def traits(reading: Gpu, health: Gpu) -> list[Trait]:
-    """What there is to say of a card, whatever of it is known. reading: as `gpu.readings` gives it; health: as `gpu.health`."""
+    """The facts about a card, as far as known. reading: from `gpu.readings`; health: from `gpu.health`."""
     return [_link(reading, health), _ecc(reading, health), _memory(health), _limits(health), _report(health)]
 
 
 def link(health: Gpu) -> str:
-    """How the card hangs on the machine now, like "PCIe 4.0 x16"."""
+    """The card's current link, like "PCIe 4.0 x16"."""
     generation, width = health.get("pcie_generation"), health.get("pcie_width")
     return "PCIe n/a" if generation is None or width is None else f"PCIe {generation}.0 x{width}"
 
@@ -45,14 +45,14 @@ def _link(reading: Gpu, health: Gpu) -> Trait:
     generation, width = health.get("pcie_generation"), health.get("pcie_width")
     best, widest = health.get("pcie_generation_max"), health.get("pcie_width_max")
     if generation is None or width is None or best is None or widest is None:
-        return Trait(name="link", said=f"{link(health)}; what card and slot could do, n/a")
+        return Trait(name="link", said=f"{link(health)}; maximum n/a")
     busy = (reading.get("utilization_gpu") or 0) >= BUSY_PERCENT
     if width < widest:
         return Trait(name="link", said=f"PCIe runs with {width} of {widest} lanes", do=_SEAT, bad=True)
     if generation >= best:
-        return Trait(name="link", said=f"{link(health)}: all that card and slot can do")
+        return Trait(name="link", said=f"{link(health)}: the maximum of card and slot")
     if not busy:
-        return Trait(name="link", said=f"{link(health)} while there is little to do, which saves power; {best}.0 is possible")
+        return Trait(name="link", said=f"{link(health)} at low load, which saves power; {best}.0 is possible")
     return Trait(name="link", said=f"PCIe runs at {generation}.0 under load, where {best}.0 is possible", do=_SLOT, bad=True)
 
 
@@ -65,20 +65,20 @@ def _ecc(reading: Gpu, health: Gpu) -> Trait:
 
 
 def _memory(health: Gpu) -> Trait:
-    """What the card has put out of use of its memory: rows, or pages on older cards."""
+    """The defective memory that the card has retired: rows, or pages on older cards."""
     rows, pages = health.get("remapped_rows"), health.get("retired_pages")
     found = rows or pages
     if found is None:
         return Trait(name="memory", said="remapped rows n/a")
     said = f"{'remapped rows' if rows else 'retired pages'} {found['correctable'] + found['uncorrectable']}"
     if found["uncorrectable"]:
-        said += f", {found['uncorrectable']} of them for errors that could not be corrected"
+        said += f", {found['uncorrectable']} of them for uncorrectable errors"
     if found.get("failed"):
-        do = "have the card changed: it has no room left to put bad memory out of use"
+        do = "replace the card: it has no spare memory left to remap bad rows"
         return Trait(name="memory", said=f"{said}; some could not be remapped", do=do, bad=True)
     if found["pending"]:
-        do = "start the machine anew when it suits, so that the bad memory is put out of use"
-        return Trait(name="memory", said=f"{said}, and more wait for a new start", do=do, bad=True)
+        do = "reboot the machine when convenient, to retire the bad memory"
+        return Trait(name="memory", said=f"{said}, and more are pending a reboot", do=do, bad=True)
     return Trait(name="memory", said=said)
 
 

@@ -1,4 +1,4 @@
-"""The worker in Prometheus's text format, made anew at each scrape from what the caller knows; unknown means absent, not 0."""
+"""The worker's metrics in Prometheus text format, built at each scrape from the caller's data; unknown means absent, not 0."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MODES = ("starting", "active", "paused", "draining", "unfit")
 _MIB = 1024 * 1024
 #: Metric, help, the reading's name (as telemetry/gpu.py gives it) and what one of its units is in the metric's.
 _GPU = (
-    ("gpu_utilization_ratio", "Share of time in which the card computed.", "utilization_gpu", 0.01),
+    ("gpu_utilization_ratio", "Share of time in which the GPU was busy.", "utilization_gpu", 0.01),
     ("gpu_memory_used_bytes", "Memory in use on the card.", "memory_used_mib", _MIB),
     ("gpu_memory_total_bytes", "Memory on the card.", "memory_total_mib", _MIB),
     ("gpu_temperature_celsius", "Temperature of the card.", "temperature_c", 1),
@@ -68,16 +68,16 @@ class _Collector(Collector):
         build.add_metric([facts.version, facts.model], 1)
         yield build
         modes = {} if facts.mode is None else {mode: int(mode == facts.mode) for mode in MODES}
-        yield from _labelled("worker_mode", "1 for what the worker is now.", "mode", modes)
+        yield from _labelled("worker_mode", "1 for the current mode.", "mode", modes)
         yield from _labelled("worker_jobs_in_state", "Jobs in the queue by state.", "state", facts.jobs_in_state or {})
-        ended = CounterMetricFamily("worker_jobs", "Jobs that ended since the api began.", labels=["kind", "state"])
+        ended = CounterMetricFamily("worker_jobs", "Jobs that ended since the api started.", labels=["kind", "state"])
         for labels, number in sorted(facts.jobs_ended.items()):
             ended.add_metric(list(labels), number)
         yield ended
         yield from _single("worker_orchestrator_up", "1 if the orchestrator answered last time.", facts.orchestrator_up)
-        yield from _single("worker_heartbeat_age_seconds", "Since the orchestrator last heard us.", facts.heartbeat_age_s)
-        yield from _single("worker_upload_pending", "Finished videos not stored yet.", facts.upload_pending)
-        yield from _single("worker_disk_free_bytes", "Room left beside the queue.", facts.disk_free_bytes)
+        yield from _single("worker_heartbeat_age_seconds", "Time since the last acknowledged heartbeat.", facts.heartbeat_age_s)
+        yield from _single("worker_upload_pending", "Finished videos not uploaded yet.", facts.upload_pending)
+        yield from _single("worker_disk_free_bytes", "Free space on the queue's disk.", facts.disk_free_bytes)
         yield from _cards(facts.gpus)
 
 

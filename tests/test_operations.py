@@ -59,7 +59,7 @@ def test_a_pause_ends_when_its_time_is_over_and_that_is_noted(operator: Operator
     assert operator.control.flag("paused")
     make_over(operator)
     operator.settle(tmp_path)
-    assert noted(operator) == ("test", "resume", None, "the time of the pause was over: lunch", "done")
+    assert noted(operator) == ("test", "resume", None, "the pause expired: lunch", "done")
     assert operator.control.database.read("select 1 from control where name = 'paused'") == []
 
 
@@ -113,8 +113,8 @@ def test_the_sample_job_is_a_job_like_any_other(operator: Operator, tmp_path: Pa
     ("field", "value", "says"),
     [
         ("resolution", "big", "resolution: must look like"),
-        ("musetalk_job_id", "one", "is another's job"),
-        ("audio_url", ".", "there is no such file"),
+        ("musetalk_job_id", "one", "belongs to a job that someone else is waiting for"),
+        ("audio_url", ".", "no such file"),
     ],
 )
 def test_a_job_that_is_refused_leaves_no_copy_of_its_files(
@@ -178,7 +178,7 @@ def test_an_idle_program_is_restarted_at_once_also_after_its_job(operator: Opera
 
 @pytest.mark.parametrize("name", ["guard", "supervisord", "", "worker:inference", "../x", "shutdown"])
 def test_only_known_programs_are_restarted(operator: Operator, tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match="there are poller, inference"):
+    with pytest.raises(ValueError, match="must be one of poller, inference"):
         operator.restart(name, tmp_path, "mischief")
 
 
@@ -196,7 +196,7 @@ def test_a_program_that_supervisord_does_not_know_is_named(operator: Operator, s
 def test_a_job_of_ones_own_may_not_take_the_place_of_anothers(operator: Operator, tmp_path: Path) -> None:
     links = {"video_url": "https://a.example/v.mp4", "audio_url": "https://a.example/a.wav"}
     add(operator, "theirs")
-    with pytest.raises(ValueError, match="musetalk_job_id: theirs is another's job"):
+    with pytest.raises(ValueError, match="musetalk_job_id: theirs belongs to a job that someone else"):
         operator.submit({"musetalk_job_id": "theirs", **links}, "musetalk", tmp_path)
     theirs = operator.queue.get("theirs")
     assert theirs is not None

@@ -79,8 +79,8 @@ def test_the_doctor_examines_a_worker_that_runs(up: Up) -> None:
     wait_for(lambda: examined()["ports"]["level"] == "ok", "the api to answer")
     found = examined()
     assert found["ports"]["said"].endswith("/health answers 200")
-    assert found["programs"]["said"].startswith("run: ")
-    assert "and sound" in found["queue"]["said"]
+    assert found["programs"]["said"].startswith("running: ")
+    assert ", intact" in found["queue"]["said"]
     assert found["settings"]["said"] == "the worker was started with engine tests.fakes.engines.copies, here preview"
 
 
@@ -143,4 +143,4 @@ def test_a_stop_ends_all_with_0_and_every_line_was_json(up: Up) -> None:
     assert [process for process in family if process.is_running()] == []
     events = [json.loads(line) for line in up.stdout.read_text().splitlines()]
     assert all({"at", "program", "level", "event"} <= event.keys() for event in events)
-    assert events[-1]["event"] == "the worker ends: stopped"
+    assert events[-1]["event"] == "the worker exits: stopped"

@@ -1,4 +1,4 @@
-"""The uploader: the only process with bucket keys. Puts finished videos into the store and has them confirmed."""
+"""The uploader: the only process with bucket keys. Uploads finished videos to the store and verifies them."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from uploader.upload import Upload
 log = logging.getLogger(__name__)
 
 THREADS = 2
-#: How often the store's state is published, and how often the store is asked while it does not have us and while it does (a key
-#: may be withdrawn; B2 counts each call), in seconds.
+#: How often the store's state is published, and how often the store is checked while it rejects us and while it accepts us (a
+#: key may be revoked; B2 charges per call), in seconds.
 PUBLISH_EVERY_S = 5.0
 CHECK_AGAIN_S, CHECK_STILL_S = 60.0, 600.0
 
 
 def open_store(settings: Settings) -> Store:
-    """B2 when its keys are set, else the folder that the api serves."""
+    """B2 if its keys are set, otherwise the folder that the api serves."""
     if settings.stores_in_b2:
-        from uploader.stores.b2 import B2Store  # b2sdk takes its time and memory; the local store does without
+        from uploader.stores.b2 import B2Store  # b2sdk is slow and large to import; the local store does not need it
 
         return B2Store(
             key_id=settings.B2_KEY_ID or "",
@@ -45,7 +45,7 @@ def open_store(settings: Settings) -> Store:
 
 
 def check(store: Store, control: Control, stop: threading.Event) -> None:
-    """Ask the store again and again whether it will have us, and say what it said; while it refuses, no job is claimed."""
+    """Check periodically whether the store accepts us, and publish the result; while it does not, no job is claimed."""
     while not stop.is_set():
         try:
             said = _asked(store, control)
@@ -60,7 +60,7 @@ def check(store: Store, control: Control, stop: threading.Event) -> None:
 
 
 def _asked(store: Store, control: Control) -> dict[str, Any]:
-    """What the store says now, for the other programs."""
+    """The store's current state, for the other programs."""
     error = None
     try:
         store.check()
@@ -70,7 +70,7 @@ def _asked(store: Store, control: Control) -> dict[str, Any]:
             log.error("%s", error)
     except Unavailable as unavailable:
         error = unavailable.message
-        log.warning("%s; finished videos wait here", error)
+        log.warning("%s; finished videos wait on this machine", error)
     else:
         control.take_down("unfit", by="uploader")
     return {"store": store.name, "ok": error is None, "error": error, "checked_at": clock.utc()}

@@ -1,4 +1,4 @@
-"""Stage 3: one output to the store, confirmed byte for byte, with a JSON sidecar beside it."""
+"""Stage 3: upload one output to the store, verify every byte, and add a JSON sidecar."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Upload:
     worker_id: str
 
     def do(self, job: Job, progress: Progress) -> dict[str, Any]:
-        """Store the job's output under its own name, so that doing it twice gives the same object. Raises JobError."""
+        """Store the job's output under its own name, so that a second upload gives the same object. Raises JobError."""
         output = spool.output_file(self.data_dir, job.id)
         if not output.is_file():
-            raise EngineFailed("the finished video is gone from this machine")
+            raise EngineFailed("the finished video is missing on this machine")
         name = f"{self.prefix.strip('/')}/{job.id}.mp4".lstrip("/")
         began = time.monotonic()
         progress("uploading", 0.95)
@@ -64,11 +64,11 @@ class Upload:
 
 
 def _checked_sha1(output: Path, job: Job) -> str:
-    """The SHA-1 of the finished video, which must be the one that it had when it was rendered; else it must be made again."""
+    """The SHA-1 of the finished video, which must be the same as when it was rendered; otherwise it is rendered again."""
     try:
         sha1 = sha1_of(output)
     except OSError as error:
         raise shortage(error) or EngineFailed(f"the finished video cannot be read: {error.strerror}") from error
     if sha1 != job.result.get("sha1", sha1):
-        raise EngineFailed("the finished video is not what was rendered: this machine's disk has changed it")
+        raise EngineFailed("the finished video differs from what was rendered: this machine's disk has corrupted it")
     return sha1

@@ -127,7 +127,7 @@ def test_the_health_of_a_card_is_told_in_words_with_what_to_do(data_dir: Path) -
         well = told_of(own, browser)
         assert "To do" not in well
         for words in (
-            "PCIe 4.0 x16: all that card and slot can do",
+            "PCIe 4.0 x16: the maximum of card and slot",
             "ECC n/a; corrected ECC errors n/a, uncorrected ECC errors n/a",
             "remapped rows 0",
             "slows down at 93 °C, shuts down at 98 °C",
@@ -143,13 +143,13 @@ def test_the_health_of_a_card_is_told_in_words_with_what_to_do(data_dir: Path) -
         rows = {"correctable": 1, "uncorrectable": 2, "pending": True, "failed": False}
         said = told_of(own, browser, remapped_rows=rows)
         assert "remapped rows 3, 2 of them for errors that could not be corrected, and more wait for a new start. To do" in said
-        assert "have the card changed" in told_of(own, browser, remapped_rows=rows | {"failed": True})
+        assert "replace the card" in told_of(own, browser, remapped_rows=rows | {"failed": True})
         pages = {"correctable": 4, "uncorrectable": 0, "pending": None}
         assert "retired pages 4 " in told_of(own, browser, remapped_rows=None, retired_pages=pages)
         assert "is 41 °C below its limit now" in told_of(own, browser, slowdown_c=None, shutdown_c=None, margin_c=41)
         xid = told_of(own, browser, xid={"code": 79, "at": "2026-01-02T03:04:05.678Z"})
         assert "last XID 79: the card has fallen off the bus" in xid
-        assert "( 2026-01-02 03:04:05 UTC ). To do: start the machine anew" in xid
+        assert "( 2026-01-02 03:04:05 UTC ). To do: reboot the machine" in xid
 
 
 def test_programs_get_the_health_beside_the_readings(filled: Admin, browser: requests.Session) -> None:

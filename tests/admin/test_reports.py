@@ -81,9 +81,7 @@ def test_an_end_that_nobody_wanted_or_that_was_never_told_says_so(told: Admin, b
     told.outbox.sent(event, "progress: HTTP 409: no longer yours")
     said = text(told, browser, "/jobs/unwanted")
     assert "Round 1, cancelled: Not reported: a new round started first." in said
-    assert re.search(
-        "Round 2, cancelled: Reported [^,]+, but no longer wanted: progress: HTTP 409: no longer yours", said
-    )
+    assert re.search("Round 2, cancelled: Reported [^,]+, but no longer wanted: progress: HTTP 409: no longer yours", said)
 
 
 @pytest.mark.parametrize("source", ["local", "queue"])

@@ -87,7 +87,7 @@ def test_a_queue_that_is_lost_is_said_in_words_and_ends_nothing(own: Admin, harm
 @pytest.mark.parametrize(
     ("version", "line"),
     [
-        (migrations.VERSION + 1, f"is of version {migrations.VERSION + 1}, this program knows {migrations.VERSION}"),
+        (migrations.VERSION + 1, f"has version {migrations.VERSION + 1}, this program supports {migrations.VERSION}"),
         (None, "no queue yet"),
     ],
 )

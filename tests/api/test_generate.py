@@ -124,7 +124,7 @@ def test_a_job_whose_row_was_removed_is_a_500(api: Api) -> None:
         until(lambda: api.queue.get("j1"))
         api.queue.database.write(lambda connection: connection.execute("delete from job").fetchall())
     assert answer.result().status_code == 500
-    assert "removed" in answer.result().json()["error_message"]
+    assert "deleted" in answer.result().json()["error_message"]
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_what_a_fastwan_job_may_not_be_is_said_field_by_field(data_dir: Path) ->
         },
         {
             "guidance_scale": "is NaN; must be a number from 0 to 100",
-            "params": "holds NaN or Infinity, which are no JSON; must be an object, like {}",
+            "params": "contains NaN or Infinity, which are not JSON; must be an object, like {}",
         },
     ]
 
@@ -294,11 +294,11 @@ def test_while_the_queue_cannot_be_used_nothing_is_taken_and_those_who_wait_wait
         until(lambda: api.queue.get("j1"))
         _rename(api, "job", "gone")
         refused = api.post({**JOB, "musetalk_job_id": "j2"})
-        until(lambda: "while j1 was waited for" in (data_dir / "logs/api.log").read_text())
+        until(lambda: "while waiting for j1" in (data_dir / "logs/api.log").read_text())
         _rename(api, "gone", "job")
         work_through(api.queue)
     assert (refused.status_code, refused.json()["error_type"], refused.json()["retryable"]) == (503, "processing_error", True)
-    assert "the queue cannot be used now: " in refused.json()["error_message"]
+    assert "the queue is unavailable: " in refused.json()["error_message"]
     assert int(refused.headers["Retry-After"]) > 0
     assert first.result().status_code == 200
 

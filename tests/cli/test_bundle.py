@@ -40,7 +40,7 @@ def test_a_bundle_is_listed_written_and_holds_no_secret(worker: Run, operator: O
     archive = zipfile.ZipFile(folder / "b.zip")
     assert archive.namelist() == [*MADE, "logs/admin.txt"]
     assert [line.split()[-1] for line in done.stdout.splitlines()[:-1]] == archive.namelist()
-    assert done.stdout.splitlines()[-1].endswith("packed as b.zip; look it through before you send it on")
+    assert done.stdout.splitlines()[-1].endswith("packed as b.zip; review it before you send it")
     for name in archive.namelist():
         for secret in (TOKEN, "app-key-secret", "key-id-0001"):
             assert secret not in archive.read(name).decode(), name

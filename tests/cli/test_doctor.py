@@ -23,4 +23,4 @@ def test_a_fault_is_a_line_with_what_to_do_and_an_exit_code(worker: Run) -> None
     assert done.returncode == 1
     assert "fail  weights " in done.stdout
     assert "      to do: worker models pull fastwan\n" in done.stdout
-    assert done.stdout.splitlines()[-1].endswith(" warned")
+    assert done.stdout.splitlines()[-1].endswith(" warnings")

@@ -30,5 +30,5 @@ def test_an_unknown_command_or_option_ends_with_2(worker: Run) -> None:
 def test_without_a_queue_the_answer_is_what_to_do(worker: Run) -> None:
     done = worker("status")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].endswith("there is no queue yet; start the worker with: worker up")
+    assert done.stderr.splitlines()[-1].endswith("no queue yet; start the worker with: worker up")
     assert len(done.stderr.splitlines()) == 1

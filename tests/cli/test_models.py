@@ -106,7 +106,7 @@ def test_pull_and_verify_end_to_end(folder: Path) -> None:
     (folder / "models" / "net" / "w.bin").unlink()
     with FileServer([status(404)]) as server:
         done = run(server.url("/w.bin"), "pull")
-        assert (done.returncode, done.stderr) == (1, "1 of 1 files are not there\n")
+        assert (done.returncode, done.stderr) == (1, "1 of 1 files could not be downloaded\n")
         assert done.stdout == "failed   net/w.bin  net/w.bin: no source has it: 127.0.0.1 answers 404\n"
 
 

@@ -33,7 +33,7 @@ def test_pause_and_resume_raise_and_lower_the_flag(worker: Run, operator: Operat
     flag = operator.control.flag("paused")
     assert flag is not None
     assert flag["reason"] == "swap PSU"
-    assert worker("pause").stdout == "it was paused already\n"
+    assert worker("pause").stdout == "already paused\n"
     assert worker("resume").stdout == "resumed\n"
     assert operator.control.flags() == {}
     assert json.loads(worker("resume", "--json").stdout)["changed"] is False
@@ -55,7 +55,7 @@ def test_cancel_ends_a_waiting_job(worker: Run, operator: Operator) -> None:
 
 def test_retry_begins_a_failed_job_anew(worker: Run, operator: Operator) -> None:
     fail(operator)
-    assert worker("retry", "job-1").stdout == "job-1 begins anew, round 2\n"
+    assert worker("retry", "job-1").stdout == "job-1 will be retried, round 2\n"
     done = worker("retry", "job-1")
     assert (done.returncode, done.stderr) == (5, "job-1: is claimed; only failed and cancelled jobs can be retried\n")
 
@@ -64,7 +64,7 @@ def test_retry_begins_a_failed_job_anew(worker: Run, operator: Operator) -> None
 @pytest.mark.usefixtures("operator")
 def test_an_unknown_job_is_4(worker: Run, command: tuple[str, ...]) -> None:
     done = worker(*command)
-    assert (done.returncode, done.stderr) == (4, "job-9: there is no such job\n")
+    assert (done.returncode, done.stderr) == (4, "job-9: no such job\n")
 
 
 def test_submit_takes_files_and_links(worker: Run, operator: Operator, folder: Path) -> None:
@@ -89,7 +89,7 @@ def test_submit_of_a_picture_and_a_prompt(worker: Run, operator: Operator) -> No
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (("none.mp4", "https://example.com/a.wav"), "none.mp4: there is no such file"),
+        (("none.mp4", "https://example.com/a.wav"), "none.mp4: no such file"),
         (("https://example.com/v.mp4",), "audio_url: "),
         (("https://example.com/v.mp4", "https://example.com/a.wav", "--param", "resolution=big"), "resolution: must look like"),
         (("https://example.com/v.mp4", "https://example.com/a.wav", "--param", "big"), "--param big: must look like"),
@@ -159,7 +159,7 @@ def test_a_job_is_handed_in_like_another_one(worker: Run, operator: Operator) ->
 def test_many_jobs_are_retried_and_cancelled_at_once(worker: Run, operator: Operator) -> None:
     for job_id in ("one", "two"):
         fail(operator, job_id)
-    assert worker("retry", "one", "two", "none").stdout == "2 of 3 jobs begin anew\n"
+    assert worker("retry", "one", "two", "none").stdout == "2 of 3 jobs will be retried\n"
     assert json.loads(worker("cancel", "one", "two", "--json").stdout) == {"asked": 2, "done": ["one", "two"]}
     assert worker("cancel", *(f"job-{number}" for number in range(501))).stderr == "501 jobs; at most 500 at once\n"
 

@@ -81,4 +81,4 @@ def test_an_examination_that_crashes_is_a_finding() -> None:
     assert found["ok"] is False
     (check,) = found["checks"]
     assert check["level"] == "fail"
-    assert check["said"] == "the examination ended without an answer, code -6"
+    assert check["said"] == "the examination exited without a result, code -6"

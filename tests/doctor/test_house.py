@@ -16,4 +16,4 @@ def test_a_program_that_will_not_come_by_itself_fails() -> None:
     assert (found.name, found.level, found.said) == ("inference", "fail", "fatal: Exited too quickly")
     assert found.do == "worker logs inference"
     now = Situation(settings=settings.load({"ENGINE": "preview"}), cards=[], programs=[up])
-    assert [each.said for each in house.programs(now)] == ["run: api"]
+    assert [each.said for each in house.programs(now)] == ["running: api"]

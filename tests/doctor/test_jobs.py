@@ -46,7 +46,7 @@ def age(operator: Operator) -> None:
 
 def test_a_job_that_waits_for_an_idle_program_is_said(old: Operator, folder: Path) -> None:
     (found,) = warned(situation(folder))
-    assert found.said == "job-1 is ready for 20 minutes, and inference has nothing else to do"
+    assert found.said == "job-1 has been ready for 20 minutes, and inference is idle"
     assert found.do == "worker logs --job job-1; worker logs inference"
     assert jobs.jobs(situation(folder))[-1].said == "1 unfinished, 1 of them stuck"
 
@@ -69,7 +69,7 @@ def test_a_job_that_is_worked_on_without_progress_is_said(old: Operator, folder:
     assert warned(situation(folder)) == []
     age(old)
     (found,) = warned(situation(folder))
-    assert found.said == "job-1 is generating at 50% and has not moved for 20 minutes"
+    assert found.said == "job-1 is generating at 50% and has made no progress for 20 minutes"
     assert found.do.endswith("worker restart inference --now begins it again")
 
 

@@ -48,8 +48,8 @@ def test_what_is_wrong_is_said_by_the_examination_and_put_right_only_if_asked(
 
     done = worker("doctor", "--fix", **WELL)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "(mode 644); restricting it to its owner (0600)\n      now readable by its owner only\n" in done.stdout
-    assert "      removed .doctor-1, .admin_token-ab\n" in done.stdout
+    assert "(mode 644); restricts it to its owner (0600)\n      now readable by its owner only\n" in done.stdout
+    assert "      deleted .doctor-1, .admin_token-ab\n" in done.stdout
     assert "1 log-ins to the page are over but still kept; forgets them\n      1 ended\n" in done.stdout
     assert "      recreated\n" in done.stdout
     assert "to do: worker doctor --fix" not in done.stdout
@@ -77,7 +77,7 @@ def test_a_large_log_is_folded_into_the_queue(operator: Operator, folder: Path) 
     assert soundness.log_bytes(settings.database) > mend.LOG_BYTES
     (repair,) = mend.repairs(settings)
     done = mend.carry_out(repair, operator.control, "test")
-    assert (done["ok"], done["result"]) == (True, "0.0 MB are left")
+    assert (done["ok"], done["result"]) == (True, "0.0 MB left")
     assert soundness.log_bytes(settings.database) < 2**20
     assert len(database.read("select * from control where name glob 'big-*'")) == 20
 

@@ -34,7 +34,7 @@ def test_each_mapped_port_is_said_as_the_internet_has_it(worker: Run) -> None:
 def test_jobs_from_anybody_and_a_password_in_the_open_are_warned_about(worker: Run) -> None:
     ports = {"VAST_TCP_PORT_18000": "40123", "VAST_TCP_PORT_18080": "40180"}
     _, jobs, inside = findings(worker, **ports)
-    assert (jobs["level"], jobs["said"]) == ("warn", "anybody may hand in jobs at http://192.0.2.7:40123/generate")
+    assert (jobs["level"], jobs["said"]) == ("warn", "anyone can submit jobs at http://192.0.2.7:40123/generate")
     assert (inside["level"], "ssh -L 18080:127.0.0.1:18080" in inside["said"]) == ("ok", True)
     _, page = findings(worker, **ports, ADMIN_HOST="0.0.0.0", API_TOKEN="a-long-token-of-mine")
     assert (page["level"], page["said"].split(" ")[0]) == ("warn", "http://192.0.2.7:40180")

@@ -39,7 +39,7 @@ def test_a_drained_worker_ends_with_0_and_says_so(folder: Path) -> None:
     with supervised(folder, {"steady": "steady.py"}, guard=True) as worker:
         Control(Database(folder / "data" / "jobs.db")).put_up("draining", "new image", "test")
         assert worker.first.wait(DEADLINE_S) == 0
-        assert worker.lines[-1].endswith("the worker ends: drained: all jobs are done and reported")
+        assert worker.lines[-1].endswith("the worker exits: drained: all jobs are done and reported")
 
 
 def test_a_drain_ends_at_its_deadline_whatever_is_left(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_a_drain_ends_at_its_deadline_whatever_is_left(tmp_path: Path) -> None:
     assert end(worker) is None
     worker.control.take_down("draining")
     worker.control.put_up("draining", "new image", "test", deadline=0)
-    assert end(worker) == "drained until the deadline: jobs that go on at the next start: 1, reports: 0"
+    assert end(worker) == "drain deadline reached; left for the next start: 1 jobs, 0 reports"
 
 
 def test_a_queue_that_cannot_be_read_does_not_end_the_guard(tmp_path: Path) -> None:

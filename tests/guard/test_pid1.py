@@ -42,7 +42,7 @@ def test_a_program_that_ignores_sigterm_and_its_child_in_another_session_are_end
 def test_a_program_that_cannot_start_ends_all_with_70_and_the_reason_last(folder: Path) -> None:
     with supervised(folder, {"steady": "steady.py", "broken": "broken.py"}) as worker:
         assert worker.first.wait(DEADLINE_S) == 70
-        assert "broken could not be started in 2 tries" in worker.lines[-1]
+        assert "broken failed to start 2 times" in worker.lines[-1]
         assert "RuntimeError: the model is of the wrong shape" in worker.lines[-1]
 
 
@@ -57,7 +57,7 @@ def test_the_verdict_of_the_guard_is_the_end(folder: Path) -> None:
         worker.pid("steady")
         leave(folder / "run", Verdict(code=9, reason="the card fell off"))
         assert worker.stop() == 9
-        assert worker.lines[-1].endswith("the worker ends: the card fell off")
+        assert worker.lines[-1].endswith("the worker exits: the card fell off")
 
 
 def test_a_verdict_of_an_earlier_life_is_forgotten(folder: Path) -> None:

@@ -128,7 +128,7 @@ def stop_and_go_on(bench: Bench) -> None:
             first.until(lambda: "generating" in map(first.job, jobs), "a job is being made")
             code, took_s = first.stop()
             bench.say(code == 0, "SIGTERM in the middle of a job ends it with 0", f"code {code}, {took_s:.1f} s")
-            bench.say("the worker ends: stopped" in _last_line(first.logs()[0]), "the last line says why")
+            bench.say("the worker exits: stopped" in _last_line(first.logs()[0]), "the last line says why")
         _say_what_is_left(bench, mount, jobs, "the stop leaves the other jobs in the queue")
         with bench.container(mount, "--restart=always") as second:
             second.until(lambda: second.pid("inference") and "generating" in map(second.job, jobs), "a job is being made again")

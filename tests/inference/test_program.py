@@ -245,7 +245,7 @@ def test_an_engine_without_its_libraries_makes_the_worker_unfit_and_says_what_to
 def test_an_engine_whose_libraries_cannot_be_loaded_makes_the_worker_unfit_and_says_why(tmp_path: Path) -> None:
     with running(tmp_path, fake("has_half_a_library")) as program:
         flag = until(lambda: program.control.flag("unfit"))
-        assert "needs what cannot be loaded (libhalf.so.1: cannot open" in flag["reason"]
+        assert "has a dependency that cannot be loaded (libhalf.so.1: cannot open" in flag["reason"]
         assert program.process.poll() is None
 
 
@@ -295,7 +295,7 @@ def test_a_card_that_torch_cannot_use_is_said_and_keeps_no_fleet_waiting(tmp_pat
     assert "until then musetalk computes on the processor" in alone
     assert preview == "cpu, None"
     assert fleet.startswith("refused: torch ")
-    assert fleet.endswith("; worker doctor says what to do")
+    assert fleet.endswith("; see worker doctor")
 
 
 def test_a_second_inference_on_the_same_folder_ends_at_once(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ FACE = {"musetalk_job_id": "j1", "video_url": "https://a.example/v.mp4", "audio_
         ("prompt", None, "is missing; must be a text, which may be empty"),
         ("prompt", ["a", "fox"], "is a list; must be a text of at most 10000 characters"),
         ("prompt", "x" * 10_001, "is 10001 characters long; at most 10000"),
-        ("prompt", "half \ud800", "holds half a character (a lone surrogate); must be a text"),
+        ("prompt", "half \ud800", "contains half a character (a lone surrogate); must be a text"),
         ("negative_prompt", {}, "is an object; must be a text of at most 10000 characters"),
         ("num_frames", 0, "is 0; must be a whole number from 1 to 241"),
         ("num_frames", 10_000, "is 10000; must be a whole number from 1 to 241"),
@@ -36,7 +36,7 @@ FACE = {"musetalk_job_id": "j1", "video_url": "https://a.example/v.mp4", "audio_
         ("guidance_scale", math.inf, "is Infinity; must be a number from 0 to 100"),
         ("guidance_scale", -1, "is -1; must be a number from 0 to 100"),
         ("guidance_scale", "x" * 100, 'is "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...; must be a number from 0 to 100'),
-        ("params", {"a": {"b": math.nan}}, "holds NaN or Infinity, which are no JSON; must be an object, like {}"),
+        ("params", {"a": {"b": math.nan}}, "contains NaN or Infinity, which are not JSON; must be an object, like {}"),
         ("image_url", "ftp://a.example/i.png", "must be an http:// or https:// link"),
     ],
 )

@@ -83,7 +83,7 @@ def test_a_killed_main_process_leaves_the_port_free(tmp_path: Path) -> None:
 
 
 def test_a_second_one_on_the_same_folder_is_refused(server: Server, tmp_path: Path) -> None:
-    assert "another orchestrator works there" in _refusal(tmp_path / "data", free_port())
+    assert "another orchestrator is using it" in _refusal(tmp_path / "data", free_port())
 
 
 def test_a_port_in_use_is_refused(server: Server, tmp_path: Path) -> None:

@@ -88,8 +88,8 @@ def test_a_claimed_job_may_have_no_prompt(house: House, fake: FakeOrchestrator, 
         ("num_frames", 0, "num_frames: is 0; must be a whole number from 1 to 241"),
         ("num_frames", 10_000, "num_frames: is 10000; must be a whole number from 1 to 241"),
         ("guidance_scale", math.nan, "guidance_scale: is NaN; must be a number from 0 to 100"),
-        ("params", {"x": math.nan}, "params: holds NaN or Infinity"),
-        ("params", {"x": [math.inf]}, "params: holds NaN or Infinity"),
+        ("params", {"x": math.nan}, "params: contains NaN or Infinity"),
+        ("params", {"x": [math.inf]}, "params: contains NaN or Infinity"),
     ],
 )
 def test_a_claimed_fastwan_job_that_cannot_be_made_is_failed_with_its_field(

@@ -267,7 +267,7 @@ def test_retry_after_is_honoured(target: Path) -> None:
 
 @pytest.mark.parametrize("said", ["3600", "Fri, 01 Jan 2100 00:00:00 GMT"])
 def test_a_retry_after_beyond_the_limit_is_not_waited_for(target: Path, said: str) -> None:
-    with FileServer([status(503, Retry_After=said)]) as server, pytest.raises(Unreachable, match="of patience"):
+    with FileServer([status(503, Retry_After=said)]) as server, pytest.raises(Unreachable, match="asked to wait"):
         get(server.url(), target)
     assert len(server.seen) == 1
 
@@ -448,5 +448,5 @@ def test_no_message_log_line_or_trace_holds_a_links_query(
 
 def test_a_disk_that_takes_nothing_is_this_workers_fault(target: Path) -> None:
     target.parent.joinpath("video.part").mkdir()
-    with FileServer([whole(BODY)]) as server, pytest.raises(Unavailable, match="could not be kept on this worker's disk"):
+    with FileServer([whole(BODY)]) as server, pytest.raises(Unavailable, match="could not be saved on this worker's disk"):
         get(server.url(), target)

@@ -288,5 +288,5 @@ def test_a_full_or_broken_disk_is_no_fault_of_the_job(house: House) -> None:
     with served(VIDEO) as faces, running(fetch.loop(house.queue, inputs(house), News(), "poller/test.1")):
         house.job("claimed", inputs={"video_url": faces.url(), "audio_url": faces.url()})
         job = eventually(lambda: (found := house.queue.get("job-1")) and found.result.get("last_error") and found)
-    assert "could not be made" in job.result["last_error"]
+    assert "could not be created" in job.result["last_error"]
     assert not job.finished

@@ -187,7 +187,7 @@ def test_that_nothing_is_left_that_could_go_is_said_once(
     one = janitor(house)
     for _ in range(3):
         one.clean()
-    assert caplog.text.count("make room on it") == 1
+    assert caplog.text.count("free some space") == 1
 
 
 def test_a_folder_of_no_job_goes_after_an_hour(house: House) -> None:

@@ -40,26 +40,26 @@ def jobs(house: House, *wanted: str | tuple[int, int, int]) -> list[Job]:
         ((), {"inference": None}, "inference is not running"),
         ((), {"inference": {"model_loaded": True, "age_s": 31.0}}, "inference is not running"),
         ((), {"inference": {"model_loaded": False, "age_s": 1.0}}, "the model is loading"),
-        ((), {"waiting_for_store": 16}, "finished videos wait for the store"),
+        ((), {"waiting_for_store": 16}, "16 finished videos are waiting to be uploaded"),
         ((), {"disk_bytes": (10**12, 900_000_000)}, "the disk has only 900 MB free"),
         ((), {"disk_bytes": (60_000_000, 2_000_000)}, "the disk has only 2 MB free"),
         ((), {"disk_bytes": (60_000_000, 5_000_000)}, None),
         (("generated",), {}, None),
         (("uploading", "generated"), {}, None),
-        (("claimed",), {}, "enough jobs wait"),
-        (("fetching",), {}, "enough jobs wait"),
-        (("ready",), {}, "enough jobs wait"),
-        (("generating",), {}, "the running job is not about to end"),
+        (("claimed",), {}, "enough jobs are queued"),
+        (("fetching",), {}, "enough jobs are queued"),
+        (("ready",), {}, "enough jobs are queued"),
+        (("generating",), {}, "the running job is not about to finish"),
         (((90, 90, 100),), {}, None),  # 10 s to go
-        (((90, 50, 100),), {}, "the running job is not about to end"),  # 90 s to go
-        (((90, 0, 100),), {}, "the running job is not about to end"),  # nothing is known yet
+        (((90, 50, 100),), {}, "the running job is not about to finish"),  # 90 s to go
+        (((90, 0, 100),), {}, "the running job is not about to finish"),  # nothing is known yet
         (((90, 100, 100),), {}, None),
-        (((90, 90, 100), "ready"), {}, "enough jobs wait"),
+        (((90, 90, 100), "ready"), {}, "enough jobs are queued"),
         (((90, 90, 100), "ready"), {"prefetch_jobs": 2}, None),
         (((90, 90, 100),), {"prefetch_jobs": 0}, "a job is running"),
-        (((90, 90, 100),), {"prefetch_lead_s": 5.0}, "the running job is not about to end"),
+        (((90, 90, 100),), {"prefetch_lead_s": 5.0}, "the running job is not about to finish"),
         (("generating",), {"capacity": 2}, None),
-        (("generating", "ready"), {"capacity": 2}, "enough jobs wait"),
+        (("generating", "ready"), {"capacity": 2}, "enough jobs are queued"),
         (("ready", "claimed", "fetching"), {"capacity": 4}, None),
     ],
 )
@@ -90,16 +90,16 @@ SHORT = {"claimed": 0.1, "fetching": 2.4, "ready": 0.5, "generating": 2.0, "gene
         (((0.5, 0, 0),), {}, None),  # in 1.5 s, as far as is known
         (((1, 5, 10), "ready"), {}, None),  # in 3 s; one more is here in 2.5 s if all goes well
         (((1, 5, 10), "ready", "fetching"), {}, None),
-        (((1, 5, 10), "ready", "ready", "ready", "fetching"), {}, "enough jobs wait"),  # in 9 s
-        (((9, 5, 10), "ready"), {}, "enough jobs wait"),  # the running one is no short one
-        (((9, 0, 0), "ready"), {}, "enough jobs wait"),  # nor this one, and nobody knows how long it takes
-        (((1, 5, 10), "ready"), {"usual": {**SHORT, "fetching": 0.4}}, "enough jobs wait"),  # one is here soon enough
-        (((1, 5, 10), "ready"), {"usual": {**SHORT, "generating": 60.0}}, "enough jobs wait"),
-        (((1, 5, 10), "ready"), {"prefetch_jobs": 0}, "enough jobs wait"),
-        (((1, 5, 10), "ready"), {"prefetch_lead_s": 2.0}, "the running job is not about to end"),
+        (((1, 5, 10), "ready", "ready", "ready", "fetching"), {}, "enough jobs are queued"),  # in 9 s
+        (((9, 5, 10), "ready"), {}, "enough jobs are queued"),  # the running one is no short one
+        (((9, 0, 0), "ready"), {}, "enough jobs are queued"),  # nor this one, and nobody knows how long it takes
+        (((1, 5, 10), "ready"), {"usual": {**SHORT, "fetching": 0.4}}, "enough jobs are queued"),  # one is here soon enough
+        (((1, 5, 10), "ready"), {"usual": {**SHORT, "generating": 60.0}}, "enough jobs are queued"),
+        (((1, 5, 10), "ready"), {"prefetch_jobs": 0}, "enough jobs are queued"),
+        (((1, 5, 10), "ready"), {"prefetch_lead_s": 2.0}, "the running job is not about to finish"),
         (("fetching",), {}, None),  # the GPU idles
-        (((1, 5, 10), "ready"), {"most_ahead": 1}, "enough jobs wait"),
-        (((1, 5, 10), *["ready"] * 8), {"usual": {**SHORT, "generating": 0.01}}, "enough jobs wait"),
+        (((1, 5, 10), "ready"), {"most_ahead": 1}, "enough jobs are queued"),
+        (((1, 5, 10), *["ready"] * 8), {"usual": {**SHORT, "generating": 0.01}}, "enough jobs are queued"),
     ],
 )
 def test_more_are_claimed_where_jobs_are_short_and_the_link_is_slow(

@@ -169,7 +169,7 @@ def test_bad_credentials_are_refused_with_the_variable_and_never_shown(
     assert "wrong-secret" not in str(refused.value)
 
 
-@pytest.mark.parametrize(("capability", "word"), [("writeFiles", "may not write"), ("readFiles", "may not read back")])
+@pytest.mark.parametrize(("capability", "word"), [("writeFiles", "no write permission"), ("readFiles", "no read permission")])
 def test_a_key_that_may_not_do_what_is_needed_is_refused_at_start(server: b2.Store, capability: str, word: str) -> None:
     server.capabilities.remove(capability)
     with pytest.raises(StoreRefused, match=f"B2_APP_KEY.*{word}"):
@@ -186,7 +186,7 @@ def test_a_key_that_may_only_read_and_write_is_enough(server: b2.Store, tmp_path
 
 def test_a_page_in_the_stores_place_is_not_taken_for_it(server: b2.Store) -> None:
     server.page = b"<html>please log in</html>"
-    with pytest.raises(Unavailable, match="does not speak B2"):
+    with pytest.raises(Unavailable, match="has no B2 API"):
         store_at(server).check()
 
 

@@ -33,7 +33,7 @@ def test_a_video_is_kept_whole_under_its_name_and_has_a_link(tmp_path: Path) -> 
 def test_a_name_never_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
     video = tmp_path / "output.mp4"
     video.write_bytes(b"a video")
-    with pytest.raises(EngineFailed, match="cannot be the name"):
+    with pytest.raises(EngineFailed, match="is not a valid object name"):
         DirectoryStore(tmp_path / "outputs", "http://x").put(video, name, "video/mp4", sha1_of(video), nothing)
 
 

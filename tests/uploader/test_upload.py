@@ -48,7 +48,7 @@ def test_what_was_rendered_is_stored(tmp_path: Path) -> None:
 def test_a_video_that_the_disk_has_changed_is_not_stored_and_the_job_can_be_done_again(tmp_path: Path) -> None:
     job, progress, video = rendered(tmp_path)
     video.write_bytes(b"a vidEo")
-    with pytest.raises(EngineFailed, match="is not what was rendered") as raised:
+    with pytest.raises(EngineFailed, match="differs from what was rendered") as raised:
         upload(tmp_path).do(job, progress)
     assert raised.value.retryable
     assert not (tmp_path / "outputs/a/j1.mp4").exists()

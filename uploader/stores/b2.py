@@ -1,9 +1,9 @@
 """Backblaze B2 through b2sdk, the only module that knows the library and the bucket's keys.
 
-An upload counts only after the store itself has been asked what it holds. b2sdk may sleep or wait for minutes in a call that
-cannot be interrupted, so each call runs in a thread of its own while the caller's thread goes on asking whether it is still
-wanted; the pauses between tries are `jobqueue.worker`'s. A large file that was begun and not finished costs storage until
-cancelled: that is done after a failure, and before each upload for what a dead process left.
+An upload counts only after the store has been asked what it holds. b2sdk may block for minutes in a call that cannot be
+interrupted, so each call runs in its own thread while the caller's thread keeps checking whether the job is still wanted;
+`jobqueue.worker` does the back-off between retries. An unfinished large file costs storage until it is cancelled: that is
+done after a failure, and before each upload for what a dead process left.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from uploader.stores.watched import Sent, watched
 
 log = logging.getLogger(__name__)
 
-#: Seconds: how long to wait for a connection, and for an answer to what was sent.
+#: Timeouts for connecting and for a response, in seconds.
 CONNECT_S, ANSWER_S = 10, 60
-#: Tries inside b2sdk: of a call (a second apart), and of an upload, each with a new upload address (at once).
+#: Attempts inside b2sdk: of a call (a second apart), and of an upload, each with a new upload URL (immediately).
 CALL_TRIES, UPLOAD_TRIES = 2, 3
-#: Threads that send the parts of one large file.
+#: Threads for the parts of one large file.
 PART_THREADS = 4
-#: What the whole file's SHA-1 is called in the info of a large file; B2 itself only checks its parts.
+#: The key of the whole file's SHA-1 in the info of a large file; B2 itself only checks the parts.
 LARGE_SHA1 = "large_file_sha1"
 
-_NEEDS = "it needs writeFiles and readFiles, and listBuckets unless it is made for one bucket"
+_NEEDS = "it needs writeFiles and readFiles, and listBuckets unless it is restricted to one bucket"
 _REFUSALS = (b2.InvalidAuthToken, b2.Unauthorized, b2.AccessDenied, b2.NotAllowedByAppKeyError, b2.RestrictedBucket)
 
 
@@ -45,14 +45,14 @@ class B2Store:
     name = "b2"
 
     def __init__(self, key_id: str, app_key: str, bucket: str, realm: str, part_size_bytes: int | None = None) -> None:
-        """part_size_bytes: of large files; None: what B2 recommends (about 100 MB)."""
+        """part_size_bytes: for large files; None: B2's recommendation (about 100 MB)."""
         self._key_id, self._app_key, self._bucket_name, self._realm = key_id, app_key, bucket, realm
         self._part_size_bytes = part_size_bytes
         self._bucket: Bucket | None = None
         self._lock = threading.Lock()
 
     def check(self) -> None:
-        """Log in, find the bucket, see what the key may do. Raises StoreRefused with the variable to change, or Unavailable."""
+        """Log in, find the bucket, check the key. Raises StoreRefused with the variable to change, or Unavailable."""
         with _translated():
             watched(lambda _: self._check())
 
@@ -60,23 +60,23 @@ class B2Store:
         try:
             bucket = self._open()
         except b2.Unauthorized as error:
-            raise StoreRefused("B2_KEY_ID, B2_APP_KEY: B2 does not know this key; make a new one and set both") from error
+            raise StoreRefused("B2_KEY_ID, B2_APP_KEY: B2 does not know this key; create a new one and set both") from error
         except (b2.NonExistentBucket, b2.RestrictedBucket, b2.RestrictedBucketMissing, b2.BucketNotAllowed) as error:
-            raise StoreRefused(f"B2_BUCKET_NAME={self._bucket_name}: there is no such bucket for this key") from error
+            raise StoreRefused(f"B2_BUCKET_NAME={self._bucket_name}: no such bucket for this key") from error
         except b2.PotentialS3EndpointPassedAsRealm as error:
-            raise StoreRefused("B2_REALM: is an S3 address; leave it empty, or name a server that speaks B2") from error
+            raise StoreRefused("B2_REALM: is an S3 address; leave it empty, or name a server with the B2 API") from error
         allowed = bucket.api.account_info.get_allowed()
         if "writeFiles" not in allowed["capabilities"]:
-            raise StoreRefused(f"B2_APP_KEY: the key may not write; {_NEEDS}")
+            raise StoreRefused(f"B2_APP_KEY: the key has no write permission; {_NEEDS}")
         try:
             self._held(bucket, f"{allowed['namePrefix'] or ''}worker-check")
         except (b2.Unauthorized, b2.AccessDenied) as error:
-            raise StoreRefused(f"B2_APP_KEY: the key may not read back what it stores; {_NEEDS}") from error
+            raise StoreRefused(f"B2_APP_KEY: the key has no read permission; {_NEEDS}") from error
 
     def put(self, path: Path, name: str, content_type: str, sha1: str, on_bytes: OnBytes) -> Stored:
-        """Upload, then ask the store what it holds. What it holds already is not sent again.
+        """Upload, then ask the store what it holds. What it already holds is not sent again.
 
-        Raises Unavailable when the store is down or holds something else; what on_bytes raises passes through.
+        Raises Unavailable if the store is down or holds something else; exceptions from on_bytes pass through.
         """
         with _translated():
             size = path.stat().st_size
@@ -100,7 +100,7 @@ class B2Store:
             watched(lambda _: self._open().upload_bytes(content, name, content_type="application/json"))
 
     def _cancel_unfinished(self, bucket: Bucket, name: str, but: str | None = None) -> None:
-        """Cancel large files of exactly this name that were begun and never finished, except one of SHA-1 `but`.
+        """Cancel unfinished large files of exactly this name, except one with SHA-1 `but`.
 
         Never by prefix: all workers of a fleet write under the same one.
         """
@@ -126,7 +126,7 @@ class B2Store:
 
     def _upload(self, bucket: Bucket, path: Path, name: str, content_type: str, size: int, sha1: str, sent: Sent) -> None:
         if size >= (self._part_size_bytes or bucket.api.account_info.get_recommended_part_size()):
-            self._cancel_unfinished(bucket, name, but=sha1)  # b2sdk goes on with one of the same content
+            self._cancel_unfinished(bucket, name, but=sha1)  # b2sdk resumes one with the same content
         try:
             bucket.upload_local_file(
                 str(path),
@@ -143,7 +143,7 @@ class B2Store:
             raise
 
     def _held(self, bucket: Bucket, name: str) -> tuple[int, str] | None:
-        """Size and SHA-1 of the object, by the store's own word; None if there is none."""
+        """Size and SHA-1 of the object according to the store; None if there is none."""
         try:
             found = bucket.get_file_info_by_name(name)
         except b2.FileNotPresent:
@@ -156,9 +156,9 @@ class B2Store:
 
 
 class _Http(B2Http):  # type: ignore[misc]
-    """b2sdk's limits: every call that is not an upload has the time of a server-side copy, 20 minutes, and 5 to 20 tries.
+    """b2sdk's limits: every call except uploads has the timeout of a server-side copy, 20 minutes, and 5 to 20 attempts.
 
-    The numbers of tries are defaults that were bound when b2sdk was imported; setting its constants changes nothing.
+    The attempt counts are defaults bound when b2sdk was imported; setting its constants changes nothing.
     """
 
     CONNECTION_TIMEOUT = CONNECT_S
@@ -179,11 +179,11 @@ class _Api(B2Api):  # type: ignore[misc]
 
 
 class _NotWanted(b2.B2Error):  # type: ignore[misc]
-    """Ends an upload from within; one of b2sdk's own kind, or it would log a traceback for it."""
+    """Aborts an upload from within; a b2sdk exception, or it would log a traceback."""
 
 
 class _Listener(AbstractProgressListener):  # type: ignore[misc]
-    """Told by b2sdk's threads, before each read, how far an upload is; ends it there when it is no longer wanted."""
+    """Called by b2sdk's threads before each read with the progress; aborts the upload if it is no longer wanted."""
 
     def __init__(self, sent: Sent) -> None:
         super().__init__()
@@ -200,7 +200,7 @@ class _Listener(AbstractProgressListener):  # type: ignore[misc]
 
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
-    """b2sdk's errors in our words. Its texts are not passed on: they may hold tokens and upload addresses."""
+    """b2sdk's errors as ours. Its texts are not passed on: they may contain tokens and upload URLs."""
     try:
         yield
     except b2.CapExceeded as error:
@@ -208,17 +208,17 @@ def _translated() -> Iterator[None]:
             "the B2 account's storage or spending cap is reached; raise it at Backblaze", stage="upload"
         ) from error
     except b2.UnusableFileName as error:
-        raise InvalidInput("the job's id cannot be part of an object's name", stage="upload") from error
+        raise InvalidInput("the job's id is not valid in an object name", stage="upload") from error
     except _REFUSALS as error:
         raise Unavailable(
             "B2 refuses the key, the bucket or the name (B2_KEY_ID, B2_APP_KEY, B2_BUCKET_NAME, B2_PREFIX)", stage="upload"
         ) from error
     except b2.ClockSkew as error:
         raise Unavailable("this machine's clock and the store's are more than 10 minutes apart", stage="upload") from error
-    except (ValueError, KeyError, AssertionError) as error:  # b2sdk takes every 200 for B2's: a proxy's page, for one
-        raise Unavailable(f"what answers at B2_REALM does not speak B2 ({type(error).__name__})", stage="upload") from error
-    except (OSError, b2.InvalidUploadSource) as error:  # b2sdk makes errors of its own of a connection's, so this is our disk
+    except (ValueError, KeyError, AssertionError) as error:  # b2sdk accepts every 200 as B2's: even a proxy's page
+        raise Unavailable(f"the server at B2_REALM has no B2 API ({type(error).__name__})", stage="upload") from error
+    except (OSError, b2.InvalidUploadSource) as error:  # b2sdk wraps connection errors, so this is our disk
         reason = (getattr(error, "strerror", None) or "it is gone").lower()
         raise Unavailable(f"the video could not be read from this machine's disk: {reason}", stage="upload") from error
     except b2.B2Error as error:
-        raise Unavailable(f"the store cannot be reached or broke off ({type(error).__name__})", stage="upload") from error
+        raise Unavailable(f"the store is unreachable or disconnected ({type(error).__name__})", stage="upload") from error

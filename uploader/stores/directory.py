@@ -32,7 +32,7 @@ class DirectoryStore:
             raise StoreRefused(f"DATA_DIR: {self._root} cannot be written ({error.strerror})") from error
 
     def put(self, path: Path, name: str, content_type: str, sha1: str, on_bytes: OnBytes) -> Stored:
-        """Copy the file aside, sync it, rename it, and read it back. Raises Unavailable if the disk does not keep it."""
+        """Copy the file, sync it, rename it, and read it back. Raises Unavailable if the disk does not keep it."""
         target = self._file(name)
         size = path.stat().st_size
         on_bytes(0, size)
@@ -43,9 +43,9 @@ class DirectoryStore:
             spool.keep(aside, target)
             kept = (target.stat().st_size, sha1_of(target))
         except OSError as error:
-            raise Unavailable(f"the local store could not take the video: {error.strerror}", stage="upload") from error
+            raise Unavailable(f"the local store could not save the video: {error.strerror}", stage="upload") from error
         if kept != (size, sha1):
-            raise Unavailable("the local store holds other bytes than were written", stage="upload", size_bytes=kept[0])
+            raise Unavailable("the local store does not hold the bytes that were written", stage="upload", size_bytes=kept[0])
         on_bytes(size, size)
         url = f"{self._base_url}/outputs/{quote(name)}"
         return Stored(url=url, bucket=None, file_name=name, size_bytes=size, sha1=sha1)
@@ -59,10 +59,10 @@ class DirectoryStore:
             aside.write_text(json.dumps(data, indent=2) + "\n")
             spool.keep(aside, target)
         except OSError as error:
-            raise Unavailable(f"the local store could not take the sidecar: {error.strerror}", stage="upload") from error
+            raise Unavailable(f"the local store could not save the sidecar: {error.strerror}", stage="upload") from error
 
     def _file(self, name: str) -> Path:
         parts = name.split("/")
         if name.startswith("/") or "\0" in name or any(part in ("", ".", "..") or part.startswith(".") for part in parts):
-            raise EngineFailed(f"{name!r:.100} cannot be the name of an object", stage="upload")
+            raise EngineFailed(f"{name!r:.100} is not a valid object name", stage="upload")
         return self._root.joinpath(*parts)

@@ -1,4 +1,4 @@
-"""Calls that cannot be interrupted, in a thread of their own, so that a silent store holds up neither a cancel nor a stop."""
+"""Runs uninterruptible calls in their own thread, so that a silent store delays neither a cancellation nor a stop."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import TypeVar
 from errors import Unavailable
 from uploader.stores import OnBytes
 
-#: Seconds without a byte sent, after which the store counts as down. Above what two tries of one call may take.
+#: Seconds without a byte sent after which the store counts as down. Longer than two attempts of one call may take.
 SILENCE_S = 150.0
-#: Seconds between two looks at a running call: how soon a cancel is seen.
+#: Seconds between checks of a running call: how soon a cancellation is noticed.
 LOOK_EVERY_S = 0.2
-#: Seconds that a call which is no longer wanted gets to clean up before it is left to itself.
+#: Seconds that an unwanted call gets to clean up before it is abandoned.
 CLEAN_UP_S = 0.5
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass
 class Sent:
-    """What the call and its watcher tell each other: bytes sent so far, and whether they are still wanted."""
+    """Shared by the call and its watcher: bytes sent so far, and whether they are still wanted."""
 
     done: int = 0
     wanted: bool = True
@@ -34,9 +34,9 @@ class Sent:
 def watched(
     call: Callable[[Sent], T], size: int = 0, on_bytes: OnBytes = lambda done, total: None, *, silence_s: float = SILENCE_S
 ) -> T:
-    """The call's result; on_bytes is asked meanwhile, in the caller's thread.
+    """The call's result; on_bytes is called meanwhile, in the caller's thread.
 
-    What on_bytes raises ends the wait at once; the call is told by `Sent.wanted` and ends by itself.
+    An exception from on_bytes ends the wait at once; the call sees `Sent.wanted` and ends by itself.
     Raises Unavailable after silence_s without a byte sent.
     """
     sent, context = Sent(), contextvars.copy_context()
