@@ -44,7 +44,7 @@ def channels(path: Path) -> int:
 def _stream(container: Any) -> Any:
     stream = source.audio_stream(container)
     if stream is None:
-        raise InvalidInput("there is no sound in the file")
+        raise InvalidInput("the file has no audio")
     source.check_decodable(stream)
     return stream
 
@@ -65,7 +65,7 @@ def _resampled(path: Path, rate_hz: int) -> Iterator[Any]:
                 heard = kind
             yield from _filled(resampler.resample(frame))
         if resampler is None:
-            raise InvalidInput("the sound has no samples that can be decoded")
+            raise InvalidInput("the audio has no decodable samples")
         yield from _filled(resampler.resample(None))
 
 

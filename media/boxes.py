@@ -26,7 +26,7 @@ def check_whole(path: Path, format_name: str) -> None:
         missing = start + length - size
         if missing > 1:  # the padding of a last odd chunk is often left out
             raise InvalidInput(
-                f"the {name} file is cut off: its {kind} part misses {missing} of {length} bytes", missing_bytes=missing
+                f"the {name} file is cut off: its {kind} part lacks {missing} of {length} bytes", missing_bytes=missing
             )
 
 

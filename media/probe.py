@@ -64,7 +64,7 @@ def probe(path: Path) -> Probe:
         if pictures is not None and not (name.endswith("_pipe") and header.size(path)):  # an image's size has been checked
             source.check_decodable(pictures)
     if pictures is None and sound is None:
-        raise InvalidInput(f"there is neither a picture nor sound in this {found.container} file (0 frames)")
+        raise InvalidInput(f"this {found.container} file has neither video nor audio (0 frames)")
     if pictures is None:
         return _with_sound(found, path)
     if name.endswith("_pipe"):
@@ -76,14 +76,14 @@ def probe(path: Path) -> Probe:
 def check(found: Probe, wanted: str, max_duration_s: float | None) -> None:
     """Raises InvalidInput if the file is not what the job needs: a "video" may be an image, "audio" may be a video's."""
     if wanted == "video" and found.kind == "audio":
-        raise InvalidInput(f"this is sound only ({found.container}), not a video")
+        raise InvalidInput(f"this is audio only ({found.container}), not a video")
     if wanted == "image" and found.kind != "image":
         raise InvalidInput(f"this is {_kind(found)}, not an image")
     if wanted == "audio" and not found.has_audio:
         raise InvalidInput(f"this is {_kind(found)} without sound, not speech")
     length_s = found.audio_duration_s if wanted == "audio" else found.duration_s
     if max_duration_s is not None and length_s is not None and length_s > max_duration_s:
-        raise InvalidInput(f"{wanted}: {length_s:.1f} s, at most {max_duration_s:g} s", duration_s=length_s)
+        raise InvalidInput(f"{wanted}: {length_s:.1f} s long, at most {max_duration_s:g} s is allowed", duration_s=length_s)
 
 
 def _kind(found: Probe) -> str:
@@ -103,7 +103,7 @@ def _with_pictures(found: Probe, path: Path) -> Probe:
         stream.codec_context.thread_count = 1
         first = next(source.decode(container, stream), None)
         if first is None:
-            raise InvalidInput("the video has no frame that can be decoded (0 frames)")
+            raise InvalidInput("the video has no decodable frame (0 frames)")
         source.check_size(first.width, first.height)
         width, height = turn.of(first).size(first.width, first.height)
         rate = stream.average_rate or stream.guessed_rate
@@ -128,7 +128,7 @@ def _with_sound(found: Probe, path: Path) -> Probe:
         source.check_decodable(stream)
         first = next(source.decode(container, stream), None)
         if first is None:
-            raise InvalidInput("the sound has no samples that can be decoded")
+            raise InvalidInput("the audio has no decodable samples")
         promised_s = _promised_s(container, stream)
     length_s = round(_length(path, source.audio_stream, first, promised_s, found.container), 6)
     return replace(
@@ -146,7 +146,7 @@ def _with_own_sound(found: Probe, path: Path) -> Probe:
     try:
         return _with_sound(found, path)
     except InvalidInput as error:
-        log.warning("the sound of the video cannot be used: %s", error.message)
+        log.warning("ignored the video's own audio: %s", error.message)
         return found
 
 
@@ -191,9 +191,9 @@ def _length_s(frame: Any) -> float:
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m media.probe", description="Say what a media file is, as one JSON object.")
-    parser.add_argument("--as", dest="wanted", choices=("video", "audio", "image"), required=True, help="what it has to be")
-    parser.add_argument("--max-duration", type=float, metavar="S", help="the longest that is allowed, in seconds")
+    parser = argparse.ArgumentParser(prog="python -m media.probe", description="Describe a media file as one JSON object.")
+    parser.add_argument("--as", dest="wanted", choices=("video", "audio", "image"), required=True, help="the kind required")
+    parser.add_argument("--max-duration", type=float, metavar="S", help="the longest duration allowed, in seconds")
     parser.add_argument("file", type=Path)
     options = parser.parse_args(arguments)
     confine.this_process(memory_bytes=MEMORY_BYTES, cpu_s=CPU_S)
@@ -209,12 +209,12 @@ def answer(path: Path, wanted: str, max_duration_s: float | None) -> dict[str, A
         if wanted == "image" and (unread := header.unread_kind(path)):
             raise InvalidInput(f"this is an image of a kind that is not read ({unread}); send it as JPEG, PNG or WebP")
         if wanted == "video" and header.is_animated_webp(path):
-            raise InvalidInput("this is a WebP image that moves, which cannot be read as a video; send it as GIF or MP4")
+            raise InvalidInput("this is an animated WebP, which cannot be read as a video; send it as GIF or MP4")
         check(found, wanted, max_duration_s)
     except InvalidInput as error:
         return {"ok": False, "error": error.message, "details": error.details}
     except MemoryError:
-        return {"ok": False, "error": "the file needs more memory to decode than is allowed", "details": {}}
+        return {"ok": False, "error": "decoding the file needs more memory than is allowed", "details": {}}
     except OSError as error:
         return {"ok": False, "error": f"the file cannot be read: {error.strerror}", "details": {}}
     return {"ok": True, **asdict(found), "rate": None if found.rate is None else str(found.rate)}

@@ -34,7 +34,7 @@ IMAGE_STARTS = {
 }
 
 #: FORMATS, as a user reads it.
-ALLOWED = "video as MP4, MOV, MKV, WebM, AVI; sound as WAV, MP3, M4A, FLAC, OGG; images as JPEG, PNG, WebP, BMP, TIFF"
+ALLOWED = "video as MP4, MOV, MKV, WebM, AVI; audio as WAV, MP3, M4A, FLAC, OGG; images as JPEG, PNG, WebP, BMP, TIFF"
 
 #: A picture may have this many pixels (8192 x 8192) and no side longer than this.
 MAX_PIXELS = 8192 * 8192
@@ -85,7 +85,7 @@ def look_at(path: Path) -> str:
         head = file.read(4096)
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")) or b"<html" in text[:1024]:
-        return "this is an HTML page, not media (does the link need a log-in, or point to a page about the file?)"
+        return "this is an HTML page, not media (does the link need a login, or point to a page about the file?)"
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
         return "the MP4 file is cut off or damaged: its index (moov atom) is missing or cannot be read"
     if text.startswith((b"{", b"[")):
@@ -98,7 +98,7 @@ def look_at(path: Path) -> str:
         return "this is a document or an archive, not media"
     if b"\0" not in head and _is_text(head):
         return "this is text, not media"
-    return "the file is of no known media format, or damaged from its start"
+    return "the file is not in a known media format, or its start is damaged"
 
 
 def _is_text(head: bytes) -> bool:
@@ -132,12 +132,12 @@ def check_decodable(stream: Any) -> None:
 def check_size(width: int, height: int) -> None:
     """Raises InvalidInput if no picture of that size is accepted."""
     if not width or not height:
-        raise InvalidInput("the picture has no size: the file is cut off or damaged, or has no frame in it (0 frames)")
+        raise InvalidInput("the picture has no size: the file is cut off or damaged, or contains no frame (0 frames)")
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
-        most = f"at most {MAX_PIXELS // 1_000_000} megapixels and {MAX_SIDE_PX} pixels a side are allowed"
+        most = f"at most {MAX_PIXELS // 1_000_000} megapixels and {MAX_SIDE_PX} pixels per side are allowed"
         raise InvalidInput(f"the picture is {width}x{height} pixels, {most}")
     if min(width, height) < MIN_SIDE_PX:
-        raise InvalidInput(f"the picture is {width}x{height} pixels, at least {MIN_SIDE_PX}x{MIN_SIDE_PX} are needed")
+        raise InvalidInput(f"the picture is {width}x{height} pixels, at least {MIN_SIDE_PX}x{MIN_SIDE_PX} is required")
 
 
 def seek(container: Any, stream: Any, to_s: float) -> bool:
@@ -183,7 +183,7 @@ def _packets(container: Any, stream: Any) -> Iterator[Any]:
             if packet.size or packet.dts is None:
                 yield packet
     except (InvalidDataError, EOFError) as error:
-        log.warning("the %s breaks off: %s", stream.type, error)
+        log.warning("the %s ends early: %s", stream.type, error)
         yield _flush(stream)
 
 

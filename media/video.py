@@ -61,15 +61,15 @@ def open_clip(path: Path) -> Clip:
     with source.open_input(path) as container:
         stream = source.video_stream(container)
         if stream is None and source.audio_stream(container) is None:
-            raise InvalidInput("there is neither a picture nor sound in the file: its index is damaged")
+            raise InvalidInput("the file has neither video nor audio: its index is damaged")
         if stream is None:
-            raise InvalidInput("this is sound only, not a video")
+            raise InvalidInput("this is audio only, not a video")
         source.check_decodable(stream)
         if container.format.name.endswith("_pipe"):
             return _still_clip(path)
         first = next(source.decode(container, stream), None)
         if first is None:
-            raise InvalidInput("the video has no frame that can be decoded (0 frames)")
+            raise InvalidInput("the video has no decodable frame (0 frames)")
         turn, rate = turn_of(first), constant_rate(stream)
         width, height = turn.size(first.width, first.height)
         aspect = Fraction(stream.sample_aspect_ratio or 1)
@@ -136,7 +136,7 @@ def _endless(clip: Clip, while_decoding: Callable[[], None], kept_bytes: int) ->
                 held_bytes -= _size_bytes(kept.popleft()[1])
             yield number, frame
         if not kept:
-            raise InvalidInput("the video has no frame that can be decoded (0 frames)")
+            raise InvalidInput("the video has no decodable frame (0 frames)")
         if kept[0][0] == 0:  # all of it fits into memory
             while True:
                 yield from reversed(kept)

@@ -115,7 +115,7 @@ def _open(path: Path, width: int, height: int, rate: Fraction, pixel_aspect: Fra
             container.close()
             continue
         return container, stream
-    raise EngineFailed(f"no H.264 encoder opens for {width}x{height}", stage="postprocessing")
+    raise EngineFailed(f"no H.264 encoder can be opened for {width}x{height}", stage="postprocessing")
 
 
 def _add_video(container: Any, encoder: str, width: int, height: int, rate: Fraction, pixel_aspect: Fraction) -> Any:
@@ -138,7 +138,7 @@ def encoded(stream: Any, frame: Any) -> Any:
     except FFmpegError as error:  # of any kind: a card's encoder says "no such file" for "no such device"
         encoder = stream.codec_context.name
         _FAILED.add(encoder)
-        log.warning("%s failed in the middle of a video, the next one is written with %s: %s", encoder, usable()[0], error)
+        log.warning("%s failed in the middle of a video, the next video will use %s: %s", encoder, usable()[0], error)
         raise EngineFailed(f"the video cannot be encoded: {error.strerror}", stage="postprocessing", encoder=encoder) from error
 
 
@@ -147,7 +147,7 @@ def encoded_sound(stream: Any, frame: Any) -> Any:
     try:
         return stream.encode(frame)
     except FFmpegError as error:
-        raise EngineFailed(f"the sound cannot be encoded: {error.strerror}", stage="postprocessing") from error
+        raise EngineFailed(f"the audio cannot be encoded: {error.strerror}", stage="postprocessing") from error
 
 
 def _write_frames(container: Any, stream: Any, pictures: Iterator[Picture], sound: _Sound | None, path: Path) -> int:

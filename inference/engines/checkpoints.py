@@ -1,8 +1,8 @@
-"""Reads a file of weights, whichever of the published forms it has, into names and tensors, and tensors into a network. Runs
-nothing that the file says.
+"""Reads a weights file in any of the published formats into a state dict, and loads tensors into a network. Never executes
+anything from the file.
 
-Forms: torch's zip (mapped into memory, not copied), torch's older pickle, either with a training framework's objects beside
-the tensors, and safetensors (mapped as well). The names that come out are those of today's libraries.
+Formats: torch's zip (memory-mapped, not copied), torch's legacy pickle, either of them with a training framework's objects
+next to the tensors, and safetensors (memory-mapped too). The resulting names are those of current library versions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from errors import EngineFailed
 
 N = TypeVar("N", bound=nn.Module)
 
-#: What reading a file that is cut off, or something else, raises.
+#: What reading a truncated file, or a file of another kind, raises.
 _FAULTS = (
     OSError,
     RuntimeError,
@@ -41,7 +41,7 @@ _FAULTS = (
     safetensors.SafetensorError,
 )
 
-#: What building a network by a configuration that none can have raises, somewhere in the libraries.
+#: What the libraries raise when building a network from an impossible configuration.
 _CANNOT_BE_BUILT = (
     ValueError,
     TypeError,
@@ -54,7 +54,7 @@ _CANNOT_BE_BUILT = (
     StrictDataclassError,
 )
 
-#: The only things a pickle may name that become what they are; everything else becomes `Inert`.
+#: The only globals that a pickle may resolve; everything else becomes `Inert`.
 _REAL = {
     ("collections", "OrderedDict"): OrderedDict,
     ("torch._utils", "_rebuild_tensor"): torch._utils._rebuild_tensor,
@@ -64,16 +64,16 @@ _REAL = {
     ("torch", "device"): torch.device,
 }
 
-#: The VAE's attention, as it was named before diffusers 0.18.
+#: The VAE's attention, as named before diffusers 0.18.
 _OLD_ATTENTION = re.compile(r"(\.attentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)$")
 _NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
-#: How many batches a norm has seen, which only training asks and older files lack.
+#: How many batches a norm has seen: only used in training and absent from older files.
 COUNTED = ".num_batches_tracked"
 
 
 class Inert(dict[Any, Any]):
-    """Stands for whatever a pickle names that is not a tensor: takes everything that is done to it and does nothing."""
+    """Stands in for anything in a pickle that is not a tensor: accepts every operation and does nothing."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         super().__init__()
@@ -111,12 +111,12 @@ def _load(file: Any, **options: Any) -> Any:
     return _Unpickler(file, **options).load()
 
 
-#: What torch.load is given in pickle's place.
+#: Passed to torch.load in place of pickle.
 _PICKLE = types.SimpleNamespace(__name__="inert", Unpickler=_Unpickler, load=_load)
 
 
 def read(path: Path, remedy: str) -> dict[str, Tensor]:
-    """The tensors of a file by name. Raises EngineFailed: one line with the file, ending in `remedy`."""
+    """The tensors of a file by name. Raises EngineFailed: one line that names the file and ends in `remedy`."""
     try:
         with path.open("rb") as file:
             size_bytes = file.seek(0, 2)
@@ -129,11 +129,11 @@ def read(path: Path, remedy: str) -> dict[str, Tensor]:
     except MemoryError:
         raise EngineFailed(f"{path}: does not fit into memory") from None
     except _FAULTS as error:
-        what = f"is not a whole checkpoint ({size_bytes:,} bytes)" if size_bytes else "is empty"
+        what = f"is not a complete checkpoint ({size_bytes:,} bytes)" if size_bytes else "is empty"
         raise EngineFailed(f"{path}: {what}; {remedy}", cause=str(error)[:300]) from error
     state = _state(found)
     if not state:
-        raise EngineFailed(f"{path}: holds no tensors; {remedy}")
+        raise EngineFailed(f"{path}: contains no tensors; {remedy}")
     return state
 
 
@@ -143,24 +143,24 @@ def filled(
     wrong: Callable[[str], EngineFailed],
     unbuildable: Callable[[str], EngineFailed] | None = None,
 ) -> N:
-    """The network that `make` describes with these very tensors in it: nothing is initialised or copied. It will not learn.
+    """The network that `make` builds, using these tensors directly: nothing is initialised or copied. For inference only.
 
-    Raises what `wrong` makes of a line that says why these are not all of its tensors and no others, and what `unbuildable`
-    (else `wrong`) makes of one that says why there can be no such network.
+    If the tensors do not match the network exactly, raises what `wrong` returns for a line saying why. If the network cannot be
+    built at all, raises what `unbuildable` (or else `wrong`) returns.
     """
     try:
         with torch.device("meta"):
             network = make()
     except _CANNOT_BE_BUILT as error:
         why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise (unbuildable or wrong)(f"no network can be built by it ({why})") from error
+        raise (unbuildable or wrong)(f"no network can be built from it ({why})") from error
     wanted = network.state_dict()
     counted = {name: torch.zeros_like(each, device="cpu") for name, each in wanted.items() if name.endswith(COUNTED)}
     state = counted | state
     absent = [name for name in wanted if name not in state]
     unknown = [name for name in state if name not in wanted]
     odd = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
-    kinds = ((absent, "missing"), (unknown, "unknown"), (odd, "of another shape"))
+    kinds = ((absent, "missing"), (unknown, "unknown"), (odd, "of the wrong shape"))
     said = [f"{len(names)} tensors {what} ({names[0]})" for names, what in kinds if names]
     if said:
         raise wrong(", ".join(said))
@@ -170,7 +170,7 @@ def filled(
 
 
 def _unpickled(path: Path) -> Any:
-    """What torch finds in a file: first as its own restricted reader sees it, then with everything else made inert."""
+    """What torch finds in a file: first with its own restricted unpickler, then with everything else made inert."""
     mapped = zipfile.is_zipfile(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
@@ -180,7 +180,7 @@ def _unpickled(path: Path) -> Any:
 
 
 def _state(found: Any) -> dict[str, Tensor]:
-    """The tensors by today's names: out of a training run's dictionary, without the prefix of a wrapper."""
+    """The tensors under current names: taken from a training checkpoint's dictionary, without a wrapper's prefix."""
     if not isinstance(found, dict):
         return {}
     if isinstance(found.get("state_dict"), dict):

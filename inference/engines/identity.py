@@ -1,6 +1,6 @@
-"""Tells one set of weights from another without reading gigabytes: by where the files are, how large and how old.
+"""Tells one set of weights from another without reading gigabytes: by file name, size and modification time.
 
-Knows of no engine; whoever wants to be sure of a file's content uses weights/verify.py.
+Knows nothing about engines. To verify a file's content, use weights/verify.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def of(files: Iterable[tuple[str, Path]]) -> str:
-    """A digest of (network, file) pairs; the same as long as none of the files is replaced."""
+    """A digest of (network, file) pairs; it stays the same as long as none of the files is replaced."""
     digest = hashlib.sha256()
     for network, path in files:
         known = path.stat()

@@ -113,7 +113,7 @@ def test_a_file_that_is_cut_off_is_refused_in_one_line(tmp_path: Path, kind: str
     path.write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(EngineFailed) as raised:
         checkpoints.read(path, FETCHED)
-    assert raised.value.message == f"{path}: is not a whole checkpoint ({int(len(whole) * share):,} bytes); fetch it again"
+    assert raised.value.message == f"{path}: is not a complete checkpoint ({int(len(whole) * share):,} bytes); fetch it again"
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_another_file_by_that_name_is_refused_in_one_line(tmp_path: Path, name: 
     (tmp_path / name).write_bytes(content)
     with pytest.raises(EngineFailed) as raised:
         checkpoints.read(tmp_path / name, FETCHED)
-    assert raised.value.message.startswith(f"{tmp_path / name}: is not a whole checkpoint ({len(content):,} bytes); ")
+    assert raised.value.message.startswith(f"{tmp_path / name}: is not a complete checkpoint ({len(content):,} bytes); ")
     assert raised.value.message.endswith("fetch it again")
     assert "\n" not in raised.value.message
 
@@ -159,5 +159,5 @@ def test_a_file_that_may_not_be_read_is_said_to_be_that(tmp_path: Path, ending: 
 @pytest.mark.parametrize("content", [[], {}, {"state_dict": {}}, {"epoch": 3}, torch.zeros(3)])
 def test_a_file_without_tensors_by_name_is_refused(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "w.pth")
-    with pytest.raises(EngineFailed, match="holds no tensors"):
+    with pytest.raises(EngineFailed, match="contains no tensors"):
         checkpoints.read(tmp_path / "w.pth", FETCHED)

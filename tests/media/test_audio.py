@@ -61,7 +61,7 @@ def test_the_sound_of_a_video_is_speech_too(tmp_path: Path) -> None:
 
 
 def test_a_video_without_sound_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="no sound"):
+    with pytest.raises(InvalidInput, match="no audio"):
         heard(files.movie(tmp_path / "a.mp4"))
 
 

@@ -83,8 +83,8 @@ def test_an_empty_file_is_said_to_be_empty(tmp_path: Path) -> None:
         (b"#EXTM3U\n#EXTINF:10,\nfile:///etc/passwd\n", "playlist"),
         (b"ffconcat version 1.0\nfile /etc/passwd\n", "text"),
         (b"%PDF-1.7 \0\0", "document"),
-        (b"\0" * 4000, "no known media format"),
-        (b"\x80\x91\xf3" * 3000, "no known media format"),
+        (b"\0" * 4000, "not in a known media format"),
+        (b"\x80\x91\xf3" * 3000, "not in a known media format"),
     ],
 )
 def test_what_is_no_media_is_called_by_its_name(tmp_path: Path, data: bytes, words: str) -> None:
@@ -128,7 +128,7 @@ def test_a_video_of_no_frames_is_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_sound_where_a_video_belongs_is_refused(tmp_path: Path) -> None:
-    assert "sound only" in refusal(files.sound(tmp_path / "a.mp3", codec="libmp3lame"))
+    assert "audio only" in refusal(files.sound(tmp_path / "a.mp3", codec="libmp3lame"))
 
 
 def test_a_silent_video_is_no_speech(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_a_video_is_no_image(tmp_path: Path) -> None:
 
 def test_what_is_too_long_is_refused_with_both_numbers(tmp_path: Path) -> None:
     path = files.sound(tmp_path / "a.wav", seconds=3)
-    assert refusal(path, "audio", 2) == "audio: 3.0 s, at most 2 s"
+    assert refusal(path, "audio", 2) == "audio: 3.0 s long, at most 2 s is allowed"
     assert answer(path, "audio", 3)["ok"]
 
 
@@ -154,7 +154,7 @@ def test_a_picture_of_absurd_size_is_refused_before_it_is_decoded(tmp_path: Path
 @pytest.mark.parametrize("size", [(1, 1), (31, 400), (400, 31)])
 def test_a_picture_that_nothing_can_be_made_of_is_refused_with_the_least_size(tmp_path: Path, size: tuple[int, int]) -> None:
     (tmp_path / "a").write_bytes(pictures.encoded(np.zeros((size[1], size[0], 3), np.uint8)))
-    assert refusal(tmp_path / "a", "image") == f"the picture is {size[0]}x{size[1]} pixels, at least 32x32 are needed"
+    assert refusal(tmp_path / "a", "image") == f"the picture is {size[0]}x{size[1]} pixels, at least 32x32 is required"
 
 
 def test_a_decompression_bomb_costs_no_memory(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_decompression_bomb_costs_no_memory(tmp_path: Path) -> None:
     (tmp_path / "small").write_bytes(pictures.encoded(files.numbered(3, 80, 64)))
     said, peak_bytes = probed(tmp_path / "bomb")
     _, usual_bytes = probed(tmp_path / "small")
-    assert said["error"].startswith("the picture is 20000x20000 pixels, at most 67 megapixels and 16384 pixels a side")
+    assert said["error"].startswith("the picture is 20000x20000 pixels, at most 67 megapixels and 16384 pixels per side")
     assert peak_bytes < usual_bytes + (32 << 20)
 
 
@@ -181,7 +181,7 @@ def probed(path: Path) -> tuple[dict[str, Any], int]:
 
 def test_a_webp_that_moves_is_no_video_that_can_be_read(tmp_path: Path) -> None:
     path = pictures.moving(tmp_path / "a.webp", "libwebp_anim", "yuv420p")
-    assert refusal(path) == "this is a WebP image that moves, which cannot be read as a video; send it as GIF or MP4"
+    assert refusal(path) == "this is an animated WebP, which cannot be read as a video; send it as GIF or MP4"
 
 
 def test_a_turned_video_is_measured_upright(tmp_path: Path) -> None:

@@ -158,14 +158,14 @@ def test_a_cancel_is_heard_while_frames_are_decoded_for_the_way_back(tmp_path: P
 
 
 def test_sound_has_no_pictures(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="sound only"):
+    with pytest.raises(InvalidInput, match="audio only"):
         video.open_clip(files.sound(tmp_path / "a.wav"))
 
 
 def test_a_file_whose_index_names_no_track_is_not_called_sound(tmp_path: Path) -> None:
     path = files.movie(tmp_path / "a.mp4")
     path.write_bytes(path.read_bytes().replace(b"trak", b"free"))
-    with pytest.raises(InvalidInput, match="neither a picture nor sound"):
+    with pytest.raises(InvalidInput, match="neither video nor audio"):
         video.open_clip(path)
 
 

@@ -122,7 +122,7 @@ def test_a_cards_encoder_that_breaks_is_left_alone_so_that_the_next_attempt_succ
 
 
 def test_the_sounds_encoder_that_breaks_is_not_the_videos() -> None:
-    with pytest.raises(EngineFailed, match="the sound cannot be encoded: No such file"):
+    with pytest.raises(EngineFailed, match="the audio cannot be encoded: No such file"):
         write.encoded_sound(Broken("aac"), None)
     assert write.usable() == ["h264_nvenc", "libx264"]
 
@@ -134,7 +134,7 @@ def test_the_encoder_that_is_chosen_opens_and_is_the_one_that_writes(tmp_path: P
 
 
 def test_a_size_that_no_encoder_takes_is_said() -> None:
-    with pytest.raises(EngineFailed, match=r"no H.264 encoder opens for 20000x20000"):
+    with pytest.raises(EngineFailed, match=r"no H.264 encoder can be opened for 20000x20000"):
         write.choose_encoder(20000, 20000, Fraction(25))
 
 

@@ -157,7 +157,7 @@ def image_job(house: House, link: str) -> Job:
         (b"<html><body>log in</body></html>", "this is an HTML page, not media"),
         (VIDEO, "this is a video, not an image"),
         (SPEECH, "this is sound, not an image"),
-        (pictures.encoded(np.zeros((1, 1, 3), np.uint8)), "the picture is 1x1 pixels, at least 32x32 are needed"),
+        (pictures.encoded(np.zeros((1, 1, 3), np.uint8)), "the picture is 1x1 pixels, at least 32x32 is required"),
         (pictures.bomb(20_000, 20_000), "the picture is 20000x20000 pixels, at most 67 megapixels"),
         (pictures.CMYK_JPEG[:150], "the image is damaged or cut off"),
     ],

@@ -1,4 +1,4 @@
-"""MuseTalk, built anew around its published weights: a person's video or still, and speech, become the person saying it.
+"""MuseTalk, reimplemented around its published weights: from a video or photo of a person and speech, the person saying it.
 
-See docs/musetalk.md. Importing the package loads no library; its module `engine` does.
+See docs/musetalk.md. Importing the package loads no libraries; its module `engine` does.
 """

@@ -1,8 +1,7 @@
-"""Runs one step of a stream in a thread of its own, a little ahead of who takes from it.
+"""Runs one pipeline step in its own thread, slightly ahead of its consumer.
 
-Steps are iterators, put into one another: decoding, then the networks, then what writes the file. Each `Ahead` holds at most
-`depth` items that nobody has taken yet, so memory is bounded; what a step raises is raised where its items are taken; closing
-the last one closes them all.
+Steps are nested iterators: decoding, then the networks, then the writer. Each `Ahead` buffers at most `depth` items, so memory
+is bounded. What a step raises is raised in its consumer. Closing the last step closes them all.
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
-#: Seconds between two calls of `waiting` while there is nothing to take.
+#: Seconds between two calls of `waiting` while no item is ready.
 WAITING_S = 0.1
 
 _END: Any = object()
 
 
 class Ahead(Generic[T]):
-    """An iterator over the items of `source`, which runs in a thread named `name`; leaving its context ends the thread.
+    """An iterator over the items of `source`, which runs in a thread named `name`; leaving the context ends the thread.
 
-    waiting is called again and again while the next item is not there; what it raises passes through.
+    waiting is called repeatedly until the next item is ready; exceptions from it propagate.
     """
 
     def __init__(self, source: Iterator[T], depth: int, name: str, waiting: Callable[[], None] | None = None) -> None:
@@ -52,12 +51,12 @@ class Ahead(Generic[T]):
             try:
                 return coming.result(timeout=WAITING_S)
             except NotYet:
-                if coming.done():  # the step itself ran out of some time
+                if coming.done():  # the step itself raised a timeout
                     raise
         return coming.result()
 
     def close(self) -> None:
-        """Let the step finish the item that it is making, close it in its own thread, and wait for that."""
+        """Let the step finish its current item, close it in its own thread, and wait for that."""
         for future in self._coming:
             future.cancel()
         self._coming.clear()

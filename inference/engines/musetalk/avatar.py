@@ -1,7 +1,7 @@
-"""What is known of one person's video before anybody speaks: for every picture the box, the latents and the mask.
+"""Everything about a person's video that does not depend on the speech: box, latents and mask of every frame.
 
-It depends on the video and on the parameters only, not on the speech, so it is made once and kept (cache.py). No picture is
-kept in it: 16 KB of latents and a few KB of mask for each.
+It depends only on the video and the parameters, so it is built once and cached (cache.py). It holds no pixels: 16 KB of latents
+and a few KB of mask per frame.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from numpy.typing import NDArray
 from inference.engines.musetalk.boxes import Box
 from inference.engines.musetalk.masks import Mask
 
-#: The shape of one picture's latents.
+#: The shape of one frame's latents.
 LATENTS = (8, 32, 32)
-#: Pictures whose latents are kept together while an avatar is made: 64 MiB, which the system takes back when they are let go.
+#: Frames per block of latents while an avatar is built: 64 MiB, which goes back to the system when the block is freed.
 BLOCK = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
 class Avatar:
-    """The first n pictures of a video, or all of them.
+    """The first n frames of a video, or all of them.
 
     boxes    (n, 4) int32: left, top, right, bottom; all 0 where there is no face
     latents  (n, 8, 32, 32) float16
     places   (n, 4) int32: left, top, width and height of the mask; all 0 where nothing is generated
-    masks    (bytes,) uint8: the masks' alphas one after the other, packed with zlib
+    masks    (bytes,) uint8: the masks' alphas, each compressed with zlib, concatenated
     ends     (n,) int64: where each packed mask ends
     """
 
@@ -37,7 +37,7 @@ class Avatar:
     places: NDArray[np.int32]
     masks: NDArray[np.uint8]
     ends: NDArray[np.int64]
-    whole: bool  # the video has no more pictures
+    whole: bool  # the video has no more frames
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -49,7 +49,7 @@ class Avatar:
         return Box(*(int(edge) for edge in self.boxes[number]))
 
     def mask(self, number: int) -> Mask:
-        """Of a picture that has a face."""
+        """Only for a frame that has a face."""
         x, y, width, height = (int(value) for value in self.places[number])
         first = int(self.ends[number - 1]) if number else 0
         alpha = zlib.decompress(self.masks[first : int(self.ends[number])].tobytes())
@@ -62,11 +62,11 @@ class Avatar:
 
 
 class Maker:
-    """Collects an avatar picture by picture. Nothing of it is ever there twice: an hour of video has 1.5 GB of latents."""
+    """Builds an avatar frame by frame. No part of it is ever held twice: an hour of video has 1.5 GB of latents."""
 
     def __init__(self) -> None:
         self._boxes: list[tuple[int, ...]] = []
-        self._latents: list[NDArray[np.float16]] = []  # blocks of BLOCK pictures; what is not written yet takes no memory
+        self._latents: list[NDArray[np.float16]] = []  # blocks of BLOCK frames; unwritten parts take no memory
         self._places: list[tuple[int, ...]] = []
         self._masks = bytearray()
         self._ends: list[int] = []
@@ -80,7 +80,7 @@ class Maker:
         self._append((box.x1, box.y1, box.x2, box.y2), latents, (mask.x, mask.y, width, height), packed)
 
     def pass_by(self, box: Box | None = None) -> None:
-        """A picture that stays as it is, with the box of a face of which nothing would change."""
+        """Add a frame that stays unchanged; `box`: that of a face of which nothing would change."""
         self._append((box.x1, box.y1, box.x2, box.y2) if box else (0, 0, 0, 0), 0, (0, 0, 0, 0), b"")
 
     def _append(self, box: tuple[int, ...], latents: NDArray[np.float16] | int, place: tuple[int, ...], mask: bytes) -> None:
@@ -93,7 +93,7 @@ class Maker:
         self._ends.append(len(self._masks))
 
     def made(self, *, whole: bool) -> Avatar:
-        """What was collected; the maker is empty of latents then."""
+        """The finished avatar; the maker then no longer holds any latents."""
         return Avatar(
             boxes=np.array(self._boxes, np.int32).reshape(-1, 4),
             latents=self._joined(),
@@ -104,7 +104,7 @@ class Maker:
         )
 
     def _joined(self) -> NDArray[np.float16]:
-        """All blocks as one; each is let go as soon as it is copied."""
+        """All blocks joined; each is freed as soon as it is copied."""
         whole = np.empty((len(self), *LATENTS), np.float16)
         self._latents.reverse()
         for first in range(0, len(self), BLOCK):

@@ -1,8 +1,8 @@
-"""Puts generated faces into pictures: stretched to their boxes, laid on through their masks, in whole numbers.
+"""Blends generated faces into frames: resized to their boxes and alpha-blended through their masks, in integer arithmetic.
 
-The published pipeline stretches with OpenCV (bilinear, 11-bit weights) and lays on with Pillow (a byte product divided by
-255, rounded). `paste` is that for one picture in numpy; `patches` is the same arithmetic for a batch in torch, and gives the
-same bytes on every device. Both touch only the masks' rectangles.
+The published pipeline resizes with OpenCV (bilinear, 11-bit weights) and blends with Pillow (a byte product divided by 255,
+rounded). `paste` does that for one picture in numpy. `patches` is the same arithmetic for a batch in torch and gives the same
+bytes on every device. Both touch only the masks' rectangles.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from inference.engines import card
 from inference.engines.musetalk.boxes import Box
 from inference.engines.musetalk.masks import Mask
 
-#: A weight of OpenCV's bilinear resize is a share of this.
+#: Weights in OpenCV's bilinear resize are fractions of this.
 WHOLE = 2048
 
 
 def paste(picture: NDArray[np.uint8], face: NDArray[np.uint8], box: Box, mask: Mask) -> None:
-    """Changes the picture (h, w, 3) in place. face: (256, 256, 3) uint8 of any size, in the picture's order of colours.
+    """Changes the picture (h, w, 3) in place. face: (256, 256, 3) uint8 of any size, in the picture's channel order.
 
-    The mask must lie in the picture and in the box, as `masks.begun` makes it; the box may leave the picture.
+    The mask must lie within the picture and the box, as `masks.begun` makes it; the box may extend beyond the picture.
     """
     picture[place(mask)] = _laid_on(picture[place(mask)], face, box, mask)
 
 
 def _laid_on(part: NDArray[np.uint8], face: NDArray[np.uint8], box: Box, mask: Mask) -> NDArray[np.uint16]:
-    """What then stands in the mask's place, from what stood there."""
+    """The new pixels of the mask's rectangle, from the old ones."""
     stretched = cv2.resize(np.ascontiguousarray(face), (box.width, box.height), interpolation=cv2.INTER_LINEAR)
     top, left = mask.y - box.y1, mask.x - box.x1
     height, width = mask.alpha.shape
@@ -51,10 +51,10 @@ def place(mask: Mask) -> tuple[slice, slice]:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a batch of n faces goes into n pictures, on the device; all masks are padded to one height h and width w with 0.
+    """How a batch of n faces is placed in n pictures, on the device; all masks are zero-padded to one height h and width w.
 
-    alpha: (n, h, w) uint8. rows: (n, 2, h) int64, the two rows of the face that a row of the mask lies between, and
-    row_weights (n, 2, h) int32; columns and column_weights the same.
+    alpha: (n, h, w) uint8. rows: (n, 2, h) int64, the two rows of the face that a row of the mask lies between, with
+    row_weights (n, 2, h) int32; likewise columns and column_weights.
     """
 
     boxes: tuple[Box, ...]
@@ -69,8 +69,8 @@ class Layout:
 def layout(
     boxes: Sequence[Box], masks: Sequence[Mask], device: Any, face_side: int = 256, least: tuple[int, int] = (1, 1)
 ) -> Layout:
-    """What `patches` needs of a batch; the same for every face that goes to these places. least: the smallest h and w, for
-    batches of one shape."""
+    """What `patches` needs for a batch; it does not depend on the faces' pixels. least: the minimum h and w, so that all
+    batches have one shape."""
     height = max(least[0], *(mask.alpha.shape[0] for mask in masks))
     width = max(least[1], *(mask.alpha.shape[1] for mask in masks))
     alpha = np.zeros((len(masks), height, width), np.uint8)
@@ -84,9 +84,9 @@ def layout(
 
 
 def patches(pictures: torch.Tensor, faces: torch.Tensor, layout: Layout) -> torch.Tensor:
-    """(n, h, w, 3) uint8: what then stands in each mask's place. pictures: what stood there, the same, padded with anything.
+    """(n, h, w, 3) uint8: the new pixels of each mask's rectangle. pictures: the old ones in the same shape, any padding.
 
-    faces: (n, 256, 256, 3) uint8. By OpenCV itself where they are in the host's memory.
+    faces: (n, 256, 256, 3) uint8. Uses OpenCV itself if they are in host memory.
     """
     if faces.device.type != "cpu":
         return counted(pictures, faces, layout)
@@ -113,7 +113,7 @@ def counted(pictures: torch.Tensor, faces: torch.Tensor, layout: Layout) -> torc
 
 
 def cut_out(pictures: Sequence[NDArray[np.uint8]], layout: Layout) -> NDArray[np.uint8]:
-    """What stands in the masks' places, (n, h, w, 3) uint8, padded with 0."""
+    """The pixels of the masks' rectangles, (n, h, w, 3) uint8, zero-padded."""
     parts = np.zeros((*layout.alpha.shape, 3), np.uint8)
     for part, picture, mask in zip(parts, pictures, layout.masks, strict=True):
         part[: mask.alpha.shape[0], : mask.alpha.shape[1]] = picture[place(mask)]
@@ -121,14 +121,14 @@ def cut_out(pictures: Sequence[NDArray[np.uint8]], layout: Layout) -> NDArray[np
 
 
 def put_in(picture: Any, patch: Any, mask: Mask) -> None:
-    """Writes a patch to its place, in place; both numpy arrays or both tensors of one device."""
+    """Writes a patch into the picture, in place; both numpy arrays or both tensors on one device."""
     height, width = mask.alpha.shape
     picture[place(mask)] = patch[:height, :width]
 
 
 def _between(source: int, target: int, first: int, count: int, *, at_ends: bool) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """The two source pixels and their weights, (2, count) each, for target pixels first … of `target`, as OpenCV's bilinear
-    resize has them. Across, it leaves out the pixel beyond an end; down, it takes the last one for it (at_ends False)."""
+    """The two source pixels and their weights, (2, count) each, for target pixels first … of `target`, as in OpenCV's bilinear
+    resize. Horizontally it omits a pixel beyond the edge; vertically it repeats the last one instead (at_ends False)."""
     scale = 1.0 / (target / source)
     wanted = np.minimum(np.arange(first, first + count), target - 1)
     place_ = ((wanted + 0.5) * scale - 0.5).astype(np.float32)

@@ -1,9 +1,9 @@
-"""The rectangle around a face that is generated anew: from 68 face points, steadied over time, kept inside the picture.
+"""The rectangle around a face that is regenerated: from 68 landmarks, smoothed over time, clipped to the frame.
 
-The arithmetic on points is the published pipeline's, to the pixel: the box is as high above the nose's point 29 as the chin
-is below it, and as wide as the points. Two things are ours, both off in parity. Landmarks come in steps of several pixels, so
-boxes are steadied over time; and a box is cut at all four edges of the picture before anything uses it, so that what was cut
-out and what is pasted are the same rectangle (the published pipeline crops short and pastes the full size).
+The landmark arithmetic is the published pipeline's, to the pixel: the box reaches as far above nose point 29 as the chin is
+below it, and is as wide as the landmarks. Two things are our own, both off in parity. Landmarks are quantised to several
+pixels, so boxes are smoothed over time. And a box is clipped to all four edges of the frame before anything uses it, so that
+the crop and the paste are the same rectangle (the published pipeline crops short and pastes at full size).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 #: Of the 68 points, the one on the bridge of the nose that the box is symmetric about.
 NOSE = 29
 
-#: The window that a box is steadied over, in seconds: a parabola is fitted to it, so steady movement and its turning points
-#: stay where they are while the steps of the landmarks go; the middle of the fit is taken, so nothing lags.
+#: The smoothing window for boxes, in seconds. A parabola is fitted to it, so steady movement and its turning points are kept
+#: while the landmarks' steps are removed; the fit is evaluated at its centre, so nothing lags.
 WINDOW_S = 0.4
-#: A face that is not found for at most this long is taken to go straight from where it was lost to where it is found.
+#: If a face is not found for at most this long, its path is interpolated linearly.
 GAP_S = 0.4
-#: Two pictures whose boxes overlap less than this (intersection over union) do not belong to one movement: a cut.
+#: If the boxes of two frames overlap less than this (intersection over union), there is a cut between them.
 CUT_IOU = 0.3
 
 #: (4,) or (n, 4) float: left, top, right, bottom in pixels; NaN where there is no face.
@@ -32,7 +32,7 @@ Edges = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Box:
-    """Whole pixels; x2 and y2 are the first that are outside."""
+    """In whole pixels; x2 and y2 are exclusive."""
 
     x1: int
     y1: int
@@ -56,10 +56,10 @@ class Box:
 
 
 def of_points(points: NDArray[np.float64], shift: int = 0, found: tuple[float, ...] | None = None) -> Box | None:
-    """The published box of one picture. points: (68, 2) float, x and y in pixels; they count cut off to whole pixels.
+    """The published box of one frame. points: (68, 2) float, x and y in pixels; truncated to whole pixels.
 
-    shift moves the point of the nose down, in pixels. found is the face finder's box (left, top, right, bottom), taken when
-    the points make none; without it that is None.
+    shift moves the nose point down, in pixels. found is the detector's box (left, top, right, bottom), used if the points give
+    no valid box; without it the result is then None.
     """
     whole = points.astype(np.int32)
     whole[NOSE, 1] += shift
@@ -72,7 +72,7 @@ def of_points(points: NDArray[np.float64], shift: int = 0, found: tuple[float, .
 
 
 def edges_of_points(points: NDArray[np.float64], shift: int = 0) -> Edges:
-    """The same boxes for `steady`, of many pictures: (n, 68, 2) to (n, 4), nothing cut off or kept inside; NaN stays NaN."""
+    """The same boxes for `steady`, for many frames: (n, 68, 2) to (n, 4), neither truncated nor clipped; NaN stays NaN."""
     moved = points.astype(np.float64)
     moved[:, NOSE, 1] += shift
     left, right, bottom = moved[..., 0].min(axis=1), moved[..., 0].max(axis=1), moved[..., 1].max(axis=1)
@@ -82,10 +82,10 @@ def edges_of_points(points: NDArray[np.float64], shift: int = 0) -> Edges:
 
 
 def steady(edges: Edges, rate: Fraction) -> Edges:
-    """Boxes over time without the landmarks' steps, short gaps filled. edges: (n, 4), one row a picture.
+    """Boxes over time without the landmarks' steps, short gaps filled. edges: (n, 4), one row per frame.
 
-    A quadratic Savitzky-Golay filter over WINDOW_S on each edge, forwards in time and backwards the same. It never looks
-    across a cut or across a gap longer than GAP_S; rows in such gaps stay NaN.
+    A quadratic Savitzky-Golay filter over WINDOW_S on each edge, symmetric in time. It never reaches across a cut or a gap
+    longer than GAP_S; rows in such gaps stay NaN.
     """
     filled = _filled(edges, max(1, round(GAP_S * rate)))
     reach = max(1, round(WINDOW_S * rate / 2))
@@ -96,7 +96,7 @@ def steady(edges: Edges, rate: Fraction) -> Edges:
 
 
 def whole(edges: Edges, width: int, height: int) -> list[Box | None]:
-    """Each row to whole pixels inside the picture; None where there is no face, or less than 2 pixels of one is left."""
+    """Each row in whole pixels, clipped to the frame; None where there is no face, or less than 2 pixels of it remain."""
     boxes: list[Box | None] = []
     for row in edges:
         box = None if np.isnan(row).any() else Box(*(round(float(edge)) for edge in row)).cut(width, height)
@@ -105,7 +105,7 @@ def whole(edges: Edges, width: int, height: int) -> list[Box | None]:
 
 
 def with_margin(box: Box, margin: int, height: int) -> Box:
-    """The box reaching `margin` pixels further below the chin (version 1.5: 10), but not below the picture."""
+    """The box extended `margin` pixels below the chin (version 1.5: 10), but not beyond the frame."""
     return Box(box.x1, box.y1, box.x2, min(box.y2 + margin, height))
 
 
@@ -118,7 +118,7 @@ def overlap(one: Edges, other: Edges) -> NDArray[np.float64]:
 
 
 def _filled(edges: Edges, longest: int) -> Edges:
-    """Rows of NaN, at most `longest` in a row and with the same face on both sides, on the straight line between."""
+    """Runs of at most `longest` NaN rows with the same face on both sides, interpolated linearly."""
     filled = edges.astype(np.float64)
     known = np.flatnonzero(~np.isnan(filled).any(axis=1))
     for before, after in itertools.pairwise(known):
@@ -129,7 +129,7 @@ def _filled(edges: Edges, longest: int) -> Edges:
 
 
 def _movements(edges: Edges) -> list[tuple[int, int]]:
-    """Where one movement of a face begins and ends: (start, stop) of rows without NaN and without a cut between."""
+    """Continuous movements of a face: (start, stop) of rows without NaN and without a cut between."""
     there = np.asarray(~np.isnan(edges).any(axis=1))
     joined = there[1:] & there[:-1] & (overlap(edges[1:], edges[:-1]) >= CUT_IOU)
     starts = [at for at in range(len(edges)) if there[at] and (at == 0 or not joined[at - 1])]
@@ -138,8 +138,8 @@ def _movements(edges: Edges) -> list[tuple[int, int]]:
 
 
 def _fitted(rows: Edges, reach: int) -> Edges:
-    """Each row replaced by the parabola through it and up to `reach` rows on both sides, as many on one as on the other;
-    at the ends the first and last whole windows' parabolas go on."""
+    """Each row replaced by a parabola fitted to it and up to `reach` rows on either side, the same number on both; at the ends,
+    the parabolas of the first and last full windows are extended."""
     count = len(rows)
     reach = min(reach, (count - 1) // 2)
     if reach < 2:  # three points lie on a parabola anyway

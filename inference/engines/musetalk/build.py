@@ -1,4 +1,4 @@
-"""Makes an avatar of a video: looks for the face, then puts each picture's face through the encoder and the parser, once."""
+"""Builds an avatar from a video: finds the face, then runs it through encoder and parser once per frame."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from inference.engines.musetalk.pictures import Pictures, View
 from inference.engines.musetalk.room import Room
 from media import video
 
-#: What the published pipeline's samples are drawn from, in parity; it has no seed of its own.
+#: The seed for the posterior samples in parity; the published pipeline uses none.
 SEED = 0
 
 
 def build(
     clip: video.Clip, count: int, models: Models, params: Params, room: Room, report: Callable[[int, int], None]
 ) -> Avatar:
-    """The avatar of the first `count` pictures of a clip, or of all if there are fewer.
+    """The avatar of the first `count` frames of a clip, or of all if there are fewer.
 
-    report(done, total) is called for every batch, and often while nothing is decoded yet; what it raises passes through.
+    report(done, total) is called for every batch, and repeatedly while waiting for decoding; exceptions from it propagate.
     Raises InvalidInput if there is no face, OutOfMemory.
     """
     total = 2 * max(1, min(count, clip.frames_about))
@@ -52,13 +52,13 @@ def build(
 
 
 def check_moves(avatar: Avatar, count: int) -> None:
-    """Raises InvalidInput if no mouth would move in the first `count` pictures, with how many of them are how."""
+    """Raises InvalidInput if no mouth would move in the first `count` frames; the message counts the reasons."""
     shown = min(count, len(avatar))
     if not avatar.places[:shown, 2].any():
         faces = int(avatar.boxes[:shown].any(axis=1).sum())
         raise InvalidInput(
-            f"no mouth can be moved: of the first {shown} frames, all that the speech needs, {shown - faces} have no face and "
-            f"{faces} one without skin or lips below its middle",
+            f"no mouth can be moved: of the first {shown} frames (all that the speech needs), {shown - faces} have no face and "
+            f"{faces} have a face without skin or lips in its lower half",
             stage="preprocessing",
         )
 
@@ -73,8 +73,8 @@ def add(
     room: Room,
     generator: torch.Generator | None,
 ) -> None:
-    """Put these pictures of this width and height into the avatar, those without a box as they are. A view must show all of
-    the box's square that is in the picture."""
+    """Add these frames of this width and height to the avatar; those without a box stay unchanged. A view must contain all of
+    the box's square that lies within the frame."""
     faces = [(view, box) for view, box in zip(views, boxes, strict=True) if view is not None and box is not None]
     latents = room.parts(len(faces), lambda part: _latents(models, faces[part], generator))
     masks_ = room.parts(len(faces), lambda part: _masks(models, faces[part], size, params))
@@ -88,12 +88,12 @@ def add(
 
 
 def _shown(faces: Sequence[tuple[View, Box]]) -> tuple[list[torch.Tensor], list[Box]]:
-    """The views' pixels and where the boxes are in them."""
+    """The views' pixels, and the boxes in their coordinates."""
     return [view.pixels for view, _ in faces], [box.moved(-view.x, -view.y) for view, box in faces]
 
 
 def _latents(models: Models, faces: Sequence[tuple[View, Box]], generator: torch.Generator | None) -> NDArray[np.float16]:
-    """(n, 8, 32, 32) float16; both halves of all pictures in one batch."""
+    """(n, 8, 32, 32) float16; both encoder inputs of all frames in one batch."""
     both = torch.cat(crops.halves(crops.squares(*_shown(faces))))
     masked, whole = mouths.encode(models, both, generator).chunk(2)
     latents: NDArray[np.float16] = crops.together(masked, whole).to(torch.float16).cpu().numpy()

@@ -1,8 +1,8 @@
-"""Avatars on disk, so that the next speech for the same person starts at the UNet at once.
+"""Avatars cached on disk, so that the next speech for the same video starts at the UNet.
 
-One file an avatar, named by the digest of the video's content, of the parameters that shaped it and of the weights. It is
-written aside and renamed, carries its own digest, and is thrown away when that is wrong. Whichever file was not used for the
-longest time goes first when they take more than they may. Any file may be removed at any time by anybody.
+One file per avatar, named by a digest of the video's content, the parameters that shape it and the weights. It is written under
+a temporary name and renamed, contains its own digest, and is deleted if that is wrong. Over the size limit, the least recently
+used file goes first. Any file may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from inference.engines.musetalk.params import Params
 
 log = logging.getLogger(__name__)
 
-#: Raised whenever an avatar of the same video would come out otherwise than before.
+#: Incremented whenever the avatar of the same video would turn out differently than before.
 FORM = 3
 #: Parameters that do not shape an avatar.
 NOT_ITS = ("loop", "fit")
 ENDING, ASIDE = ".avatar", ".part"
-#: An avatar that takes more than this share of the limit is not kept: it would drive out too many others.
+#: An avatar larger than this share of the limit is not cached: it would evict too many others.
 LARGEST_SHARE = 0.5
 
 #: Its arrays and their kinds.
@@ -43,7 +43,7 @@ ARRAYS: dict[str, Any] = {
 
 
 def key(video: Path, params: Params, weights: str) -> str:
-    """The name of the avatar of this video. weights: tells one set of networks from another."""
+    """The avatar's name for this video. weights: identifies the set of networks."""
     with video.open("rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
     shaping = {name: value for name, value in asdict(params).items() if name not in NOT_ITS}
@@ -51,19 +51,19 @@ def key(video: Path, params: Params, weights: str) -> str:
 
 
 class Cache:
-    """Avatars in `folder`, which may take `limit_bytes` together. Without a folder or room it keeps nothing."""
+    """Avatars in `folder`, at most `limit_bytes` in total. Without a folder or a limit above 0, nothing is cached."""
 
     def __init__(self, folder: Path | None, limit_bytes: int) -> None:
         self._folder, self._limit_bytes = folder if limit_bytes > 0 else None, limit_bytes
         if self._folder is None:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        for left in self._folder.glob(f"*{ASIDE}"):  # by a process that died
+        for left in self._folder.glob(f"*{ASIDE}"):  # left by a process that died
             left.unlink(missing_ok=True)
         self._make_room()
 
     def get(self, name: str, pictures: int) -> Avatar | None:
-        """The avatar of that name if it knows so many pictures or all that there are; counts as use."""
+        """The avatar of that name if it covers that many frames or the whole video; counts as a use."""
         if self._folder is None:
             return None
         path = self._folder / (name + ENDING)
@@ -73,13 +73,13 @@ class Cache:
         except FileNotFoundError:
             return None
         except (SafetensorError, OSError, ValueError, KeyError) as error:
-            log.warning("threw away the damaged avatar %s: %s", path.name, error)
+            log.warning("deleted the damaged avatar %s: %s", path.name, error)
             path.unlink(missing_ok=True)
             return None
         return avatar if avatar.whole or len(avatar) >= pictures else None
 
     def put(self, name: str, avatar: Avatar) -> None:
-        """Keep it. A full disk costs the avatar, not the job."""
+        """Cache it. A full disk loses the avatar, not the job."""
         size = sum(getattr(avatar, array).nbytes for array in ARRAYS)
         if self._folder is None or size > self._limit_bytes * LARGEST_SHARE:
             return
@@ -88,7 +88,7 @@ class Cache:
             _write(aside, avatar)
             os.replace(aside, self._folder / (name + ENDING))
         except (OSError, SafetensorError) as error:
-            log.warning("an avatar could not be kept: %s", error)
+            log.warning("could not cache an avatar: %s", error)
         finally:
             aside.unlink(missing_ok=True)
         self._make_room()
@@ -109,7 +109,7 @@ class Cache:
                 return
             path.unlink(missing_ok=True)
             over -= size
-            log.info("removed the avatar %s, the longest unused", path.name)
+            log.info("removed the least recently used avatar %s", path.name)
 
 
 def _write(path: Path, avatar: Avatar) -> None:
@@ -126,7 +126,7 @@ def _read(path: Path) -> Avatar:
         said = file.metadata() or {}
         arrays = {name: file.get_tensor(name) for name in ARRAYS}
     if said.get("sha256") != _digest(arrays, said.get("whole", "")):
-        raise ValueError("its content is not what was written")
+        raise ValueError("its content differs from what was written")
     return Avatar(**arrays, whole=said["whole"] == "yes")
 
 

@@ -1,10 +1,10 @@
-"""Writes the published files anew as one folder of safetensors: half the bytes, mapped into memory, nothing to unpickle.
+"""Converts the published files to one folder of safetensors: half the bytes, memory-mapped, nothing to unpickle.
 
     python -m inference.engines.musetalk.convert MODELS_DIR
 
-What makes the picture (UNet, VAE) is written in 16 bits, which is what it runs in on a GPU. What only looks and listens stays
-in 32: it is an eighth of the bytes, and half a bin of a landmark is visible in the picture. A tensor that 16 bits cannot hold
-stays in 32 as well. Left out: whisper's decoder, the parser's training heads, what a training run left beside the weights.
+The networks that generate (UNet, VAE) are written in 16 bits, which is how they run on a GPU. The networks that only analyse
+stay in 32: they are an eighth of the bytes, and half a bin of a landmark is visible in the output. A tensor that does not fit
+16 bits stays in 32 as well. Left out: Whisper's decoder, the parser's training heads, and other training leftovers.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from inference.engines.musetalk.models import part_of
 from weights import sums
 from weights.manifest import SUMS
 
-#: What makes the picture; everything else stays in 32 bits.
+#: The networks that generate; everything else stays in 32 bits.
 _HALVED = ("unet-1.5", "unet-1.0", "vae")
 
 
 def convert(folder: Path, say: Callable[[str], None] = lambda line: None) -> dict[str, str]:
-    """Write what is published under `folder` to its folder of converted files. Returns file name -> SHA-256.
+    """Convert the published files under `folder` into its folder of converted files. Returns file name -> SHA-256.
 
-    Every version that is there is converted; one must be. Raises EngineFailed for a file that is missing or wrong,
-    Unavailable for a disk that is too full. A file is there whole or as it was before.
+    Converts every version that is installed; at least one must be. Raises EngineFailed for a missing or wrong file,
+    Unavailable if the disk is too full. Each file is replaced atomically.
     """
     versions = [version for version in ("1.5", "1.0") if not _missing(folder, version)]
     if not versions:
@@ -59,21 +59,21 @@ def _missing(folder: Path, version: str) -> list[str]:
 
 
 def _written(target: Path, name: str, found: layout.Found) -> dict[str, str]:
-    """One network's files, in the target folder under their own names."""
+    """One network's files, written to the target folder under their own names."""
     state = part_of(name, checkpoints.read(found.weights, found.remedy))
     if not state:
-        raise EngineFailed(f"{found.weights}: is not the file it should be: none of its layers is there; {found.remedy}")
+        raise EngineFailed(f"{found.weights}: is not the expected file: it has none of the network's layers; {found.remedy}")
     kept = {key: _narrowed(value, name in _HALVED) for key, value in state.items() if not key.endswith(".num_batches_tracked")}
     path = target / f"{name}.safetensors"
     part = path.with_name(path.name + ".part")
     try:
         save_file(kept, part, metadata={"format": "pt"})
-        part.chmod(_usual_mode())  # it is its writer's alone, who may be root
+        part.chmod(_usual_mode())  # created private to the writer, who may be root
         paths = [path]
         if found.config:
             paths.append(target / f"{name}.json")
             shutil.copyfile(found.config, paths[1].with_name(paths[1].name + ".part"))
-        for written in reversed(paths):  # the weights last: with them the network is there
+        for written in reversed(paths):  # the weights last: once they exist, the network counts as installed
             sums.keep(written.with_name(written.name + ".part"), written)
     except OSError as error:
         raise Unavailable(f"{path}: could not be written: {(error.strerror or str(error)).lower()}") from error
@@ -81,7 +81,7 @@ def _written(target: Path, name: str, found: layout.Found) -> dict[str, str]:
 
 
 def _usual_mode() -> int:
-    """What a new file's mode is by this process's umask, which can only be read by setting it."""
+    """The mode of new files under this process's umask, which can only be read by setting it."""
     mask = os.umask(0o077)
     os.umask(mask)
     return 0o666 & ~mask
@@ -95,10 +95,10 @@ def _narrowed(tensor: Tensor, halved: bool) -> Tensor:
 
 
 def _check_room(target: Path, weights: list[Path]) -> None:
-    """At most what was published is needed: more than enough, and known without reading."""
+    """The published size is an upper bound on what is needed, known without reading the files."""
     needed, free = sum(path.stat().st_size for path in weights), shutil.disk_usage(target).free
     if free < needed:
-        raise Unavailable(f"{target}: {free / 1e9:.1f} GB are free, up to {needed / 1e9:.1f} GB are needed")
+        raise Unavailable(f"{target}: {free / 1e9:.1f} GB free, up to {needed / 1e9:.1f} GB needed")
 
 
 def main() -> int:

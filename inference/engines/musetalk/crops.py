@@ -1,6 +1,6 @@
-"""What the encoder sees of a picture: the box as a 256-pixel square, once with the lower half black and once whole.
+"""The encoder's inputs: the box as a 256-pixel square, once with the lower half black and once whole.
 
-As the published pipeline's `vae.preprocess_img` and `get_latents_for_unet`: Lanczos on bytes, the picture's shape not kept.
+As in the published pipeline's `vae.preprocess_img` and `get_latents_for_unet`: Lanczos on bytes, aspect ratio not preserved.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SIDE = 256
 
 
 def squares(pictures: Sequence[torch.Tensor], boxes: Sequence[Box]) -> torch.Tensor:
-    """(n, 256, 256, 3) uint8 from pictures (h, w, 3) uint8 and the box of each; of a box only what is in the picture."""
+    """(n, 256, 256, 3) uint8 from pictures (h, w, 3) uint8 and the box of each, clipped to the picture."""
     inside = [box.cut(picture.shape[1], picture.shape[0]) for picture, box in zip(pictures, boxes, strict=True)]
     return torch.stack(
         [_square(picture[box.y1 : box.y2, box.x1 : box.x2]) for picture, box in zip(pictures, inside, strict=True)]
@@ -26,21 +26,21 @@ def squares(pictures: Sequence[torch.Tensor], boxes: Sequence[Box]) -> torch.Ten
 
 
 def halves(faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The encoder's two inputs, (n, 3, 256, 256) float32 from -1 to 1 each, from RGB (n, 256, 256, 3) uint8: the one with
-    the lower half black, and the whole one."""
-    shares = faces.permute(0, 3, 1, 2).float() / 255  # of every byte what 64 bits would give
+    """The encoder's two inputs, each (n, 3, 256, 256) float32 from -1 to 1, from RGB (n, 256, 256, 3) uint8: with the lower
+    half black, and whole."""
+    shares = faces.permute(0, 3, 1, 2).float() / 255  # for every byte the same as in 64 bits
     masked = shares.clone()
     masked[:, :, SIDE // 2 :] = 0
     return (masked - 0.5) / 0.5, (shares - 0.5) / 0.5
 
 
 def _square(part: torch.Tensor) -> torch.Tensor:
-    """By OpenCV itself where the picture is in the host's memory."""
+    """Uses OpenCV itself if the picture is in host memory."""
     if part.device.type == "cpu":
         return torch.from_numpy(cv2.resize(part.numpy(), (SIDE, SIDE), interpolation=cv2.INTER_LANCZOS4))
     return resize.lanczos(part, SIDE, SIDE)
 
 
 def together(masked: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
-    """The UNet's input (n, 8, 32, 32) from the two latents (n, 4, 32, 32), each already times the scaling factor."""
+    """The UNet's input (n, 8, 32, 32) from the two latents (n, 4, 32, 32), each already multiplied by the scaling factor."""
     return torch.cat([masked, whole], dim=1)

@@ -1,4 +1,4 @@
-"""MuseTalk as `inference/engine.py` wants it."""
+"""MuseTalk's implementation of the interface in `inference/engine.py`."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ from media.still import Picture
 
 log = logging.getLogger(__name__)
 
-#: At least this much of a video is looked at, in seconds, so that the next, longer speech finds it known; then twice as much.
+#: At least this many seconds of a video are processed, so that a longer speech finds it cached next time; then twice as many.
 LEAST_S = 10
 MIB = 1 << 20
 #: The first compute capability for which torch's builds for CUDA 13 have kernels.
 LEAST_CAPABILITY = (7, 5)
-#: So many pictures are looked at at once on a card, at least: kernels for fewer end before the next ones are launched.
+#: The minimum batch for the face networks on a GPU: kernels for fewer frames finish before the next ones are launched.
 LEAST_LOOKED_AT = 8
 #: The networks that an avatar depends on. The UNet is not among them.
 SHAPING = ("vae", "pose", "detector", "parser")
@@ -50,7 +50,7 @@ SHAPING = ("vae", "pose", "detector", "parser")
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A job that is ready for the networks."""
+    """A job that is ready to generate."""
 
     job: stream.Job
     shape: shape.Shape
@@ -59,7 +59,7 @@ class Prepared:
 
 
 class Engine:
-    """`prepare` may run in another thread while `generate` works; it has a stream of its own on the card."""
+    """`prepare` may run in another thread while `generate` runs; it uses its own CUDA stream."""
 
     name = "musetalk"
     prepares_ahead = True
@@ -76,26 +76,26 @@ class Engine:
 
     @staticmethod
     def missing(folder: Path) -> list[str]:
-        """One line for each file of the weights that is not there; version 1.0 alone will do."""
+        """One line for each missing file of the weights; version 1.0 alone is enough."""
         lines = models.missing(folder)
         return lines if lines and models.missing(folder, "1.0") else []
 
     def configure(self, options: Options) -> None:
-        """What the worker's settings say; before `missing` and `load`."""
+        """Apply the worker's settings; called before `missing` and `load`."""
         self._options = options
         if options.unet or options.unet_config:
             layout.look_elsewhere("unet-1.5", options.unet, options.unet_config)
 
     def load(self, models_dir: Path, device: str) -> None:
-        """The networks of each version whose files are there, in halves on a card, else in 32 bits.
+        """Load the networks of each installed version, in float16 on a GPU, else in float32.
 
-        Not bfloat16: its 8 bits of precision show as steps in 8-bit pictures; the published live script runs in halves too.
+        Not bfloat16: its 8 bits of precision show as banding in 8-bit frames; the published live script uses float16 too.
         """
         on_card = device.startswith("cuda")
         if on_card:
             card.refuse_older(*card.found(device), LEAST_CAPABILITY, "is too old for this torch")
         dtype = torch.float16 if on_card else torch.float32
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))  # threads that wait for one another spin; others need cores
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))  # waiting threads spin, and others need cores
         versions = [version for version in ("1.5", "1.0") if not models.missing(models_dir, version)] or ["1.5"]
         first = models.load(models_dir, versions[0], device, dtype)
         others = {version: models.of_version(first, models_dir, version) for version in versions[1:]}
@@ -103,18 +103,18 @@ class Engine:
         self.use({versions[0]: first, **others}, f"{shaping} {dtype}")
 
     def use(self, found: dict[str, models.Models], weights: str = "") -> None:
-        """Take these networks, by version, as loaded; `weights` tells them from others. For benchmarks and tests."""
+        """Use these loaded networks, by version; `weights` identifies them. For benchmarks and tests."""
         self._models, self._weights = found, weights
         device = next(iter(found.values())).device
-        # one for all jobs: memory that was used on a stream serves that stream alone, until the card is full
+        # one for all jobs: memory cached for a stream can only be reused on that stream until the GPU is full
         self._beside = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._cache = Cache(self._options.cache_dir, self._options.cache_bytes)
 
     def warm_up(self) -> None:
-        """Find the batch size, record the networks, and put a made-up job through everything, each with the fastest kernels.
+        """Find the batch size, capture the CUDA graphs, and run a dummy job through everything, with cuDNN's autotuner on.
 
-        Later, new shapes take what cuDNN thinks good: it would search for each of them, and anew in each thread, for seconds
-        in which it empties torch's store of memory again and again, while another job is on the card.
+        Afterwards the autotuner is off and new shapes use cuDNN's heuristics. Otherwise it would search for every new shape, in
+        every thread again, for seconds in which it empties torch's memory cache repeatedly while another job is on the GPU.
         """
         torch.backends.cudnn.benchmark = True
         try:
@@ -134,7 +134,8 @@ class Engine:
             trial.run(loaded, self._speak[loaded.version], self._looking, self._speaking)
 
     def prepare(self, inputs: Inputs, said: dict[str, Any], progress: Progress) -> Prepared:
-        """All that does not depend on what is said; from the cache if the video is known. Raises InvalidInput."""
+        """Everything that does not depend on the speech; the avatar comes from the cache if it is there. Raises
+        InvalidInput."""
         began = time.monotonic()
         wanted = params.read(said, self._options.fit)
         loaded = self._of_version(wanted.version)
@@ -158,7 +159,7 @@ class Engine:
             speech=inputs.audio,
             loudness=loudness,
             params=wanted,
-            frames=frames if clip.is_still else cycle.length(frames, len(avatar), wanted.loop),  # a photo has no end
+            frames=frames if clip.is_still else cycle.length(frames, len(avatar), wanted.loop),  # a photo never ends
         )
         return Prepared(job=job, shape=output, took_s=time.monotonic() - began, cached=cached)
 
@@ -175,7 +176,7 @@ class Engine:
             )
 
     def generate(self, prepared: Prepared, output: Path, progress: Progress) -> Metrics:
-        """Write the video: each source picture with its new mouth, under the speech."""
+        """Write the video: the source frames with new mouths, and the speech as the sound."""
         began = time.monotonic()
         job, busy = prepared.job, stream.Busy()
         loaded = self._of_version(job.params.version)
@@ -186,7 +187,7 @@ class Engine:
             job, loaded, self._speak[loaded.version], self._speaking, busy, _waiting(progress, busy, job.frames)
         )
         shaped = _shaped(made, prepared.shape, progress, busy, job.frames)
-        with self._speaking.attempt(), contextlib.closing(shaped):  # whoever keeps an error would keep its threads too
+        with self._speaking.attempt(), contextlib.closing(shaped):  # else a kept error would keep the threads alive
             written = write.write(
                 output,
                 shaped,
@@ -222,12 +223,14 @@ class Engine:
     def _of_version(self, version: str) -> models.Models:
         if version not in self._models:
             there = ", ".join(self._models) or "none"
-            raise EngineFailed(f"the weights of MuseTalk {version} are not on this worker; it has {there}", stage="validation")
+            raise EngineFailed(
+                f"the weights of MuseTalk {version} are not installed here; installed: {there}", stage="validation"
+            )
         return self._models[version]
 
 
 def _reach(frames: int, clip: video.Clip) -> int:
-    """How many pictures of the video to look at for so many output frames."""
+    """How many frames of the video to process for that many output frames."""
     reach = LEAST_S * clip.rate
     while reach < frames:
         reach *= 2
@@ -241,7 +244,7 @@ def _waiting(progress: Progress, busy: stream.Busy, total: int) -> Callable[[], 
 def _shaped(
     frames: Generator[Picture, None, None], output: shape.Shape, progress: Progress, busy: stream.Busy, total: int
 ) -> Generator[Picture, None, None]:
-    """The frames in the output's shape, counted and reported."""
+    """The frames in the output's shape; counts them and reports progress."""
     with contextlib.closing(frames):
         for frame in frames:
             busy.frames += 1

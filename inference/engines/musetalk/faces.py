@@ -1,8 +1,8 @@
-"""S3FD around its network: where the faces are, in many pictures at once, on a small copy of each.
+"""S3FD pre- and post-processing: face detection in batches, on a downscaled copy of each picture.
 
-What the network says becomes boxes as published (softmax, boxes relative to anchors of four cells, overlapping ones dropped,
-more likely than not); only not with a loop over cells and not on the full picture, where finding a face takes longer than
-making one. In parity the picture is not made smaller. Whose faces they are over time is tracks.py's.
+The network's outputs are decoded as published (softmax, boxes relative to anchors of four cells, non-maximum suppression,
+probability above 0.5), but without a loop over cells, and not at full resolution, where detecting a face takes longer than
+generating one. In parity the picture is not downscaled. Tracking faces over time is in tracks.py.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from numpy.typing import NDArray
 from inference.engines import card
 from inference.engines.musetalk import resize
 
-#: Pictures are looked at with their longer side at most this, in pixels.
+#: Pictures are downscaled to at most this many pixels on the longer side.
 SIDE_PX = 640
 
-#: The network halves a picture five times; where nothing would be left of one, what is missing is added, right and below.
+#: The network halves a picture five times; if nothing would be left of it, it is padded at the right and bottom.
 LEAST_PX = 32
 
-#: The published means, which are blue's, green's and red's, taken from red, green and blue; the weights know it no other way.
+#: The published means of blue, green and red, subtracted from red, green and blue, because the weights expect it that way.
 MEAN = (104.0, 117.0, 123.0)
-#: Cells of the first answer are this wide, in pixels, each next one's twice as much; an anchor is four cells wide.
+#: Cells of the first output are this wide, in pixels, doubling with each further output; an anchor is four cells wide.
 FIRST_CELL, ANCHOR_CELLS = 4, 4
-#: What the network's numbers are multiplied with: places, and the logarithm of sizes.
+#: Scale factors of the network's outputs: for positions, and for the logarithm of sizes.
 PLACE, LOG_SIZE = 0.1, 0.2
 
-#: A face is what is more likely than this one; what overlaps a likelier face by more than that is the same one.
+#: The score threshold for a face, and the overlap with a higher-scoring face above which it is the same one.
 LIKELY, SAME = 0.5, 0.3
 
-#: (k, 5) float64, likeliest first: left, top, right, bottom in pixels of the picture, and how likely.
+#: (k, 5) float64, highest score first: left, top, right, bottom in pixels of the picture, and the score.
 Found = NDArray[np.float64]
 Answers = Sequence[tuple[torch.Tensor, torch.Tensor]]
 
@@ -44,7 +44,7 @@ def detect(
     side_px: int | None = SIDE_PX,
     dtype: torch.dtype = torch.float32,
 ) -> list[Found]:
-    """The faces in each of (n, h, w, 3) uint8 RGB. side_px None: the pictures are looked at as they are."""
+    """The faces in each of (n, h, w, 3) uint8 RGB. side_px None: no downscaling."""
     height, width = pictures.shape[1:3]
     scale = 1.0 if side_px is None else min(1.0, side_px / max(height, width))
     if scale < 1:
@@ -54,7 +54,7 @@ def detect(
     seen.sub_(resize.by_channel(MEAN, seen.shape[3], seen.device))
     stretch = np.array([width / seen.shape[3], height / seen.shape[2]] * 2 + [1.0])
     lacking = [max(0, LEAST_PX - side) for side in seen.shape[2:]]
-    if any(lacking):  # a strip, 20 times as long as wide or more
+    if any(lacking):  # a strip, at least 20 times as long as wide
         seen = torch.nn.functional.pad(seen, (0, lacking[1], 0, lacking[0]))
     with torch.no_grad():
         answers = network(seen.to(dtype))
@@ -62,9 +62,9 @@ def detect(
 
 
 def candidates(answers: Answers) -> list[Found]:
-    """Every box that is LIKELY, before overlapping ones are dropped.
+    """Every box that scores above LIKELY, before non-maximum suppression.
 
-    answers: logits (n, 2, h, w), not a face and a face, and places (n, 4, h, w), for cells of 4, 8 … pixels.
+    answers: logits (n, 2, h, w) for background and face, and positions (n, 4, h, w), for cells of 4, 8 … pixels.
     """
     scores, places, anchors = [], [], []
     for scale, (logits, place) in enumerate(answers):
@@ -82,7 +82,7 @@ def candidates(answers: Answers) -> list[Found]:
 
 
 def distinct(found: Found) -> NDArray[np.int64]:
-    """Which of (k, 5) stay, likeliest first, when each drops what overlaps it; a box of whole pixels includes its last one."""
+    """Non-maximum suppression: the indices of (k, 5) to keep, highest score first; a box includes its last pixel."""
     left, top, right, bottom, score = found.T
     areas = (right - left + 1) * (bottom - top + 1)
     rest = np.argsort(-score, kind="stable")
@@ -98,9 +98,9 @@ def distinct(found: Found) -> NDArray[np.int64]:
 
 
 def surroundings(faces: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Where `landmarks` should look for a person with this face: head and shoulders, (n, 4) to (n, 4) or of one.
+    """Where `landmarks` should look for a person with this face: head and shoulders, (n, 4) to (n, 4), or for a single face.
 
-    Three faces wide and four high, as the pose network's picture is, the face in the upper part.
+    Three faces wide and four high, like the pose network's input, with the face in the upper part.
     """
     side = (faces[..., 2:4] - faces[..., :2]).max(axis=-1)
     middle = (faces[..., 0] + faces[..., 2]) / 2

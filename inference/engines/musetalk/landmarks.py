@@ -1,8 +1,8 @@
-"""DWPose around its network: pictures in, 133 points out, 68 of them the face's, many pictures at once.
+"""DWPose pre- and post-processing: pictures in, 133 keypoints out, 68 of them on the face, in batches.
 
-The arithmetic is that of mmpose 1.1 with the published configuration (top-down, one person a region, flip test, SimCC with
-two bins a pixel, no refinement). The published pipeline's region is always the whole picture, and with several people the
-network decides whose face that gives; here it can be told where to look, which also makes its steps finer.
+The arithmetic is that of mmpose 1.1 with the published configuration (top-down, one person per region, flip test, SimCC with
+two bins per pixel, no refinement). The published pipeline's region is always the whole picture; with several people the network
+decides whose face it finds. Here it can be told where to look, which also makes its steps finer.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from numpy.typing import NDArray
 
 from inference.engines import card
 
-#: What the network sees, in pixels, and how much more than the region that is.
+#: The network's input size in pixels, and how much larger than the region its view is.
 WIDTH, HEIGHT = 288, 384
 PADDING = 1.25
-#: What its pictures are normalised with: ImageNet's, of 255, RGB.
+#: The input normalisation: ImageNet's, for 0 to 255, RGB.
 MEAN, DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-#: Bins a pixel, in both directions.
+#: Bins per pixel, on both axes.
 BINS = 2.0
 POINTS = 133
 
-#: The face's points among the 133: 68, numbered as iBUG does.
+#: The 68 face points among the 133, numbered as in iBUG.
 FACE = slice(23, 91)
 
-#: Runs of the face's points and, in a mirror, the sum of a point's number and of that which it becomes: jaw, brows, bridge of
-#: the nose, nostrils, eyes, outer and inner lips.
+#: Runs of face points, with the sum of a point's index and its mirrored index: jaw, brows, bridge of the nose, nostrils, eyes,
+#: outer and inner lips.
 _FACE_RUNS = (
     *((0, 16, 16), (17, 26, 43)),
     *((27, 27, 54), (28, 28, 56), (29, 29, 58), (30, 30, 60), (31, 35, 66)),
     *((36, 39, 81), (40, 41, 87), (42, 45, 81), (46, 47, 87)),
     *((48, 54, 102), (55, 59, 114), (60, 64, 124), (65, 67, 132)),
 )
-#: Point i of a picture is point MIRRORED[i] of its mirror image: nose and body, feet, face, left hand, right hand.
+#: Point i of a picture is point MIRRORED[i] of the flipped picture: nose and body, feet, face, left hand, right hand.
 MIRRORED = (
     *(0, *(at + (1 if at % 2 else -1) for at in range(1, 17))),
     *(20, 21, 22, 17, 18, 19),
@@ -45,7 +45,7 @@ MIRRORED = (
 
 #: (n, 4) float: left, top, right, bottom in pixels of each picture.
 Regions = NDArray[np.float64]
-#: (n, 133, 576) and (n, 133, 768): how likely a point is in each bin.
+#: (n, 133, 576) and (n, 133, 768): each point's score per bin.
 Scores = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -64,20 +64,20 @@ def locate(
 
 
 def whole(pictures: torch.Tensor) -> Regions:
-    """The regions that are the pictures themselves."""
+    """Regions that cover the whole pictures."""
     count, height, width = pictures.shape[:3]
     return np.tile(np.array([0.0, 0.0, width, height]), (count, 1))
 
 
 def warp(pictures: torch.Tensor, regions: Regions) -> torch.Tensor:
-    """(n, 3, 384, 288) float32 normalised, from (n, h, w, 3) uint8 RGB: each region with its surroundings, black beyond the
-    picture; between pixels on straight lines, rounded to bytes."""
+    """(n, 3, 384, 288) float32 normalised, from (n, h, w, 3) uint8 RGB: each region with padding around it, black beyond the
+    picture; bilinear, rounded to bytes."""
     middle, size = _frames(regions)
     count, height, width = pictures.shape[:3]
     columns, left_right = _between(np.arange(WIDTH), WIDTH, size[:, :1], middle[:, :1], width)
     rows, up_down = _between(np.arange(HEIGHT), HEIGHT, size[:, 1:], middle[:, 1:], height)
-    first, stop = int(columns.min()), int(columns.max()) + 1  # nothing beside these is touched
-    rows += np.arange(count)[:, None, None] * height  # of all pictures one below the other
+    first, stop = int(columns.min()), int(columns.max()) + 1  # only these columns are touched
+    rows += np.arange(count)[:, None, None] * height  # the pictures stacked vertically
     tables = (columns - first, left_right, rows, up_down)
     across, across_weight, down, down_weight = (card.sent(table, pictures.device) for table in tables)
     lines = pictures[:, :, first:stop].flatten(0, 1)
@@ -96,7 +96,7 @@ def warp(pictures: torch.Tensor, regions: Regions) -> torch.Tensor:
 
 
 def with_mirrored(across: torch.Tensor, down: torch.Tensor) -> Scores:
-    """The mean of pictures and their mirror images, (2 n, 133, bins) to (n, 133, bins); the images are the second half."""
+    """The mean over pictures and their flipped copies, (2 n, 133, bins) to (n, 133, bins); the copies are the second half."""
     order = card.sent(np.array(MIRRORED), across.device)
     across, across_mirrored = across.chunk(2)
     down, down_mirrored = down.chunk(2)
@@ -104,9 +104,9 @@ def with_mirrored(across: torch.Tensor, down: torch.Tensor) -> Scores:
 
 
 def decode(across: torch.Tensor, down: torch.Tensor, regions: Regions) -> NDArray[np.float64]:
-    """(n, 133, 3) in the pictures' pixels: the likeliest bin each way; the score is the lower of the two.
+    """(n, 133, 3) in the pictures' pixels: the best bin on each axis; the score is the lower of the two.
 
-    A point with a score of 0 or less is bin -1, left of and above everything that was seen.
+    A point with a score of 0 or less gets bin -1, left of and above the whole view.
     """
     middle, size = _frames(regions)
     (best_x, at_x), (best_y, at_y) = across.max(dim=2), down.max(dim=2)
@@ -123,7 +123,7 @@ def face68(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _frames(regions: Regions) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What is seen of each region: the middle (n, 2) and the size (n, 2), wider or higher so as to have the network's shape."""
+    """The view of each region: centre (n, 2) and size (n, 2), widened or heightened to the network's aspect ratio."""
     middle = (regions[:, :2] + regions[:, 2:]) / 2
     size = (regions[:, 2:] - regions[:, :2]) * PADDING
     shape = WIDTH / HEIGHT
@@ -138,7 +138,7 @@ def _between(
     middle: NDArray[np.float64],
     source: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The two source pixels that each seen one lies between, (n, 2, seen) int64, and their weights, float32; 0 outside."""
+    """The two source pixels that each view pixel lies between, (n, 2, seen) int64, and their float32 weights; 0 outside."""
     place = (at - seen / 2) * size / seen + middle
     before = np.floor(place)
     both = np.stack([before, before + 1], axis=1)

@@ -1,4 +1,4 @@
-"""Where each network's file lies under MODELS_DIR: as published, or in the one folder that `convert` writes."""
+"""Where each network's file is under MODELS_DIR: as published, or in the single folder that `convert` writes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from weights import manifest
 CONVERTED = manifest.CONVERTED["musetalk"]
 #: How to get a published file, and a converted one.
 FETCHED = "`worker models pull musetalk` fetches it"
-WRITTEN = "`worker models convert musetalk` writes it anew"
+WRITTEN = "`worker models convert musetalk` writes it again"
 
 
 @dataclass(frozen=True)
 class Part:
-    """One network: its published file and configuration, in the order of preference."""
+    """One network: its published weights and configuration files, in order of preference."""
 
     weights: tuple[str, ...]
     configs: tuple[str, ...] = ()
@@ -26,7 +26,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Found:
-    """Where they are. A remedy ends a message about a file that is not what it should be: its size, how to get it."""
+    """Where they are. A remedy ends an error message about a wrong file: its expected size, and how to get it."""
 
     weights: Path
     config: Path | None
@@ -45,13 +45,13 @@ PARTS = {
 }
 
 
-#: Files that an older variable names instead, by network; see `look_elsewhere`.
+#: Files set by an older environment variable instead, by network; see `look_elsewhere`.
 _ELSEWHERE: dict[str, Part] = {}
 
 
 def look_elsewhere(name: str, weights: Path | None, config: Path | None) -> None:
-    """Take these files of a network, wherever they are, before any in MODELS_DIR; None: what is beside the other one or in
-    MODELS_DIR. Said once, before anything is loaded."""
+    """Use these files of a network, wherever they are, instead of any in MODELS_DIR; None: what is next to the other file or in
+    MODELS_DIR. Called once, before anything is loaded."""
     part = PARTS[name]
     beside = tuple(str(weights.absolute().parent / Path(path).name) for path in part.configs) if weights else ()
     _ELSEWHERE[name] = Part(
@@ -66,7 +66,7 @@ def parts_of(version: str) -> list[str]:
 
 
 def find(folder: Path, name: str) -> Found:
-    """The files of one network, converted ones first. Raises EngineFailed, one line, if one is not there."""
+    """The files of one network, converted ones first. Raises EngineFailed, one line, if one is missing."""
     if name in _ELSEWHERE:
         return _found(folder, _ELSEWHERE[name])
     for home in (folder, folder / CONVERTED):
@@ -77,7 +77,7 @@ def find(folder: Path, name: str) -> Found:
 
 
 def published(folder: Path, name: str) -> Found:
-    """The files of one network as published. Raises EngineFailed, one line, if one is not there."""
+    """The files of one network as published. Raises EngineFailed, one line, if one is missing."""
     return _found(folder, PARTS[name])
 
 
@@ -88,7 +88,7 @@ def _found(folder: Path, part: Part) -> Found:
 
 
 def missing(folder: Path, version: str = "1.5", where: Callable[[Path, str], Found] = find) -> list[str]:
-    """One line for each file of a version that is not there: its name, size, and the command that fetches it."""
+    """One line for each missing file of a version: its name, size, and the command that fetches it."""
     lines = []
     for name in parts_of(version):
         try:
@@ -99,7 +99,7 @@ def missing(folder: Path, version: str = "1.5", where: Callable[[Path, str], Fou
 
 
 def _first(folder: Path, paths: tuple[str, ...]) -> Path:
-    """The first of these that is there."""
+    """The first of these that exists."""
     for path in paths:
         if (folder / path).is_file():
             return folder / path
@@ -108,5 +108,5 @@ def _first(folder: Path, paths: tuple[str, ...]) -> Path:
 
 def _remedy(folder: Path, path: Path) -> str:
     if not path.is_relative_to(folder):
-        return "MUSETALK_UNET_MODEL_PATH or MUSETALK_UNET_CONFIG names it; without them it is looked for in MODELS_DIR"
+        return "MUSETALK_UNET_MODEL_PATH or MUSETALK_UNET_CONFIG sets this path; without them, MODELS_DIR is searched"
     return manifest.expected(path.relative_to(folder).as_posix()) + FETCHED

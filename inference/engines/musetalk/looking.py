@@ -1,4 +1,4 @@
-"""Where the chosen person's face is in every picture of a video: found, told apart, measured by its points, steadied."""
+"""Where the chosen person's face is in every frame of a video: detection, tracking, landmarks, smoothing."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from inference.engines.musetalk.params import Params
 from inference.engines.musetalk.pictures import Batch, Pictures
 from inference.engines.musetalk.room import Room
 
-#: A box made of points must overlap the face that was found (intersection over union) by this, else the face's own is taken.
+#: A box from landmarks must overlap the detected face by this (intersection over union), else the detector's box is used.
 BELIEVABLE = 0.15
-#: What is kept of a picture is so many times what its points' box asks for.
+#: The kept part of a frame is this many times what its landmark box needs.
 ROOM_TO_MOVE = 1.25
 
 #: (68, 2) float64 in the picture's pixels.
@@ -31,7 +31,7 @@ Points = NDArray[np.float64]
 
 @dataclass
 class Seen:
-    """What was seen in the pictures so far. points: of those pictures where there was no question whose."""
+    """What was found in the frames so far. points: only of frames where the face is unambiguous."""
 
     found: list[Found] = field(default_factory=list)
     points: dict[int, Points] = field(default_factory=dict)
@@ -40,9 +40,9 @@ class Seen:
 def look(
     pictures: Pictures, models: Models, params: Params, rate: Fraction, room: Room, report: Callable[[int], None]
 ) -> list[Box | None]:
-    """The box of each picture, kept inside of it, the margin below the chin included; None where nothing is generated.
+    """The box of each frame, clipped to it, including the margin below the chin; None where nothing is generated.
 
-    report: given the number of pictures seen so far. Raises InvalidInput if there is no face in any picture.
+    report: called with the number of frames processed so far. Raises InvalidInput if no frame has a face.
     """
     seen = Seen()
     height = width = 0
@@ -62,7 +62,7 @@ def look(
 
 
 def _look(batch: Batch, models: Models, seen: Seen, room: Room) -> None:
-    """Faces in every picture, and the points of those that are alone."""
+    """Faces in every frame, and the landmarks of those that are alone."""
     parts = room.parts(len(batch), lambda part: faces.detect(models.detector, batch.seen[part], dtype=models.looking_dtype))
     found = [one for part in parts for one in part]
     alone = [at for at, one in enumerate(found) if len(one) == 1]
@@ -71,7 +71,7 @@ def _look(batch: Batch, models: Models, seen: Seen, room: Room) -> None:
 
 
 def _measure(batch: Batch, wanted: list[int], around: list[Found], models: Models, seen: Seen, room: Room) -> None:
-    """The points of one face in each of these pictures of a batch."""
+    """The landmarks of one face in each of these frames of a batch."""
     if not wanted:
         return
     chosen = batch.seen if len(wanted) == len(batch) else batch.seen[card.sent(np.array(wanted), batch.seen.device)]
@@ -85,7 +85,7 @@ def _measure(batch: Batch, wanted: list[int], around: list[Found], models: Model
 
 
 def _keep(pictures: Pictures, batch: Batch, seen: Seen, params: Params) -> None:
-    """Keep what encoder and parser will look at, as far as the points tell already; steadying moves a box a little."""
+    """Keep what encoder and parser will need, as far as the landmarks already tell; smoothing moves a box slightly."""
     for number, picture in enumerate(batch.pictures, batch.first):
         points = seen.points.get(number)
         box = None if points is None or np.isnan(points).any() else boxes.of_points(points, params.bbox_shift)
@@ -95,7 +95,7 @@ def _keep(pictures: Pictures, batch: Batch, seen: Seen, params: Params) -> None:
 
 
 def _believed(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n, 68, 2) of (n, 133, 3), NaN where one of them was not seen."""
+    """(n, 68, 2) from (n, 133, 3), NaN where any of them was not found."""
     face = landmarks.face68(points).copy()
     face[(points[:, landmarks.FACE, 2] <= 0).any(axis=1)] = np.nan
     return face
@@ -104,11 +104,11 @@ def _believed(points: NDArray[np.float64]) -> NDArray[np.float64]:
 def _steadied(
     seen: Seen, pictures: Pictures, models: Models, params: Params, rate: Fraction, room: Room, size: tuple[int, int]
 ) -> Edges:
-    """The chosen face's edges in every picture, over time."""
+    """The chosen face's edges in every frame, smoothed over time."""
     chosen = tracks.choose(tracks.follow(seen.found, rate), params.face, len(seen.found), *size)
     there = np.asarray(~np.isnan(chosen).any(axis=1))
     if any(there[number] and number not in seen.points for number in range(len(there))):
-        with closing(pictures.batches(room.size)) as batches:  # several faces: now it is known whose points are wanted
+        with closing(pictures.batches(room.size)) as batches:  # several faces: now we know whose landmarks are needed
             for batch in batches:
                 numbers = range(batch.first, batch.first + len(batch))
                 wanted = [at for at, number in enumerate(numbers) if there[number] and number not in seen.points]
@@ -125,7 +125,7 @@ def _steadied(
 
 
 def _look_as_published(batch: Batch, models: Models, seen: Seen, room: Room) -> None:
-    """On full pictures, the points of whomever the pose network takes for the person in them."""
+    """The landmarks on full frames, of whichever person the pose network finds."""
     parts = room.parts(len(batch), lambda part: faces.detect(models.detector, batch.seen[part], None, models.looking_dtype))
     points = room.parts(len(batch), lambda part: landmarks.locate(models.pose, batch.seen[part], None, models.looking_dtype))
     for face in landmarks.face68(np.concatenate(points)):
@@ -134,7 +134,7 @@ def _look_as_published(batch: Batch, models: Models, seen: Seen, room: Room) -> 
 
 
 def _as_published(seen: Seen, params: Params, width: int, height: int) -> list[Box | None]:
-    """One that lies beyond the picture is no face's; the published pipeline ends there."""
+    """A box outside the frame counts as no face; the published pipeline stops there."""
     found = [
         boxes.of_points(seen.points[number], params.bbox_shift, tuple(found[0])) if len(found) else None
         for number, found in enumerate(seen.found)
@@ -144,9 +144,9 @@ def _as_published(seen: Seen, params: Params, width: int, height: int) -> list[B
 
 
 def _no_face(looked_at: int, rate: Fraction, parity: bool) -> InvalidInput:
-    smallest = "" if parity else f" and be at least a {faces.SIDE_PX // 16}th of the picture's longer side wide"
+    smallest = "" if parity else f" and be at least 1/{faces.SIDE_PX // 16} of the longer side of the frame wide"
     return InvalidInput(
-        f"no face found in the video: looked at all of its {looked_at} frames, from 0.00 s to "
+        f"no face found in the video: searched all {looked_at} frames from 0.00 s to "
         f"{float((looked_at - 1) / rate):.2f} s; a face must be seen from the front{smallest}",
         stage="preprocessing",
     )

@@ -1,8 +1,9 @@
-"""Where and how strongly the generated face covers the picture: face parts, grown or shrunk, softened, per source picture.
+"""Blending masks, one per source frame: where and how strongly the generated face covers the picture. Built from face parts,
+dilated or eroded, and blurred.
 
-Everything runs on the device of what it is given and gives the same whole numbers everywhere as OpenCV and Pillow give the
-published pipeline (its `face_parsing` and `blending`): growing and shrinking are ORs of shifted pictures, resizing and
-blurring are sums of whole numbers. A mask is kept as the small rectangle that it changes.
+Everything runs on its input's device. On every device the integers are the same that OpenCV and Pillow give the published
+pipeline (its `face_parsing` and `blending`): dilation and erosion are ORs of shifted pictures, resizing and blurring are
+integer sums. A mask is stored as the small rectangle that it changes.
 """
 
 from __future__ import annotations
@@ -22,29 +23,29 @@ from inference.engines.musetalk import resize
 from inference.engines.musetalk.boxes import Box
 from inference.engines.musetalk.params import ParsingMode
 
-#: The side of the picture that the parser looks at, and of its map.
+#: The side of the parser's input and of its map.
 SIDE = 512
 MAP = Box(0, 0, SIDE, SIDE)
-#: What the parser's pictures are normalised with (ImageNet's).
+#: The normalisation of the parser's input (ImageNet's).
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-#: The parser's classes that count.
+#: The parser's classes that are used.
 SKIN, NOSE, MOUTH, UPPER_LIP, LOWER_LIP, NECK = 1, 10, 11, 12, 13, 14
 LIPS = (MOUTH, UPPER_LIP, LOWER_LIP)
 
 #: The square around a box has this many times its longer side.
 EXPAND = 1.5
-#: The blur's width as a share of that square: 0.05 when a video is made, 0.1 in the published live script.
+#: The blur's width as a fraction of that square: 0.05 in the published video script, 0.1 in its live script.
 BLUR = 0.05
 #: Nothing above the middle of the square is changed.
 KEPT_ABOVE = 0.5
 
-#: The shape that skin is grown by: a cone from UP pixels below it narrowing to DOWN above, then a column; CONE its half width.
+#: The shape that skin is dilated by: a cone from UP pixels below, narrowing to DOWN above, then a column; CONE: its half width.
 UP, DOWN, CONE = 16, 6, 10
-#: The cheeks are shrunk twice by a cross of this half width and half height.
+#: The cheeks are eroded twice by a cross of this half width and half height.
 CHEEK_X, CHEEK_Y, CHEEK_TIMES = 17, 1, 2
 
-#: OpenCV's blurs of up to nine pixels, of 256; wider ones follow a bell.
+#: OpenCV's blur kernels of up to nine pixels, in units of 1/256; wider ones are Gaussian.
 SMALL_BLURS = {
     1: (256,),
     3: (64, 128, 64),
@@ -56,7 +57,7 @@ SMALL_BLURS = {
 
 @dataclass(frozen=True)
 class Mask:
-    """The part of a picture that changes. alpha: (h, w) uint8, 255 is all generated; its left top pixel is (x, y)."""
+    """The part of a picture that changes. alpha: (h, w) uint8, 255 is fully generated; its top left pixel is (x, y)."""
 
     x: int
     y: int
@@ -64,7 +65,7 @@ class Mask:
 
 
 def square(box: Box, expand: float = EXPAND) -> Box:
-    """What the parser sees around a box; it may leave the picture."""
+    """The square around a box that the parser sees; it may extend beyond the picture."""
     x, y = (box.x1 + box.x2) // 2, (box.y1 + box.y2) // 2
     half = int(max(box.width, box.height) // 2 * expand)
     return Box(x - half, y - half, x + half, y + half)
@@ -90,10 +91,10 @@ def classes(scores: torch.Tensor) -> torch.Tensor:
 
 
 def region(boxes: Sequence[Box]) -> Box:
-    """The part of the map that any of these boxes' masks depends on; two thirds of it need not be looked at.
+    """The part of the map that any of these boxes' masks depends on; the other two thirds can be skipped.
 
-    A mask is the box's own part of the square, from KEPT_ABOVE on; the cubic reaches two pixels further, or two of the square's
-    when that is smaller than the map, and growing and shrinking look at what is around a pixel.
+    A mask is the box's own part of the square, from KEPT_ABOVE down. The bicubic filter reaches two pixels further (two of the
+    square's if that is smaller than the map), and dilation and erosion look at a pixel's surroundings.
     """
     x1, y1, x2, y2 = zip(*(_own(box) for box in boxes), strict=True)
     across, rows = CONE + CHEEK_X * CHEEK_TIMES, CHEEK_Y * CHEEK_TIMES
@@ -113,11 +114,11 @@ def _own(box: Box) -> tuple[int, int, int, int]:
 
 
 def parts(found: torch.Tensor, mode: ParsingMode, left_cheek: int = 90, right_cheek: int = 90, at: Box = MAP) -> torch.Tensor:
-    """(n, 512, 512) bool, what may be changed at all, from the classes (n, h, w) uint8 of the map's part `at`; False elsewhere,
-    and not to be relied on next to it.
+    """(n, 512, 512) bool: what may change at all, from the classes (n, h, w) uint8 of the map's part `at`; False elsewhere,
+    and unreliable right next to it.
 
-    raw: skin, lips and mouth. neck: the neck too. jaw: the skin is grown, mostly upwards and little downwards so that the
-    chin keeps its edge, and shrunk again at the cheeks, further from the middle than left_cheek and right_cheek.
+    raw: skin, lips and mouth. neck: the neck too. jaw: the skin is dilated, mostly upwards and little downwards so that the
+    chin keeps its edge, and eroded again at the cheeks, beyond left_cheek and right_cheek from the middle.
     """
     wanted = _any_of(found, LIPS)
     if mode == "jaw":
@@ -133,15 +134,15 @@ def parts(found: torch.Tensor, mode: ParsingMode, left_cheek: int = 90, right_ch
 def begun(
     part: torch.Tensor, box: Box, width: int, height: int, expand: float = EXPAND, blur: float = BLUR
 ) -> tuple[int, int, torch.Tensor] | None:
-    """The mask of one picture of this size, from its (512, 512) bool parts: its left top pixel and its alpha, with empty edges
-    yet, which a card may be working at. None if nothing would change.
+    """The mask of one picture of this size, from its (512, 512) bool parts: its top left pixel and its alpha, not yet trimmed
+    and possibly still being computed on the GPU. None if nothing would change.
 
-    Only the box's own part of the square counts, and of that the lower half; then it is blurred, which carries it over these
-    lines; then it is cut to where something new is pasted: the box.
+    Only the box's own part of the square counts, and only its lower half. Then it is blurred, which carries it across these
+    limits, and clipped to where something new is pasted: the box.
     """
     around = square(box, expand)
     side = around.width
-    own = box.moved(-around.x1, -around.y1)  # from here on, places are the square's
+    own = box.moved(-around.x1, -around.y1)  # from here on, coordinates are relative to the square
     kept = Box(own.x1, max(own.y1, int(side * KEPT_ABOVE)), own.x2, own.y2).cut(side, side)
     pasted = box.cut(width, height).moved(-around.x1, -around.y1).cut(side, side)
     if min(kept.width, kept.height, pasted.width, pasted.height) < 1:
@@ -155,20 +156,20 @@ def begun(
 
 
 def finished(mask: tuple[int, int, torch.Tensor] | None) -> Mask | None:
-    """What was begun, as soon as it is done; None if nothing would change."""
+    """The finished mask; waits for it. None if nothing would change."""
     return mask and _trimmed(*mask[:2], mask[2].cpu().numpy())
 
 
 def blur_width(side: int, share: float = BLUR) -> int:
-    """How wide the blur of a square of this side is, in pixels; always odd."""
+    """The blur width in pixels for a square of this side; always odd."""
     return int(share * side // 2 * 2) + 1
 
 
 @functools.lru_cache(maxsize=64)
 def blur_weights(width: int) -> tuple[int, ...]:
-    """The whole-number weights, 256 in all, of OpenCV's GaussianBlur on bytes when only the width is given.
+    """The integer weights, 256 in total, of OpenCV's GaussianBlur on bytes when only the width is given.
 
-    The bell's sigma is 0.3 ((width - 1) / 2 - 1) + 0.8; each weight is rounded with what was left over from the one before.
+    Sigma is 0.3 ((width - 1) / 2 - 1) + 0.8; each weight's rounding error is carried over to the next.
     """
     if width in SMALL_BLURS:
         return SMALL_BLURS[width]
@@ -183,9 +184,9 @@ def blur_weights(width: int) -> tuple[int, ...]:
 
 
 def _blurring(side: int, share: float, to: tuple[int, int], of: tuple[int, int], device: Any) -> torch.Tensor:
-    """(pixels of `to`, pixels of `of`) float32: the blur along one side of the square as a matrix; what lies outside of `of`
-    is 0, what lies outside of the square is mirrored at the middle of its last pixel. Two of them make of bytes whole numbers
-    below 2^24, which 32 bits hold exactly."""
+    """(pixels of `to`, pixels of `of`) float32: the blur along one side of the square as a matrix. Outside `of` is 0; outside
+    the square is mirrored at the centre of its last pixel. Two such matrices turn bytes into integers below 2^24, which float32
+    holds exactly."""
     weights = np.array(blur_weights(blur_width(side, share)))
     at = np.arange(*to)[:, None] + np.arange(len(weights)) - len(weights) // 2
     at = np.abs(at)
@@ -197,8 +198,8 @@ def _blurring(side: int, share: float, to: tuple[int, int], of: tuple[int, int],
 
 
 def _grown(skin: torch.Tensor) -> torch.Tensor:
-    """Every pixel with skin in the cone and column below it: row d of it, from DOWN above to UP below, is as wide as
-    2 min(d + DOWN, CONE) + 1. A cone and a column, one after the other, are that shape."""
+    """Every pixel with skin in the cone and column below it: row d of that shape, from DOWN above to UP below, is
+    2 min(d + DOWN, CONE) + 1 wide. Dilating by a cone, then by a column, gives that shape."""
     height = skin.shape[1]
     padded = torch.nn.functional.pad(skin, (0, 0, DOWN, UP))
     cone = torch.zeros_like(padded[:, : height + UP + DOWN - CONE])
@@ -208,7 +209,7 @@ def _grown(skin: torch.Tensor) -> torch.Tensor:
 
 
 def _shrunk(part: torch.Tensor) -> torch.Tensor:
-    """What is left when the edges are taken off by the cross; nothing beyond the map takes anything off."""
+    """Erosion by the cross; pixels beyond the map do not erode anything."""
     gone = ~part
     for _ in range(CHEEK_TIMES):
         gone = _spread(gone, 2, CHEEK_X, CHEEK_X) | _spread(gone, 1, CHEEK_Y, CHEEK_Y)
@@ -216,7 +217,7 @@ def _shrunk(part: torch.Tensor) -> torch.Tensor:
 
 
 def _spread(found: torch.Tensor, axis: int, before: int, after: int) -> torch.Tensor:
-    """True wherever anything is from `before` pixels before to `after` pixels after along an axis of (n, h, w) bool."""
+    """True wherever any pixel is set from `before` pixels before to `after` pixels after, along an axis of (n, h, w) bool."""
     sides = (before, after) if axis == 2 else (0, 0, before, after)
     spread, reached = torch.nn.functional.pad(found, sides), 1
     while reached < before + after + 1:

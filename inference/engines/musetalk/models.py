@@ -1,4 +1,4 @@
-"""The six networks of MuseTalk, loaded once from their files, made ready to run and never to learn."""
+"""The six networks of MuseTalk, loaded once from their files, for inference only."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ N = TypeVar("N", bound=nn.Module)
 
 #: A convolution and the batch norm that follows it, as the networks name them.
 _FOLLOWED = (("conv", "bn"), ("conv1", "bn1"), ("conv2", "bn2"), ("conv_atten", "bn_atten"), ("0", "1"))
-#: What the walk in networks/unet.py knows nothing of, and the only value each may have.
+#: Options that the forward pass in networks/unet.py does not support, and the only value each may have.
 _ONLY = {"center_input_sample": False, "class_embed_type": None, "addition_embed_type": None, "time_cond_proj_dim": None}
 
 
@@ -45,14 +45,14 @@ _ONLY = {"center_input_sample": False, "class_embed_type": None, "addition_embed
 class Models:
     """The networks on their device, in eval mode, without gradients, convolutions channels-last.
 
-    unet(latents (n, 8, 32, 32), speech (n, 50, 384)) -> (n, 4, 32, 32), the step 0 within it
+    unet(latents (n, 8, 32, 32), speech (n, 50, 384)) -> (n, 4, 32, 32), with time step 0 built in
     vae       diffusers' AutoencoderKL: encode(…).latent_dist.mean, decode(…).sample; scaling in vae.config.scaling_factor
     whisper   transformers' WhisperEncoder, (n, 80, 3000) -> its output; hidden states on request
     pose      (n, 3, 384, 288) -> bins (n, 133, 576), (n, 133, 768)
     detector  (n, 3, h, w) -> six pairs of face logits and box offsets
     parser    (n, 3, 512, 512) -> (n, 19, 512, 512)
-    dtype          of unet and vae, which make the picture
-    looking_dtype  of the four that only look and listen: they run once a source frame or once a speech
+    dtype          of unet and vae, which generate
+    looking_dtype  of the other four, which only analyse: they run once per source frame or once per speech
     """
 
     unet: Unet
@@ -74,9 +74,9 @@ def load(
     dtype: torch.dtype = torch.float32,
     looking_dtype: torch.dtype = torch.float32,
 ) -> Models:
-    """Bring the networks of one version ("1.5" or "1.0") from `folder`, published or converted, to the device.
+    """Load the networks of one version ("1.5" or "1.0") from `folder`, published or converted, onto the device.
 
-    Raises EngineFailed, one line, for a file that is missing, cut off or not what its name says; OutOfMemory.
+    Raises EngineFailed, one line, for a file that is missing, truncated or not what its name says; OutOfMemory.
     """
     began, device = time.monotonic(), torch.device(device)
     lines = missing(folder, version)
@@ -88,13 +88,13 @@ def load(
 
 
 def of_version(loaded: Models, folder: Path, version: str) -> Models:
-    """The same networks with the UNet of another version, the only one that differs. Raises as `load` does."""
+    """The same networks with the UNet of another version, which is all that differs. Raises as `load` does."""
     unet = _ready(folder, "unet", version, loaded.device, loaded.dtype)
     return replace(loaded, unet=unet, version=version)
 
 
 def part_of(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Those tensors of a file that the network uses, by the network's own names."""
+    """The tensors of a file that the network uses, under the network's own names."""
     if name == "whisper":
         for prefix in ("model.encoder.", "encoder."):
             kept = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
@@ -119,22 +119,22 @@ def _ready(folder: Path, name: str, version: str, device: torch.device, dtype: t
         raise OutOfMemory(f"the models do not fit into the memory of {device}") from error
 
 
-# ---- one builder a network -------------------------------------------------------------------------------------------------
+# ---- one builder per network -----------------------------------------------------------------------------------------------
 
 
 def _unet(found: layout.Found) -> Unet:
     config = _config(found)
     odd = [name for name, only in _ONLY.items() if config.get(name, only) != only]
     if odd:
-        raise EngineFailed(f"{found.config}: {odd[0]}={config[odd[0]]}: is not MuseTalk's, which has {_ONLY[odd[0]]}")
+        raise EngineFailed(f"{found.config}: {odd[0]}={config[odd[0]]}: does not match MuseTalk, which has {_ONLY[odd[0]]}")
     return Unet(_filled(found, lambda: UNet2DConditionModel.from_config(config), _read(found)))
 
 
 def _vae(found: layout.Found) -> AutoencoderKL:
     config = _config(found)
-    scale = config.get("scaling_factor", 0.18215)  # with a wrong one, all would seem well but the faces
+    scale = config.get("scaling_factor", 0.18215)  # a wrong one would only show in the faces
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < math.inf:
-        raise _wrong_config(found, f"scaling_factor is {str(scale)[:40]!r}, must be a number above 0")
+        raise _wrong_config(found, f"scaling_factor is {str(scale)[:40]!r}, must be a positive number")
     return _filled(found, lambda: AutoencoderKL.from_config(config), _read(found))
 
 
@@ -144,14 +144,14 @@ def _whisper(found: layout.Found) -> WhisperEncoder:
 
 
 def _own(name: str, kind: type[DWPose] | type[S3FD] | type[BiSeNet]) -> Callable[[layout.Found], nn.Module]:
-    """The builder of a network of ours: its size is in its tensors."""
+    """The builder of one of our own networks, whose size follows from its tensors."""
 
     def build(found: layout.Found) -> nn.Module:
         state = part_of(name, _read(found))
         try:
             width = kind.width_of({key: tuple(tensor.shape) for key, tensor in state.items()})
         except LookupError:
-            raise _wrong(found, "none of its layers is there") from None
+            raise _wrong(found, "it has none of the network's layers") from None
         return _without_norms(_filled(found, lambda: kind(width), state))
 
     return build
@@ -193,15 +193,15 @@ def _filled(found: layout.Found, make: Callable[[], N], state: State) -> N:
 
 
 def _wrong(found: layout.Found, what: str) -> EngineFailed:
-    return EngineFailed(f"{found.weights}: is not the file it should be: {what}; {found.remedy}")
+    return EngineFailed(f"{found.weights}: is not the expected file: {what}; {found.remedy}")
 
 
 def _wrong_config(found: layout.Found, what: str) -> EngineFailed:
-    return EngineFailed(f"{found.config or found.weights}: is not the file it should be: {what}; {found.config_remedy}")
+    return EngineFailed(f"{found.config or found.weights}: is not the expected file: {what}; {found.config_remedy}")
 
 
 def _without_norms(network: nn.Module) -> nn.Module:
-    """The same network with each batch norm within the convolution before it."""
+    """The same network with each batch norm folded into the convolution before it."""
     network.float()
     for module in list(network.modules()):
         for before, after in _FOLLOWED:

@@ -1,4 +1,4 @@
-"""The one pass that makes a face speak: latents and speech through the UNet, the answer through the VAE's decoder."""
+"""The single pass that makes a face speak: latents and speech through the UNet, its output through the VAE's decoder."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from inference.engines.musetalk.models import Models
 
 log = logging.getLogger(__name__)
 
-#: Without a card, this many pictures at once; with one, at most so many, and no more when that is hardly faster.
+#: CPU_BATCH: the batch size without a GPU. With one, at most MOST, and doubling must be FASTER by this factor.
 CPU_BATCH, MOST, FASTER = 4, 64, 1.03
-#: The share of the free memory that a batch may take; the rest is for what is prepared beside it.
+#: The share of the free memory that a batch may take; the rest is for jobs being prepared at the same time.
 MEMORY_SHARE = 0.5
-#: How far a recorded pass may be from the live one, of 255.
+#: How much a CUDA graph's frames may differ from a live pass, of 255.
 SAME = 1
 
 #: (latents, windows) -> faces, see `speak`.
@@ -30,8 +30,8 @@ Speak = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def encode(models: Models, faces: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
-    """(n, 4, 32, 32) latents from (n, 3, 256, 256), -1 to 1: the middle of what they may be, or a sample if `generator` is
-    given, which is what the published pipeline takes (training took the middle)."""
+    """(n, 4, 32, 32) latents from (n, 3, 256, 256), -1 to 1: the posterior's mean, or a sample if `generator` is given. The
+    published pipeline samples; training used the mean."""
     vae = models.vae
     pictures = faces.to(models.device, models.dtype, memory_format=torch.channels_last)
     found = vae.encode(pictures).latent_dist
@@ -46,7 +46,7 @@ def speak(models: Models, latents: torch.Tensor, heard: torch.Tensor) -> torch.T
 
 
 def _placed(models: Models, heard: torch.Tensor) -> torch.Tensor:
-    """The windows with the table of positions, rounded to the UNet's numbers, added."""
+    """The windows plus the positional encoding, rounded to the UNet's dtype."""
     return heard.to(models.device, models.dtype, non_blocking=True) + _positions(models.device, models.dtype)
 
 
@@ -62,7 +62,7 @@ def _made(models: Models, latents: torch.Tensor, placed: torch.Tensor) -> torch.
 
 
 def measured(models: Models) -> int:
-    """How many faces at once are fastest and fit: tried in powers of two on a card, CPU_BATCH without one."""
+    """The fastest batch size that fits: measured in powers of two on a GPU, CPU_BATCH without one."""
     if models.device.type != "cuda":
         return CPU_BATCH
     best, fastest = 1, 0.0
@@ -79,17 +79,17 @@ def measured(models: Models) -> int:
         if not fits or rate < fastest * FASTER:
             break
         best, fastest, size = size, rate, 2 * size
-    log.info("%d faces at once make %.0f a second", best, fastest)
+    log.info("batches of %d make %.0f frames per second", best, fastest)
     return best
 
 
 @torch.inference_mode()
 def _tried(models: Models, size: int) -> tuple[float, bool]:
-    """Faces a second, and whether the memory that it took is within the share."""
+    """Faces per second, and whether the memory used is within the share."""
     free, _ = torch.cuda.mem_get_info(models.device)
     before = torch.cuda.memory_allocated(models.device)
     latents, heard = _anything(models, size)
-    for _ in range(2):  # kernels are chosen in the first passes, which takes more memory than they need
+    for _ in range(2):  # the first passes choose kernels, which takes more memory than running them
         speak(models, latents, heard)
     torch.cuda.synchronize(models.device)
     torch.cuda.reset_peak_memory_stats(models.device)
@@ -109,9 +109,9 @@ def _anything(models: Models, size: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 @dataclass(frozen=True)
 class Studio:
-    """Where recordings are made of which never two are played at a time: each finds room in what another needs only while it
-    is played, which takes the same stream as well as the same memory. Nothing else may run on that stream: a recording goes on
-    using what cuBLAS keeps for it."""
+    """The stream and memory pool shared by CUDA graphs that are never replayed at the same time: each reuses memory that
+    another needs only during its replay, which requires the same stream as well as the same pool. Nothing else may run on that
+    stream: a graph keeps using cuBLAS's workspace for it."""
 
     stream: torch.cuda.Stream
     memory: Any  # a `torch.cuda.graph_pool_handle()`
@@ -122,11 +122,11 @@ class Studio:
 
 
 def recorded(models: Models, size: int, studio: Studio | None = None) -> Speak:
-    """`speak`, which on a card plays recordings: one launch instead of a thousand, so that the threads that decode and encode
-    do not wait for the interpreter. There is one for `size` pictures and one for each half of it, so that small batches (of
-    large pictures, at the end of a job) cost little more than they are; places that are left over are made too.
+    """`speak`, which on a GPU replays CUDA graphs: one launch instead of a thousand, so that the decoding and encoding threads
+    do not wait for the interpreter. There is one graph for `size` frames and one for each successive half, so that small
+    batches (large frames, the end of a job) cost little more than they must; unused slots are computed too.
 
-    A recording that fails or differs is not used.
+    A graph that cannot be captured, or whose output differs, is not used.
     """
 
     def live(latents: torch.Tensor, heard: torch.Tensor) -> torch.Tensor:
@@ -139,12 +139,12 @@ def recorded(models: Models, size: int, studio: Studio | None = None) -> Speak:
         latents, placed = latents.contiguous(memory_format=torch.channels_last), _placed(models, heard)
     studio = studio or Studio.on(models.device)
     recordings: dict[int, tuple[torch.cuda.CUDAGraph, torch.Tensor]] = {}
-    for count in _halves(size):  # the largest first: the others find room in its memory
+    for count in _halves(size):  # the largest first: the others reuse its memory
         try:
             recordings[count] = _recording(models, latents[:count], placed[:count], studio)
         except RuntimeError as error:
-            log.warning("batches of %d could not be recorded, they run live: %s", count, first_line(error))
-            studio = Studio.on(models.device)  # torch may take its memory for still being captured into
+            log.warning("batches of %d could not be captured as a CUDA graph, they run live: %s", count, first_line(error))
+            studio = Studio.on(models.device)  # torch may believe that its memory is still being captured into
 
     def play(new_latents: torch.Tensor, new_heard: torch.Tensor) -> torch.Tensor:
         count = len(new_latents)
@@ -170,7 +170,8 @@ def _halves(size: int) -> Iterator[int]:
 def _recording(
     models: Models, latents: torch.Tensor, placed: torch.Tensor, studio: Studio
 ) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
-    """A graph that reads these two and writes the faces, (n, 256, 256, 3). Raises RuntimeError if it is not what runs live."""
+    """A graph that reads these two and writes the faces, (n, 256, 256, 3). Raises RuntimeError if it differs from a live
+    pass."""
     here = torch.cuda.current_stream(models.device)
     studio.stream.wait_stream(here)
     with torch.cuda.stream(studio.stream):
@@ -178,11 +179,14 @@ def _recording(
             expected = _made(models, latents, placed)
     studio.stream.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.stream(here), torch.cuda.graph(graph, pool=studio.memory, stream=studio.stream):  # back, if it fails
+    with (
+        torch.cuda.stream(here),
+        torch.cuda.graph(graph, pool=studio.memory, stream=studio.stream),
+    ):  # restores the stream if it fails
         faces = _made(models, latents, placed)
     graph.replay()
     torch.cuda.synchronize(models.device)
     apart = int((faces.int() - expected.int()).abs().max())
     if apart > SAME:
-        raise RuntimeError(f"the recording differs by {apart} of 255")
+        raise RuntimeError(f"the graph's frames differ by {apart} of 255")
     return graph, faces

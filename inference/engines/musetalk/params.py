@@ -58,7 +58,9 @@ def read(params: dict[str, Any], fit: Fit = "source") -> Params:
     for name in said:
         if name not in READERS:
             shown = name if len(name) <= 40 and name.isprintable() else repr(name)[:40] + "..."
-            raise InvalidInput(f"params.{shown}: no such parameter; there are {', '.join(sorted(READERS))}", stage="validation")
+            raise InvalidInput(
+                f"params.{shown}: unknown parameter; known parameters: {', '.join(sorted(READERS))}", stage="validation"
+            )
     read_ = {name: READERS[name](name, value) for name, value in said.items()}
     others = OF_VERSION_1_0 if read_.get("version") == "1.0" else {}
     if read_.get("parity"):
@@ -72,14 +74,14 @@ def _check_parity(said: dict[str, Any]) -> None:
     if said.get("smooth"):
         _refuse("smooth", True, "false with params.parity")
     if said.get("face", "largest") != "largest":
-        _refuse("face", said["face"], "largest with params.parity, where nobody chooses the face")
+        _refuse("face", said["face"], "largest with params.parity, which cannot choose a face")
     if said.get("bbox_shift") and said.get("version") != "1.0":
-        _refuse("bbox_shift", said["bbox_shift"], "0 with params.parity and version 1.5, which has none")
+        _refuse("bbox_shift", said["bbox_shift"], "0 with params.parity and version 1.5, which has no shift")
 
 
 def _refuse(name: str, value: Any, allowed: str) -> NoReturn:
     got = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
-    raise InvalidInput(f"params.{name}: got {got}, may be {allowed}", stage="validation")
+    raise InvalidInput(f"params.{name}: got {got}, must be {allowed}", stage="validation")
 
 
 def _whole(least: int, most: int) -> Callable[[str, Any], int]:
@@ -115,7 +117,7 @@ def _version(name: str, value: Any) -> str:
 
 
 def _face(name: str, value: Any) -> Face:
-    allowed = f"largest, a whole number from 0 to {MOST_FACES} (from the left), or [x, y] with shares from 0 to 1"
+    allowed = f"largest, a whole number from 0 to {MOST_FACES} (from the left), or [x, y] with fractions from 0 to 1"
     if value == "largest":
         return "largest"
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_FACES:

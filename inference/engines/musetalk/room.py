@@ -52,12 +52,12 @@ class Room:
             if not card.is_full(error):
                 raise
             self._halve(error)
-            raise OutOfMemory("the card ran out of memory") from error
+            raise OutOfMemory("the GPU ran out of memory") from error
 
     def _halve(self, error: RuntimeError) -> None:
         if self.size == 1:
-            raise OutOfMemory("the card has not enough free memory for a single picture") from error
+            raise OutOfMemory("the GPU does not have enough free memory for a single frame") from error
         self.size = max(1, self.size // 2)
-        log.warning("out of memory: %d pictures at once from now on", self.size)
+        log.warning("out of memory: at most %d frames per batch from now on", self.size)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

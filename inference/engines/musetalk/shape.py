@@ -74,16 +74,16 @@ def _wanted(fields: dict[str, Any]) -> tuple[int, int] | None:
         return None
     if not all(LEAST_PX <= side <= MOST_PX for side in size):
         raise InvalidInput(
-            f"resolution: got {size[0]}x{size[1]}, each side may be from {LEAST_PX} to {MOST_PX} pixels", stage="validation"
+            f"resolution: got {size[0]}x{size[1]}, each side must be from {LEAST_PX} to {MOST_PX} pixels", stage="validation"
         )
     width, height = Fraction(size[0]), Fraction(size[1])
     if ratio is not None:
         shape = Fraction(*ratio)
         width, height = min(width, height * shape), min(height, width / shape)
         if min(_even(width), _even(height)) < LEAST_PX:
-            got = f"got {ratio[0]}:{ratio[1]}, which within {size[0]}x{size[1]} is {_even(width)}x{_even(height)}"
+            got = f"got {ratio[0]}:{ratio[1]}, which in {size[0]}x{size[1]} makes {_even(width)}x{_even(height)}"
             raise InvalidInput(
-                f"aspect_ratio: {got}, each side may be from {LEAST_PX} to {MOST_PX} pixels; a larger resolution allows more",
+                f"aspect_ratio: {got}, each side must be from {LEAST_PX} to {MOST_PX} pixels; a larger resolution allows more",
                 stage="validation",
             )
     return _even(width), _even(height)
@@ -94,7 +94,7 @@ def _pair(name: str, value: Any, pattern: str, like: str) -> tuple[int, int] | N
         return None
     match = re.fullmatch(pattern, str(value))
     if match is None or not int(match[1]) or not int(match[2]):
-        raise InvalidInput(f"{name}: got {str(value)[:40]!r}, must be like {like}", stage="validation")
+        raise InvalidInput(f"{name}: got {str(value)[:40]!r}, must look like {like}", stage="validation")
     return int(match[1]), int(match[2])
 
 

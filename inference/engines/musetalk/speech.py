@@ -55,7 +55,7 @@ def hidden(samples: Iterable[Samples], encoder: Any, *, as_trained: bool = False
     """
     heard = list(listen(samples, encoder, as_trained=as_trained))
     if not heard:
-        raise InvalidInput("the speech has no samples that can be decoded")
+        raise InvalidInput("the speech has no decodable samples")
     return torch.cat(heard)
 
 

@@ -146,7 +146,7 @@ def _sources(job: Job, stop: threading.Event) -> Generator[tuple[int, Picture], 
 
     def while_decoding() -> None:
         if stop.is_set():
-            raise Cancelled("nobody takes the frames any more")
+            raise Cancelled("the frames are no longer needed")
 
     coming: Iterator[tuple[int, Picture]]
     if job.params.loop == "loop" or job.clip.is_still:

@@ -85,7 +85,7 @@ def choose(tracks: Sequence[Track], face: Face, frames: int, width: int, height:
     Raises InvalidInput if there is no face at all, or not so many.
     """
     if not tracks:
-        raise InvalidInput("no face was found in the video; it needs at least one picture with a face that looks forward")
+        raise InvalidInput("no face was found in the video; it needs at least one frame with a face seen from the front")
     chosen = [_chosen(tracks, face, width, height)]
     for track in sorted(tracks, key=lambda one: -one.area):
         if len(track.frames) >= SURE and all(set(one.frames).isdisjoint(track.frames) for one in chosen):
@@ -105,8 +105,8 @@ def _chosen(tracks: Sequence[Track], face: Face, width: int, height: int) -> Tra
     if isinstance(face, int):
         if face >= len(there):
             allowed = f"0 to {len(there) - 1}" if len(there) > 1 else "0"
-            why = f"the first picture with a face has {len(there)}"
-            raise InvalidInput(f"params.face: got {face}, may be {allowed}: {why}", stage="validation")
+            why = f"the first frame with a face has {len(there)}"
+            raise InvalidInput(f"params.face: got {face}, must be {allowed}: {why}", stage="validation")
         return there[face]
     point = np.array([face[0] * width, face[1] * height])
     return min(there, key=lambda track: _away(track.boxes[0], point))

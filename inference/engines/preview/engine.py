@@ -49,7 +49,7 @@ class Engine:
         began = time.monotonic()
         if params:
             raise InvalidInput(
-                f"params: {', '.join(sorted(params))} unknown; the preview engine takes none", stage="validation"
+                f"params: {', '.join(sorted(params))} unknown; the preview engine takes no parameters", stage="validation"
             )
         if inputs.video is None or inputs.audio is None:
             missing = "video_url" if inputs.video is None else "audio_url"
@@ -74,7 +74,7 @@ class Engine:
             progress("preparing", number, max(clip.frames_about, number + 1))
         if not finder.seen:
             raise InvalidInput(
-                f"no face found in the video: looked at {finder.looks} of {finder.pictures} frames "
+                f"no face found in the video: searched {finder.looks} of {finder.pictures} frames "
                 f"from 0.00 s to {float((finder.pictures - 1) / clip.rate):.2f} s; a face must look into the camera "
                 f"and be at least {face.SMALLEST_PX} pixels wide",
                 stage="preprocessing",

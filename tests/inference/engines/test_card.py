@@ -13,7 +13,7 @@ from inference.engines import card  # noqa: E402
 def test_a_card_that_is_too_old_is_refused_with_what_it_lacks() -> None:
     with pytest.raises(EngineFailed) as caught:
         card.refuse_older("Tesla T4", (7, 5), (8, 0), "knows no bfloat16")
-    said = "Tesla T4 has compute capability 7.5 and knows no bfloat16; a card of at least 8.0 is needed"
+    said = "Tesla T4 has compute capability 7.5 and knows no bfloat16; a GPU with at least 8.0 is needed"
     assert caught.value.message == said
     card.refuse_older("NVIDIA A100", (8, 0), (8, 0), "knows no bfloat16")
     card.refuse_older("NVIDIA GeForce RTX 5090", (12, 0), (8, 0), "knows no bfloat16")

@@ -218,7 +218,7 @@ def test_a_tiny_decoder_that_is_not_there_or_not_whole_is_named_with_its_size_an
     cut.parent.mkdir()
     cut.write_bytes((both / layout.TINY).read_bytes()[:1_000_000])
     with pytest.raises(
-        EngineFailed, match=r"taew2_2\.pth: is not a whole checkpoint \(1,000,000 bytes\); 22,884,021 bytes are expected"
+        EngineFailed, match=r"taew2_2\.pth: is not a complete checkpoint \(1,000,000 bytes\); 22,884,021 bytes are expected"
     ):
         tiny.load(tmp_path, CPU, torch.float32)
 

@@ -120,9 +120,9 @@ def test_a_name_that_a_shell_would_read_is_only_a_name(say: Say, tmp_path: Path)
     [
         (b"not a video", None, {}, "text, not media"),
         (None, b"not a sound", {}, "text, not media"),
-        (None, None, {"loops": 1}, "params.loops: no such parameter; there are"),
-        (None, None, {"loop": "twice"}, "params.loop: got 'twice', may be loop or hold or cut"),
-        (None, None, {"face": 60}, "params.face: got 60, may be 0 to"),
+        (None, None, {"loops": 1}, "params.loops: unknown parameter; known parameters:"),
+        (None, None, {"loop": "twice"}, "params.loop: got 'twice', must be loop or hold or cut"),
+        (None, None, {"face": 60}, "params.face: got 60, must be 0 to"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(
@@ -147,18 +147,16 @@ def test_a_shape_that_nobody_can_play_is_refused_with_what_may_be(
         fields={"aspect_ratio": ratio, "resolution": resolution},
     )
     for fit in ("crop", "pad"):
-        with pytest.raises(
-            InvalidInput, match=f"aspect_ratio: got {ratio}, which within {resolution} .* from 64 to 4096 pixels"
-        ):
+        with pytest.raises(InvalidInput, match=f"aspect_ratio: got {ratio}, which in {resolution} .* from 64 to 4096 pixels"):
             engine.prepare(inputs, {"fit": fit}, ignore)
     assert engine.prepare(inputs, {"fit": "source"}, ignore).shape.width == 128
 
 
 def test_speech_without_sound_and_jobs_without_speech_are_refused(engine: Engine, tmp_path: Path) -> None:
     source = clip(tmp_path / "a.mp4", [200])
-    with pytest.raises(InvalidInput, match="no sound in the file"):
+    with pytest.raises(InvalidInput, match="the file has no audio"):
         engine.prepare(Inputs(video=source, audio=source), {}, ignore)
     with pytest.raises(InvalidInput, match="audio_url is missing"):
         engine.prepare(Inputs(video=source), {}, ignore)
-    with pytest.raises(InvalidInput, match="sound only"):
+    with pytest.raises(InvalidInput, match="audio only"):
         engine.prepare(Inputs(video=tone(tmp_path / "a.wav", 0.2), audio=tone(tmp_path / "b.wav", 0.2)), {}, ignore)

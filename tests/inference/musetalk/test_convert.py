@@ -98,7 +98,7 @@ def test_a_broken_converted_file_says_how_to_write_it_anew(tmp_path: Path) -> No
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(EngineFailed) as raised:
         models.load(tmp_path)
-    told = "is not a whole checkpoint (5,000 bytes); `worker models convert musetalk` writes it anew"
+    told = "is not a complete checkpoint (5,000 bytes); `worker models convert musetalk` writes it again"
     assert raised.value.message == f"{path}: {told}"
     convert(tmp_path)
     assert models.load(tmp_path).version == "1.5"

@@ -125,7 +125,7 @@ def test_what_cannot_be_recorded_runs_live_and_the_rest_is_recorded(on_card: Eng
 
     networks: Any = {"unet": looks_at_two}
     play = mouths.recorded(replace(found, **networks), 2)
-    said = [record.message for record in caplog.records if "could not be recorded" in record.message]
+    said = [record.message for record in caplog.records if "could not be captured" in record.message]
     assert [words[:12] for words in said] == ["batches of 2"]
     with torch.inference_mode():
         assert [len(play(*mouths._anything(found, count))) for count in (2, 1)] == [2, 1]
@@ -134,7 +134,7 @@ def test_what_cannot_be_recorded_runs_live_and_the_rest_is_recorded(on_card: Eng
 def test_where_not_even_the_pictures_fit_the_next_attempt_has_half_as_many(card: Any, on_card: Engine, inputs: Inputs) -> None:
     before, card.total_bytes = card.total_bytes, card.used_bytes + 10**5
     try:
-        with pytest.raises(OutOfMemory, match="the card ran out of memory"):
+        with pytest.raises(OutOfMemory, match="the GPU ran out of memory"):
             on_card.prepare(inputs, {}, ignore)
         assert on_card._looking.size == FRAMES // 2
     finally:

@@ -150,7 +150,7 @@ def test_a_file_that_is_cut_off_is_named_with_its_size_and_the_command(copied: P
     path.unlink()
     path.write_bytes(short)
     told = "3,400,074,924 bytes are expected; `worker models pull musetalk` fetches it"
-    assert refused(copied) == f"{path}: is not a whole checkpoint (100,000 bytes); {told}"
+    assert refused(copied) == f"{path}: is not a complete checkpoint (100,000 bytes); {told}"
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_another_networks_file_is_refused_in_one_line(copied: Path, broken: str,
     (copied / broken).unlink()
     shutil.copyfile(copied / other, copied / broken)
     message = refused(copied)
-    assert message.startswith(f"{copied / broken}: is not the file it should be: ")
+    assert message.startswith(f"{copied / broken}: is not the expected file: ")
     assert message.endswith("`worker models pull musetalk` fetches it")
 
 
@@ -217,7 +217,7 @@ def test_a_configuration_that_no_network_can_have_is_named_in_one_line(
     copied: Path, config: str, change: dict[str, Any]
 ) -> None:
     message = refused(changed(copied / config, change, copied))
-    assert message.startswith(f"{copied / config}: is not the file it should be: no network can be built by it (")
+    assert message.startswith(f"{copied / config}: is not the expected file: no network can be built from it (")
     assert message.endswith("`worker models pull musetalk` fetches it")
 
 
@@ -225,7 +225,7 @@ def test_a_configuration_that_no_network_can_have_is_named_in_one_line(
 def test_a_scale_of_the_latents_that_is_no_number_above_0_is_refused(copied: Path, scale: Any) -> None:
     path = copied / "sd-vae" / "config.json"
     message = refused(changed(path, {"scaling_factor": scale}, copied))
-    assert message.startswith(f"{path}: is not the file it should be: scaling_factor is {str(scale)!r}, must be a number")
+    assert message.startswith(f"{path}: is not the expected file: scaling_factor is {str(scale)!r}, must be a positive number")
 
 
 def changed(path: Path, change: dict[str, Any], folder: Path) -> Path:

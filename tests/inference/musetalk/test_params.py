@@ -45,33 +45,33 @@ def test_the_workers_fit_holds_where_the_job_says_none() -> None:
     [
         (
             {"bbox_shfit": 3},
-            "params.bbox_shfit: no such parameter; there are bbox_shift, extra_margin, face, fit, left_cheek_width, loop, "
-            "parity, parsing_mode, right_cheek_width, smooth, version",
+            "params.bbox_shfit: unknown parameter; known parameters: bbox_shift, extra_margin, face, fit, left_cheek_width, "
+            "loop, parity, parsing_mode, right_cheek_width, smooth, version",
         ),
-        ({"bbox_shift": 51}, "params.bbox_shift: got 51, may be a whole number from -50 to 50"),
-        ({"bbox_shift": 1.5}, "params.bbox_shift: got 1.5, may be a whole number from -50 to 50"),
-        ({"bbox_shift": True}, "params.bbox_shift: got True, may be a whole number from -50 to 50"),
-        ({"extra_margin": -1}, "params.extra_margin: got -1, may be a whole number from 0 to 200"),
-        ({"left_cheek_width": 257}, "params.left_cheek_width: got 257, may be a whole number from 0 to 256"),
-        ({"parsing_mode": "chin"}, "params.parsing_mode: got 'chin', may be raw or neck or jaw"),
-        ({"loop": ["loop"]}, "params.loop: got ['loop'], may be loop or hold or cut"),
-        ({"fit": 1}, "params.fit: got 1, may be source or pad or crop"),
-        ({"smooth": 1}, "params.smooth: got 1, may be true or false"),
-        ({"version": 2}, "params.version: got 2, may be 1.5 or 1.0"),
-        ({"version": 10**400}, f"params.version: got 1{'0' * 56}..., may be 1.5 or 1.0"),
-        ({"version": True}, "params.version: got True, may be 1.5 or 1.0"),
+        ({"bbox_shift": 51}, "params.bbox_shift: got 51, must be a whole number from -50 to 50"),
+        ({"bbox_shift": 1.5}, "params.bbox_shift: got 1.5, must be a whole number from -50 to 50"),
+        ({"bbox_shift": True}, "params.bbox_shift: got True, must be a whole number from -50 to 50"),
+        ({"extra_margin": -1}, "params.extra_margin: got -1, must be a whole number from 0 to 200"),
+        ({"left_cheek_width": 257}, "params.left_cheek_width: got 257, must be a whole number from 0 to 256"),
+        ({"parsing_mode": "chin"}, "params.parsing_mode: got 'chin', must be raw or neck or jaw"),
+        ({"loop": ["loop"]}, "params.loop: got ['loop'], must be loop or hold or cut"),
+        ({"fit": 1}, "params.fit: got 1, must be source or pad or crop"),
+        ({"smooth": 1}, "params.smooth: got 1, must be true or false"),
+        ({"version": 2}, "params.version: got 2, must be 1.5 or 1.0"),
+        ({"version": 10**400}, f"params.version: got 1{'0' * 56}..., must be 1.5 or 1.0"),
+        ({"version": True}, "params.version: got True, must be 1.5 or 1.0"),
         (
             {"face": "second"},
-            "params.face: got 'second', may be largest, a whole number from 0 to 63 (from the left), "
-            "or [x, y] with shares from 0 to 1",
+            "params.face: got 'second', must be largest, a whole number from 0 to 63 (from the left), "
+            "or [x, y] with fractions from 0 to 1",
         ),
         (
             {"parity": True, "smooth": True},
-            "params.smooth: got True, may be false with params.parity",
+            "params.smooth: got True, must be false with params.parity",
         ),
         (
             {"parity": True, "bbox_shift": 3},
-            "params.bbox_shift: got 3, may be 0 with params.parity and version 1.5, which has none",
+            "params.bbox_shift: got 3, must be 0 with params.parity and version 1.5, which has no shift",
         ),
     ],
 )
@@ -92,7 +92,7 @@ def test_a_face_that_is_none_of_these_is_refused(face: Any) -> None:
 
 @pytest.mark.parametrize("name", ["x" * 10_000, "a\nb", "a\x1b[31m", "\u202eabc"])
 def test_a_name_is_said_in_one_short_line(name: str) -> None:
-    with pytest.raises(InvalidInput, match="no such parameter; there are bbox_shift") as refused:
+    with pytest.raises(InvalidInput, match="unknown parameter; known parameters: bbox_shift") as refused:
         read({name: 1})
     assert len(refused.value.message) < 250
     assert refused.value.message.isprintable()

@@ -93,7 +93,7 @@ def test_a_speech_shorter_than_a_frame_still_makes_one() -> None:
 
 def test_no_sample_at_all_is_refused() -> None:
     for trained in (False, True):
-        with pytest.raises(InvalidInput, match="no samples"):
+        with pytest.raises(InvalidInput, match="no decodable samples"):
             speech.hidden([], encoder(), as_trained=trained)
 
 

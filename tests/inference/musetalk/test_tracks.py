@@ -86,7 +86,7 @@ def test_faces_are_counted_from_the_left_in_the_first_picture_with_faces() -> No
         assert places(tracks.choose(made, number, 11, 640, 480))[2:] == [x] * 9
     with pytest.raises(InvalidInput) as refused:
         tracks.choose(made, 3, 11, 640, 480)
-    assert refused.value.message == "params.face: got 3, may be 0 to 2: the first picture with a face has 3"
+    assert refused.value.message == "params.face: got 3, must be 0 to 2: the first frame with a face has 3"
 
 
 def test_a_point_names_the_face_around_it_or_else_the_nearest() -> None:

@@ -1,1 +1,1 @@
-"""Networks of our own that load the published files: names and shapes are theirs, the code is ours."""
+"""Our own implementations of the networks. Parameter names and shapes match the published files."""

@@ -1,7 +1,7 @@
-"""BiSeNet: which part of a face each pixel of a 512x512 picture is (arXiv 1808.00897, on a ResNet-18).
+"""BiSeNet: which part of the face each pixel of a 512x512 picture belongs to (arXiv 1808.00897, on a ResNet-18).
 
-Parameter names are those of the published `79999_iter.pth`. That file also has two heads that only training uses
-(`UNUSED`); they are dropped. `width` is the channels of the first layer, 64 in the published file; tests use less.
+Parameter names are those of the published `79999_iter.pth`. That file also contains two training-only heads
+(`UNUSED`), which are dropped. `width` is the number of channels of the first layer, 64 in the published file; tests use fewer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 #: Classes in the order of CelebAMask-HQ: 0 background, 1 skin … 18 hat.
 CLASSES = 19
-#: Heads of the published file that nothing here asks.
+#: Heads of the published file that are not used here.
 UNUSED = ("conv_out16.", "conv_out32.")
 
 
@@ -47,7 +47,7 @@ class Residual(nn.Module):
 
 
 class Resnet18(nn.Module):
-    """The picture on an eighth, a sixteenth and a thirty-second of its size."""
+    """Features at 1/8, 1/16 and 1/32 of the picture's size."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Resnet18(nn.Module):
 
 
 class Refinement(nn.Module):
-    """Scales each channel by a gate that sees the mean of all of them."""
+    """Scales each channel by a gate computed from the means of all channels."""
 
     def __init__(self, inward: int, outward: int) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class Refinement(nn.Module):
 
 
 class ContextPath(nn.Module):
-    """What the whole picture says, carried back up to an eighth of its size."""
+    """Global context, upsampled to 1/8 of the picture's size."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

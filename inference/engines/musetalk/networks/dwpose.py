@@ -1,9 +1,9 @@
-"""DWPose: 133 points of a person from one picture, as two rows of bins a point. CSPNeXt-L carries it, RTMCC reads it off.
+"""DWPose: 133 keypoints of a person from one picture, as two rows of bins per point. CSPNeXt-L backbone, RTMCC head.
 
 Architectures: RTMDet (arXiv 2212.07784) for the backbone, RTMPose (2303.07399) for the head, the gated attention unit of
-2202.10447. Parameter names are those of the published `dw-ll_ucoco_384.pth`, whose ONNX twin is not used: it needs another
-run-time, holds one precision only and cannot share the card's memory pool. Every module takes a batch and no module loops
-over it. `width` is the channels after the stem, 64 in the published file; tests use less.
+2202.10447. Parameter names are those of the published `dw-ll_ucoco_384.pth`, whose ONNX version is not used: it needs another
+runtime, has a single precision and cannot share torch's memory pool. Every module takes a batch and none loops over it.
+`width` is the number of channels after the stem, 64 in the published file; tests use fewer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-#: What the network looks at, in pixels, and what it answers: bins an axis, two a pixel.
+#: The input size in pixels, and the output: bins per axis, two per pixel.
 INPUT_HEIGHT, INPUT_WIDTH = 384, 288
 POINTS = 133
 BINS_X, BINS_Y = 2 * INPUT_WIDTH, 2 * INPUT_HEIGHT
@@ -64,7 +64,7 @@ class Block(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Each channel is scaled by a gate that sees the mean of all of them."""
+    """Scales each channel by a gate computed from the means of all channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class ChannelAttention(nn.Module):
 
 
 class CrossStage(nn.Module):
-    """Half of the channels pass the blocks, half go around them."""
+    """Half of the channels go through the blocks, half bypass them."""
 
     def __init__(self, channels: int, blocks: int, identity: bool) -> None:
         super().__init__()
@@ -93,7 +93,8 @@ class CrossStage(nn.Module):
 
 
 class PyramidPooling(nn.Module):
-    """Maxima over 5, 9 and 13 pixels beside the picture itself. Two of 5 in a row are one of 9: the same, for less."""
+    """Max pooling over 5, 9 and 13 pixels, next to the input itself. Two poolings of 5 in a row equal one of 9, at less
+    cost."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -127,7 +128,7 @@ class CSPNeXt(nn.Module):
 
 
 class ScaleNorm(nn.Module):
-    """Divides a vector by the root of its mean square, which is held above 1e-5, and scales it by one number."""
+    """Divides a vector by its root mean square, clamped to at least 1e-5, and scales it by one learned number."""
 
     def __init__(self, length: int) -> None:
         super().__init__()
@@ -149,7 +150,7 @@ class ResidualScale(nn.Module):
 
 
 class GatedAttention(nn.Module):
-    """Attention among the points by the square of the rectified product, gated, beside a scaled residual."""
+    """Gated attention among the points, with squared ReLU scores, plus a scaled residual."""
 
     def __init__(self, token: int, key: int) -> None:
         super().__init__()
@@ -170,7 +171,7 @@ class GatedAttention(nn.Module):
 
 
 class Head(nn.Module):
-    """One map a point, read as one token, mixed with the others, answered as bins along x and along y."""
+    """One map per point, turned into one token, mixed with the others, then classified into bins along x and y."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

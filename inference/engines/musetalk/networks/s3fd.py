@@ -1,7 +1,7 @@
-"""S3FD: where faces are, on six scales, from one picture of any size (arXiv 1708.05237).
+"""S3FD: face detection at six scales, in pictures of any size (arXiv 1708.05237).
 
-Parameter names are those of the published `s3fd-619a316812.pth`. Decoding the boxes is `faces.py`'s. `width` is the channels
-of the first layers, 64 in the published file; tests use less.
+Parameter names are those of the published `s3fd-619a316812.pth`. `faces.py` decodes the boxes. `width` is the number of
+channels of the first layers, 64 in the published file; tests use fewer.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-#: Pixels between two cells of each of the six answers.
+#: The stride in pixels of each of the six outputs.
 STRIDES = (4, 8, 16, 32, 64, 128)
 
-#: VGG's groups: how many layers, and their channels in widths.
+#: VGG's groups: the number of layers, and their channels in multiples of `width`.
 _GROUPS = ((2, 1), (2, 2), (3, 4), (3, 8), (3, 8))
-#: Layers whose channels are brought to one length before they answer, and the length the training began with.
+#: Layers whose channels are normalised to a learned length before their output, and its initial value in training.
 _NORMED = {"conv3_3": 10.0, "conv4_3": 8.0, "conv5_3": 5.0}
-#: Layers that answer, in the order of `STRIDES`, and their channels in widths.
+#: Layers with an output, in the order of `STRIDES`, and their channels in multiples of `width`.
 _ANSWERS = (("conv3_3_norm", 4), ("conv4_3_norm", 8), ("conv5_3_norm", 8), ("fc7", 16), ("conv6_2", 8), ("conv7_2", 4))
 
 Answer = tuple[Tensor, Tensor]
 
 
 class Normed(nn.Module):
-    """Brings the channels of each pixel to a learned length. In 32 bits: a half overflows at a sum of 65,504."""
+    """Normalises the channels of each pixel to a learned length. In float32: float16 overflows at a sum of 65,504."""
 
     def __init__(self, channels: int, length: float) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class S3FD(nn.Module):
         for name, length in _NORMED.items():
             self.add_module(f"{name}_norm", Normed(channels[f"{name}_norm"], length))
         for position, (name, _) in enumerate(_ANSWERS):
-            # The finest scale has three chances to say background: small anchors meet background a thousand times a face.
+            # The finest scale has three background logits: its small anchors see background a thousand times as often as faces.
             self.add_module(f"{name}_mbox_conf", nn.Conv2d(channels[name], 4 if position == 0 else 2, 3, padding=1))
             self.add_module(f"{name}_mbox_loc", nn.Conv2d(channels[name], 4, 3, padding=1))
 

@@ -1,8 +1,9 @@
-"""MuseTalk's UNet for the one step that it is ever asked: diffusers' blocks, walked without a time.
+"""MuseTalk's UNet for the only time step it ever runs: diffusers' blocks, called without a time embedding.
 
-The step is always 0, so what a block adds for it is the same for every picture. It is computed once and put into the bias
-of the convolution before it (`fold_time`); the walk then needs no time, no tensor made on the host, and can be recorded as
-a graph. The network: diffusers' UNet2DConditionModel, whose parameter names the published files carry.
+The time step is always 0, so what a block adds for it is the same for every frame. It is computed once and folded into the bias
+of the convolution before it (`fold_time`). The forward pass then needs neither a time step nor a tensor created on the host,
+and can be captured as a CUDA graph. The network is diffusers' UNet2DConditionModel; the published files use its parameter
+names.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 
 
 class Unet(nn.Module):
-    """(n, 8, 32, 32) latents, masked before reference, and (n, 50, 384) of speech -> (n, 4, 32, 32)."""
+    """(n, 8, 32, 32) latents (masked, then reference) and (n, 50, 384) of speech -> (n, 4, 32, 32)."""
 
     def __init__(self, network: UNet2DConditionModel) -> None:
         super().__init__()
@@ -46,13 +47,13 @@ class Unet(nn.Module):
 
 
 def _heard(block: nn.Module, speech: Tensor) -> dict[str, Any]:
-    """Only some blocks listen."""
+    """Only some blocks attend to the speech."""
     return {"encoder_hidden_states": speech} if getattr(block, "has_cross_attention", False) else {}
 
 
 @torch.no_grad()
 def fold_time(network: UNet2DConditionModel) -> None:
-    """Put what each block adds for step 0 into a bias, in 32 bits, and take away what computed it."""
+    """Fold what each block adds for time step 0 into a bias, in float32, and remove the layers that computed it."""
     step = network.time_proj(torch.zeros(1, device=network.conv_in.weight.device))
     embedded = F.silu(network.time_embedding.float()(step))
     for block in network.modules():
