@@ -1,4 +1,4 @@
-"""Walks the boxes of an MP4 file and the chunks of a WAV file to see whether all of it has arrived."""
+"""Walks the boxes of an MP4 file or the chunks of a WAV file to check that the file is complete."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from pathlib import Path
 
 from errors import InvalidInput
 
-#: A file of more parts than this is looked at no further.
+#: Parsing stops after this many parts.
 MOST_PARTS = 100_000
 
-#: Programs that write a WAV into a pipe put lengths from here on for "not known".
+#: Programs that write a WAV to a pipe use lengths from this value up to mean "unknown".
 UNKNOWN_LENGTH = 0x7FFF0000
 
 
 def check_whole(path: Path, format_name: str) -> None:
-    """Raises InvalidInput if a box of an MP4 or MOV file, or the samples of a WAV, reach beyond the end of the file."""
+    """Raises InvalidInput if a box of an MP4 or MOV file, or a chunk of a WAV, extends beyond the end of the file."""
     size = path.stat().st_size
     if format_name.startswith("mov,"):
         name, parts = "MP4", top_level(path)

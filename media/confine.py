@@ -1,4 +1,4 @@
-"""Takes from a process what hostile input could abuse: memory, time, core dumps, and living on alone."""
+"""Restricts a process that handles hostile input: memory, CPU time, core dumps, and outliving its parent."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The newest frame of a video that is being made, as a small JPEG beside it, for whoever waits for the rest.
+"""The newest frame of a video in progress, as a small JPEG next to it, for anyone waiting for the rest.
 
-It must never cost the video anything: it is made seldom, by a thread that has time, and what goes wrong is let go.
+It must never hold up the video: it is written rarely, by a thread that has time, and errors are ignored.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import cv2
 
 from media.still import Picture
 
-#: Seconds between two of them, and the longer side of one in pixels.
+#: Seconds between two previews, and a preview's longer side in pixels.
 EVERY_S = 5.0
 SIDE_PX = 360
 QUALITY = 75
@@ -25,7 +25,7 @@ def beside(video: Path) -> Path:
 
 
 def keep(picture: Picture, video: Path) -> None:
-    """Put this frame, (height, width, 3) uint8 RGB, in the place of the one before."""
+    """Replace the previous preview with this frame, (height, width, 3) uint8 RGB."""
     scale = min(1.0, SIDE_PX / max(picture.shape[:2]))
     new = video.with_suffix(".jpg.tmp")
     with contextlib.suppress(OSError, cv2.error):

@@ -1,8 +1,8 @@
-"""Pictures of high dynamic range as a usual screen shows them: PQ and HLG (ITU-R BT.2100) become BT.709.
+"""Tone-maps high dynamic range pictures for a standard screen: PQ and HLG (ITU-R BT.2100) become BT.709.
 
-Light is taken as a mastering display of 1000 nit shows it. Its white of 203 nit (BT.2408) is the screen's; what is brighter is
-rolled off into the last tenth by the curve of BT.2390 (§5.4.1), which leaves all below 90 nit as it is; and the screen has
-BT.1886's exponent. Each channel goes by itself, so that all of it is two tables and a matrix.
+Light levels are those of a 1000 nit mastering display. Its white of 203 nit (BT.2408) maps to the screen's white; anything
+brighter is rolled off into the last tenth by the curve of BT.2390 (§5.4.1), which leaves everything below 90 nit unchanged. The
+screen's gamma is BT.1886's. Channels are independent, so that it all reduces to two tables and a matrix.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ from numpy.typing import NDArray
 
 from media.still import Picture
 
-#: Transfers as streams are tagged with them.
+#: The transfer function tags of PQ and HLG streams.
 PQ, HLG = 16, 18
-#: The tag of primaries that are the screen's already.
+#: The tag of primaries that need no conversion.
 PRIMARIES_BT709 = 1
 
 PEAK_NITS, WHITE_NITS = 1000.0, 203.0
 #: The exponents of a screen (BT.1886) and of HLG's display at PEAK_NITS.
 SCREEN, HLG_DISPLAY = 2.4, 1.2
-#: The primaries of BT.2020 in those of BT.709 (BT.2087), and how bright each of them is.
+#: The matrix from BT.2020 to BT.709 primaries (BT.2087), and the luminance of each BT.2020 primary.
 TO_BT709 = np.array(
     [[1.660491, -0.587641, -0.072850], [-0.124550, 1.132899, -0.008349], [-0.018151, -0.100579, 1.118730]], np.float32
 )
 BRIGHT = np.array([[0.2627, 0.6780, 0.0593]], np.float32)
 
-#: Steps of the tables: of what comes in, in 12 bits, and of the root of what goes out.
+#: The tables' sizes: 12-bit input codes, and square roots of output light.
 CODES, ROOTS = 1 << 12, 1 << 14
 
 Table = NDArray[np.float64]
 
 
 def is_high(frame: Any) -> bool:
-    """Whether a decoded frame is one of these."""
+    """Whether a decoded frame is PQ or HLG."""
     return frame.color_trc in (PQ, HLG)
 
 
 def shown(codes: NDArray[np.uint16], transfer: int, primaries: int) -> Picture:
-    """(height, width, 3) uint8 RGB for the screen, from the same in 16 bits as stored."""
-    light = np.take(_light(transfer), codes >> 4, mode="clip")  # of the modes the fastest; nothing is ever beyond
+    """(height, width, 3) uint8 RGB for the screen, from the stored 16-bit RGB."""
+    light = np.take(_light(transfer), codes >> 4, mode="clip")  # the fastest mode; indices are never out of range
     if transfer == HLG:
         light *= cv2.pow(cv2.transform(light, BRIGHT), HLG_DISPLAY - 1)[..., None]
     if primaries != PRIMARIES_BT709:
@@ -55,7 +55,7 @@ def shown(codes: NDArray[np.uint16], transfer: int, primaries: int) -> Picture:
 
 @functools.lru_cache(maxsize=2)
 def _light(transfer: int) -> NDArray[np.float32]:
-    """Of every code the light as a share of PEAK_NITS; of HLG's the scene's, which its display raises by HLG_DISPLAY."""
+    """Each code's light as a fraction of PEAK_NITS; for HLG it is scene light, which the display raises to HLG_DISPLAY."""
     code = np.arange(CODES) / (CODES - 1)
     if transfer == HLG:
         a, b, c = 0.17883277, 0.28466892, 0.55991073
@@ -65,14 +65,14 @@ def _light(transfer: int) -> NDArray[np.float32]:
 
 @functools.lru_cache(maxsize=1)
 def _screen() -> NDArray[np.uint8]:
-    """The screen's byte of every root of light."""
+    """The screen's byte for each square root of light."""
     nits = (np.arange(ROOTS) / (ROOTS - 1)) ** 2 * PEAK_NITS
     share = _pq_nits(_rolled_off(_pq_code(nits))) / WHITE_NITS
     return np.rint(np.clip(share, 0, 1) ** (1 / SCREEN) * 255).astype(np.uint8)
 
 
 def _rolled_off(code: Table) -> Table:
-    """BT.2390's curve, in PQ's codes: a straight line, then a Hermite spline that ends at WHITE_NITS."""
+    """BT.2390's curve in PQ codes: a straight line, then a Hermite spline that ends at WHITE_NITS."""
     peak, white = float(_pq_code(np.array(PEAK_NITS))), float(_pq_code(np.array(WHITE_NITS)))
     most, seen = white / peak, code / peak
     knee = 1.5 * most - 0.5

@@ -1,7 +1,7 @@
-"""The size that an image says it has, read from its first bytes: before any decoder is shown a picture of gigapixels.
+"""Reads an image's size from its header, so that no decoder is ever given a gigapixel image.
 
-Decoders take their memory by the header, some before they look at a limit. Never decodes anything; what cannot be read here is
-left to the decoder to refuse.
+Decoders allocate memory according to the header, some before they check a limit. Nothing is decoded here; what cannot be parsed
+is left for the decoder to reject.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 #: JPEG markers that begin a frame: the SOFs, without DHT, JPG and DAC which lie between them.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-#: JPEG segments that are looked at, and TIFF entries.
+#: The most JPEG segments, and TIFF entries, that are parsed.
 _MOST = 1000
 #: Brands of images in the boxes of an MP4.
 _UNREAD = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"mif1", b"msf1")
@@ -22,7 +22,7 @@ Size = tuple[int, int]
 
 
 def size(path: Path) -> Size | None:
-    """Width and height in pixels as the header has them, not yet turned upright; None: no image, or its header is damaged."""
+    """Width and height in pixels from the header, before rotation; None: not an image, or its header is damaged."""
     with path.open("rb") as file:
         start = file.read(32)
         reader = next((reader for magic, reader in _READERS.items() if start.startswith(magic)), None)
@@ -35,7 +35,7 @@ def size(path: Path) -> Size | None:
 
 
 def is_animated_webp(path: Path) -> bool:
-    """Whether it is a WebP with several frames; decoders here give its first one."""
+    """Whether it is a WebP with several frames; our decoders return only the first."""
     with path.open("rb") as file:
         start = file.read(21)
     return start[:4] == b"RIFF" and start[8:16] == b"WEBPVP8X" and len(start) == 21 and bool(start[20] & 2)

@@ -1,8 +1,8 @@
-"""Finds out what a file is by decoding both of its ends, before the file counts as fetched.
+"""Finds out what a file is by decoding its beginning and its end, before the file counts as fetched.
 
 `python -m media.probe --as video|audio|image [--max-duration S] FILE` prints one JSON object and always ends with code 0:
-`{"ok": true, "kind": …}` or `{"ok": false, "error": …, "details": {…}}`. As a process of its own it gives hostile input
-bounded memory and time and nothing of ours to break; a process that ends otherwise was killed by the file.
+`{"ok": true, "kind": …}` or `{"ok": false, "error": …, "details": {…}}`. Running as a separate process, it
+limits a hostile file's memory and time and isolates it from ours; if the process ends any other way, the file killed it.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ log = logging.getLogger(__name__)
 MEMORY_BYTES = 4 << 30
 CPU_S = 60
 
-#: How much earlier than promised a stream may end before the file counts as cut off: seconds, and share of the duration.
+#: How much earlier than declared a stream may end before the file counts as cut off: seconds, and fraction of the duration.
 SHORT_S = 1.0
 SHORT_SHARE = 0.1
 
-#: Formats whose header is to be believed: others estimate the duration from the bit rate, or cut it by an edit list.
+#: Formats whose header can be trusted: others estimate the duration from the bit rate, or shorten it with an edit list.
 KNOW_THEIR_LENGTH = ("avi", "wav", "flac")
 
 #: Chooses a stream of an open container.
@@ -46,7 +46,7 @@ class Probe:
     duration_s: float | None = None
     width: int | None = None
     height: int | None = None
-    rate: Fraction | None = None  # pictures a second, on average
+    rate: Fraction | None = None  # average frames per second
     frames: int | None = None
     has_audio: bool = False
     sample_rate_hz: int | None = None
@@ -55,7 +55,7 @@ class Probe:
 
 
 def probe(path: Path) -> Probe:
-    """What the file is, its first and last pictures and samples decoded. Raises InvalidInput if it is not whole media."""
+    """What the file is; decodes its first and last frames and samples. Raises InvalidInput if it is not complete media."""
     with source.open_input(path) as container:
         name = container.format.name
         boxes.check_whole(path, name)
@@ -74,7 +74,7 @@ def probe(path: Path) -> Probe:
 
 
 def check(found: Probe, wanted: str, max_duration_s: float | None) -> None:
-    """Raises InvalidInput if the file is not what the job needs: a "video" may be an image, "audio" may be a video's."""
+    """Raises InvalidInput if the file is not what the job needs: a "video" may be an image, "audio" may come from a video."""
     if wanted == "video" and found.kind == "audio":
         raise InvalidInput(f"this is audio only ({found.container}), not a video")
     if wanted == "image" and found.kind != "image":
@@ -91,7 +91,7 @@ def _kind(found: Probe) -> str:
 
 
 def _image(found: Probe, path: Path) -> Probe:
-    from media import still  # OpenCV takes long to load; most files are no images
+    from media import still  # OpenCV is slow to load, and most files are not images
 
     height, width = still.read(path).shape[:2]
     return replace(found, kind="image", width=width, height=height, frames=1)
@@ -142,7 +142,7 @@ def _with_sound(found: Probe, path: Path) -> Probe:
 
 
 def _with_own_sound(found: Probe, path: Path) -> Probe:
-    """A video's sound is rarely needed: damage to it makes the video silent, not invalid."""
+    """A video's own audio is rarely needed: if it is damaged, the video counts as silent, not as invalid."""
     try:
         return _with_sound(found, path)
     except InvalidInput as error:
@@ -151,7 +151,7 @@ def _with_own_sound(found: Probe, path: Path) -> Probe:
 
 
 def _length(path: Path, pick: Pick, first: Any, promised_s: float | None, container_name: str) -> float:
-    """Decode the stream's end; its length in seconds. Raises InvalidInput if the data ends before the promised duration."""
+    """Decode the stream's end; its length in seconds. Raises InvalidInput if the data ends before the declared duration."""
     began = first.time or 0.0
     ends_s = _last_time(path, pick, began + promised_s - 2.0) if promised_s and promised_s > 4.0 else None
     if ends_s is None:
@@ -171,7 +171,7 @@ def _promised_s(container: Any, stream: Any) -> float | None:
 
 
 def _last_time(path: Path, pick: Pick, from_s: float | None) -> float | None:
-    """When the last frame is over, by the stream's clock, found by decoding from about from_s on; None: found none."""
+    """When the last frame ends, by the stream's clock, found by decoding from about from_s; None: no frame found."""
     ends_s = None
     with source.open_input(path) as container:
         stream = pick(container)

@@ -1,4 +1,4 @@
-"""What a job may say under `params`, and what it then means. Nothing unknown is passed over in silence."""
+"""A job's `params`: parsing, defaults and validation. Unknown parameters are rejected, never ignored."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ Version = Literal["1.5", "1.0"]
 ParsingMode = Literal["raw", "neck", "jaw"]
 Fit = Literal["source", "pad", "crop"]
 
-#: `largest`, the how manieth from the left in the first picture with faces, or a point as shares of width and height.
+#: `largest`, an index from the left in the first frame with faces, or a point as fractions of width and height.
 Face = Literal["largest"] | int | tuple[float, float]
 
-#: How far bbox_shift may go, in pixels. What is useful is a few pixels.
+#: The limit of bbox_shift, in pixels. Only a few pixels are useful.
 MOST_SHIFT = 50
 MOST_MARGIN = 200
 #: The parsing map is 512 wide; a cheek reaches from its middle to at most its edge.
 MOST_CHEEK = 256
 MOST_FACES = 63
 
-#: What version 1.0 does otherwise, where the job does not say.
+#: The defaults of version 1.0 where they differ.
 OF_VERSION_1_0: dict[str, Any] = {
     "extra_margin": 0,
     "parsing_mode": "raw",
@@ -40,19 +40,19 @@ class Params:
     bbox_shift: int = 0  # moves the nose's point down, in pixels: more opens the mouth, less closes it
     extra_margin: int = 10  # how far the box reaches below the chin, in pixels
     parsing_mode: ParsingMode = "jaw"  # which parts of the face are pasted
-    left_cheek_width: int = 90  # of the picture's left half, how much around the middle may grow, of 256
+    left_cheek_width: int = 90  # how far from the middle the skin may grow in the picture's left half, of 256
     right_cheek_width: int = 90
     face: Face = "largest"
-    smooth: bool = True  # boxes are steadied over time
-    loop: Loop = "loop"  # what happens when the speech is longer than the video
+    smooth: bool = True  # smooth boxes over time
+    loop: Loop = "loop"  # what to do if the speech is longer than the video
     fit: Fit = "source"  # whether the output has the job's aspect ratio and resolution
     parity: bool = False  # everything as the published pipeline does it, faults included where they can be seen
 
 
 def read(params: dict[str, Any], fit: Fit = "source") -> Params:
-    """The job's `params`, checked; `fit` is what holds where the job does not say. Raises InvalidInput, which names the one.
+    """The job's `params`, validated; `fit` is the default if the job sets none. Raises InvalidInput, naming the parameter.
 
-    None counts as not said.
+    None means not set.
     """
     said = {name: value for name, value in params.items() if value is not None}
     for name in said:
@@ -70,7 +70,7 @@ def read(params: dict[str, Any], fit: Fit = "source") -> Params:
 
 
 def _check_parity(said: dict[str, Any]) -> None:
-    """What contradicts parity is refused, not overruled."""
+    """Parameters that contradict parity are rejected, not overridden."""
     if said.get("smooth"):
         _refuse("smooth", True, "false with params.parity")
     if said.get("face", "largest") != "largest":
@@ -109,7 +109,7 @@ def _yes_or_no(name: str, value: Any) -> bool:
 
 
 def _version(name: str, value: Any) -> str:
-    """JSON writers like to make a number of it."""
+    """Clients often send it as a number."""
     text = "1.0" if value == 1 and not isinstance(value, bool) else str(value) if value == 1.5 else value
     if text not in get_args(Version):
         _refuse(name, value, " or ".join(get_args(Version)))

@@ -1,7 +1,7 @@
-"""The pictures of a person's video: read in batches on the device, numbered from 0, and what is kept of them for a second look.
+"""The frames of a person's video: read in batches onto the device, numbered from 0, with the parts kept for a second pass.
 
-Decoding takes longer than most of what is done with a picture, and whole pictures of ten seconds do not fit into memory; the
-surroundings of a face do.
+Decoding takes longer than most processing of a frame. Ten seconds of whole frames do not fit in memory, but the areas around
+a face do.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from inference.engines.musetalk.boxes import Box
 from media import video
 from media.still import Picture
 
-#: What is kept of a video's pictures may take this much; if it would take more, they are decoded again.
+#: The memory limit for the kept parts of a video; beyond it, frames are decoded again.
 KEPT_BYTES = 256 << 20
-#: What one batch of pictures may take.
+#: The memory limit for one batch of frames.
 BATCH_BYTES = 128 << 20
 #: Batches that are decoded ahead.
 AHEAD = 2
@@ -30,7 +30,7 @@ AHEAD = 2
 
 @dataclass(frozen=True)
 class Batch:
-    """Consecutive pictures. seen: (n, h, w, 3) uint8 RGB on the device; `pictures` are the same in the host's memory."""
+    """Consecutive frames. seen: (n, h, w, 3) uint8 RGB on the device; `pictures`: the same in host memory."""
 
     first: int
     seen: torch.Tensor
@@ -42,7 +42,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class View:
-    """A part of a picture, or all of it. pixels: (h, w, 3) uint8 RGB on the device; the first one is (x, y) of the picture."""
+    """Part or all of a frame. pixels: (h, w, 3) uint8 RGB on the device; the top left one is (x, y) of the frame."""
 
     x: int
     y: int
@@ -50,7 +50,7 @@ class View:
 
 
 class Pictures:
-    """The first `count` pictures of a clip, or all if there are fewer. waiting is called while there is none yet."""
+    """The first `count` frames of a clip, or all if there are fewer. waiting is called while none is ready."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Pictures:
         self.whole = False  # known after the first reading
 
     def batches(self, size: int) -> Generator[Batch, None, None]:
-        """All of them from the start, `size` or fewer at once; to be closed, which ends its thread."""
+        """All frames from the start, at most `size` per batch. The caller must close it, which ends its thread."""
         size = max(1, min(size, BATCH_BYTES // (self._clip.width * self._clip.height * 3)))
         first = 0
         with Ahead(self._decoded(size), AHEAD, "decode", self._waiting) as coming:
@@ -77,7 +77,7 @@ class Pictures:
                 first += len(pictures)
 
     def keep(self, number: int, picture: Picture, part: Box) -> None:
-        """Remember this part of a picture for `views`, if there is room for it."""
+        """Keep this part of a frame for `views`, if the memory limit allows."""
         inside = part.cut(*self.size)
         pixels = picture[inside.y1 : inside.y2, inside.x1 : inside.x2]
         self._left_bytes -= pixels.nbytes
@@ -87,8 +87,8 @@ class Pictures:
             self._kept[number] = inside, pixels.copy()
 
     def views(self, wanted: Sequence[Box | None], size: int) -> Generator[list[View | None], None, None]:
-        """Views of the pictures from the start, `size` or fewer at once, each with all that is wanted of the picture; decoded
-        again unless that was kept of each. To be closed as well."""
+        """Views of the frames from the start, at most `size` per batch, each containing the wanted box. Frames are decoded
+        again unless all wanted parts were kept. The caller must close it too."""
         if all(part is None or self._has(number, part) for number, part in enumerate(wanted)):
             numbers = range(len(wanted))
             for first in range(0, len(wanted), size):
@@ -108,7 +108,7 @@ class Pictures:
         return View(part.x1, part.y1, card.sent(pixels, self._device))
 
     def _decoded(self, size: int) -> Iterator[list[Picture]]:
-        """Reads one picture more than is wanted, to know whether there are more."""
+        """Reads one frame more than needed, to know whether there are more."""
         with closing(video.pictures(self._clip)) as coming:  # type: ignore[type-var]
             left = self._count
             while left > 0 and (pictures := list(itertools.islice(coming, min(size, left)))):

@@ -1,8 +1,8 @@
-"""The published pipeline's picture sizes to the last bit, without Pillow, on any device: OpenCV's Lanczos, Pillow's two.
+"""The published pipeline's resizing, bit-exact, without Pillow, on any device: OpenCV's Lanczos and two Pillow filters.
 
-Both libraries weigh pixels with whole numbers (a share times a power of two) and round once a pass; the sums fit in 32 bits,
-so that they come out the same on a CPU and on a GPU. What the weights are is described in OpenCV's `resize` (INTER_LANCZOS4:
-eight taps, 11 bits) and in Pillow's `Resample.c` (a filter as wide as the picture shrinks, 22 bits, across first).
+Both libraries use integer weights (a fraction times a power of two) and round once per pass. The sums fit in 32 bits, so CPU
+and GPU give the same result. The weights are documented in OpenCV's `resize` (INTER_LANCZOS4: eight taps, 11 bits) and in
+Pillow's `Resample.c` (a filter that widens as the picture shrinks, 22 bits, horizontal pass first).
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from numpy.typing import NDArray
 
 from inference.engines import card
 
-#: Bits behind the point of a weight.
+#: Fractional bits of a weight.
 OPENCV_BITS, PILLOW_BITS = 11, 22
 LANCZOS_TAPS = 8
 
 Filter = Literal["bilinear", "bicubic"]
 
-#: How many source pixels a filter reaches to each side when the picture does not shrink.
+#: The filter radius in source pixels when the picture does not shrink.
 REACH: dict[str, float] = {"bilinear": 1.0, "bicubic": 2.0}
 
 
 @dataclass(frozen=True)
 class Taps:
-    """From which source pixels each target pixel is made, and their whole-number weights: (target, taps) each."""
+    """The source pixels of each target pixel and their integer weights: (target, taps) each."""
 
     at: NDArray[np.int64]
     weight: NDArray[np.int32]
 
     def sums(self, picture: torch.Tensor, axis: int, part: slice = slice(None)) -> torch.Tensor:
-        """int32: the weighed pixels along one axis of (h, w, c), or only this part of them."""
+        """int32: the weighted sums along one axis of (h, w, c), or only this part of them."""
         at, weight = (card.sent(table[part].T.copy(), picture.device) for table in (self.at, self.weight))
-        lines = picture.transpose(0, axis).contiguous()  # whole lines are picked and weighed, whichever way they go
+        lines = picture.transpose(0, axis).contiguous()  # gather and weight whole lines, whatever the axis
         total = torch.zeros((at.shape[1], *lines.shape[1:]), dtype=torch.int32, device=picture.device)
         for pixel, share in zip(at, weight, strict=True):
             total += lines.index_select(0, pixel) * share.view(-1, 1, 1)
@@ -46,7 +46,7 @@ class Taps:
 
 
 def lanczos(picture: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """(h, w, c) uint8 to (height, width, c) uint8, as `cv2.resize` with INTER_LANCZOS4 does, both ways in one rounding."""
+    """(h, w, c) uint8 to (height, width, c) uint8, as `cv2.resize` with INTER_LANCZOS4 does, rounded once for both axes."""
     across = lanczos_taps(picture.shape[1], width).sums(picture, 1)
     return _rounded(lanczos_taps(picture.shape[0], height).sums(across, 0), 2 * OPENCV_BITS)
 
@@ -56,7 +56,7 @@ def pillow(
 ) -> torch.Tensor:
     """(s, s, c) uint8 to (side, side, c) uint8, as Pillow's `Image.resize` does; only these rows and columns of it.
 
-    Squares only: which way it goes first, and so rounds first, depends on the shape in newer releases.
+    Squares only: in newer releases, which axis comes first, and so is rounded first, depends on the shape.
     """
     if side == picture.shape[0]:
         return picture[rows, columns]
@@ -68,8 +68,8 @@ def pillow(
 
 
 def quick(pictures: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """(n, h, w, c) uint8 to (n, c, height, width) float32 of whole numbers, by torch's own filter, which is Pillow's bilinear:
-    one kernel instead of twenty. A byte of it may be one more or less, on a card; on a CPU torch counts in bytes too, several
+    """(n, h, w, c) uint8 to (n, c, height, width) float32 with integer values, by torch's own filter, which is Pillow's
+    bilinear: one kernel instead of twenty. On a GPU a byte may differ by one; on a CPU torch computes in bytes too, several
     times as fast."""
     channels = pictures.permute(0, 3, 1, 2)
     seen = channels if pictures.device.type == "cpu" else channels.float()
@@ -79,8 +79,8 @@ def quick(pictures: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 @functools.lru_cache(maxsize=16)
 def by_channel(numbers: tuple[float, ...], width: int, device: torch.device) -> torch.Tensor:
-    """(1, c, 1, width): a number for each channel, for arithmetic with pictures of that width whose channels lie together. One
-    of (1, c, 1, 1) would do, in steps of c numbers instead of a row."""
+    """(1, c, 1, width): one number per channel, for arithmetic on channels-last pictures of that width. (1, c, 1, 1) would also
+    work, but in steps of c numbers instead of a row."""
     return torch.tensor(numbers, device=device).repeat(width).view(1, 1, width, len(numbers)).permute(0, 3, 1, 2)
 
 
@@ -90,7 +90,7 @@ def _rounded(sums: torch.Tensor, bits: int) -> torch.Tensor:
 
 @functools.lru_cache(maxsize=64)
 def lanczos_taps(source: int, target: int) -> Taps:
-    """OpenCV's eight weights a pixel; pixels beyond an edge are the edge's."""
+    """OpenCV's eight weights per pixel; pixels beyond an edge repeat the edge."""
     place = _opencv_places(source, target)
     first = np.floor(place).astype(np.int64)
     share = (place - first.astype(np.float32)).astype(np.float32)
@@ -100,16 +100,16 @@ def lanczos_taps(source: int, target: int) -> Taps:
 
 
 def _opencv_places(source: int, target: int) -> NDArray[np.float32]:
-    """Where each target pixel's middle lies among the source's, rounded as OpenCV rounds."""
+    """Each target pixel's centre in source coordinates, rounded as OpenCV does."""
     scale = 1.0 / (target / source)
     return ((np.arange(target) + 0.5) * scale - 0.5).astype(np.float32)
 
 
 def _lanczos_weights(share: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The Lanczos window of eight pixels at a share 0 <= s < 1 of the way to the next one, (n, 8) float32, adding up to 1.
+    """The Lanczos window of eight pixels at a fraction 0 <= s < 1 of the way to the next one, (n, 8) float32, summing to 1.
 
-    sinc(t) sinc(t/4) at t = s + 3 - i. Both sines come from those at i = 0 by turning, as OpenCV does, so that the rounding
-    is the same: sin(pi t) alternates in sign and falls out, sin(pi t / 4) turns by 45 degrees a step.
+    sinc(t) sinc(t/4) at t = s + 3 - i. Both sines are derived from those at i = 0 by rotation, as in OpenCV, so that rounding
+    matches: sin(pi t) only alternates in sign and cancels out, sin(pi t / 4) rotates by 45 degrees per step.
     """
     s = share.astype(np.float64)[:, None]
     steps = np.arange(LANCZOS_TAPS)
@@ -120,13 +120,13 @@ def _lanczos_weights(share: NDArray[np.float32]) -> NDArray[np.float32]:
     distance = s + 3 - steps
     with np.errstate(divide="ignore", invalid="ignore"):
         weights = ((sines * np.sin(angle) + cosines * np.cos(angle)) / (distance * math.pi * 0.25) ** 2).astype(np.float32)
-    weights[np.abs(distance) < 1e-6] = 1e30  # on a pixel: that one alone
+    weights[np.abs(distance) < 1e-6] = 1e30  # exactly on a pixel: only that one counts
     return np.asarray(weights * (np.float32(1) / _added_up(weights)), dtype=np.float32)
 
 
 @functools.lru_cache(maxsize=64)
 def pillow_taps(source: int, target: int, kind: Filter) -> Taps:
-    """Pillow's weights: a filter that widens as the picture shrinks, cut at the edges and made to add up to 1 again."""
+    """Pillow's weights: a filter that widens as the picture shrinks, truncated at the edges and renormalised to 1."""
     scale = source / target
     widened = max(scale, 1.0)
     reach = REACH[kind] * widened
@@ -152,5 +152,5 @@ def _bicubic(distance: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _added_up(weights: NDArray[Any]) -> NDArray[Any]:
-    """(n, 1), one after the other: numpy's own sum adds in another order and can differ in the last bit."""
+    """(n, 1), summed sequentially: numpy's own sum adds in another order and can differ in the last bit."""
     return np.asarray(np.cumsum(weights, axis=1, dtype=weights.dtype)[:, -1:])

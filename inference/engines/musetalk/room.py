@@ -1,4 +1,4 @@
-"""How many pictures go through the networks at once: as many as the memory holds, found out by trying."""
+"""The batch size for the networks: as many pictures as fit in memory, found by trying."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ T = TypeVar("T")
 
 
 class Room:
-    """`size` pictures fit at once, as far as is known; it is halved when they did not, and stays so."""
+    """`size` pictures are believed to fit at once; it is halved for good when they do not."""
 
     def __init__(self, size: int) -> None:
         self.size = size
 
     def parts(self, count: int, work: Callable[[slice], T]) -> list[T]:
-        """What `work` gives for 0 … count - 1 in parts of `size`; a part that does not fit is done again in halves.
+        """The results of `work` for 0 … count - 1 in parts of `size`; a part that does not fit is retried in halves.
 
         Raises OutOfMemory if not even one picture fits.
         """
@@ -44,8 +44,8 @@ class Room:
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
-        """For what is around the parts: where that does not fit it cannot be done again at once, but the job's next attempt has
-        half as many pictures at once. Raises OutOfMemory."""
+        """For the work around the parts: if that runs out of memory it cannot be retried right away, but the job's next attempt
+        runs with half the batch size. Raises OutOfMemory."""
         try:
             yield
         except RuntimeError as error:

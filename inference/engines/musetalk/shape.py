@@ -1,4 +1,4 @@
-"""The output's size where the job may choose it: the whole picture with bars (pad), or a part that fills it (crop)."""
+"""The output's size if the job chooses it: the whole picture with bars (pad), or the part that fills it (crop)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from inference.engines.musetalk.params import Fit
 from media import video
 from media.still import Picture
 
-#: What H.264 players can be expected to play.
+#: The range that H.264 players can be expected to support.
 LEAST_PX, MOST_PX = 64, 4096
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The output is width x height. Of the source, the rectangle (left, top, width, height) in pixels is brought to the
-    rectangle `place` of the output; what is outside of that is black."""
+    """The output is width x height. The source's rectangle (left, top, width, height), in pixels, is scaled to the rectangle
+    `place` of the output; everything outside it is black."""
 
     width: int
     height: int
@@ -31,7 +31,7 @@ class Shape:
     pixel_aspect: Fraction = Fraction(1)
 
     def apply(self, picture: Picture) -> Picture:
-        """The output's picture of a source picture."""
+        """The output frame for a source frame."""
         left, top, width, height = self.part
         x, y, wide, high = self.place
         cut = picture[top : top + height, left : left + width]
@@ -46,16 +46,16 @@ class Shape:
 
 
 def of(clip: video.Clip, fields: dict[str, Any], fit: Fit) -> Shape:
-    """What the job's aspect_ratio and resolution make of this clip. Raises InvalidInput if they make no sense.
+    """The output shape for this clip, from the job's aspect_ratio and resolution. Raises InvalidInput if they are invalid.
 
-    The output has the aspect ratio and is as large as fits into the resolution; if they agree it is the resolution.
+    The output has the aspect ratio and is as large as fits into the resolution; if the two agree, it is the resolution.
     """
     wanted = None if fit == "source" else _wanted(fields)
     if wanted is None:
         whole = (0, 0, clip.width, clip.height)
         return Shape(clip.width, clip.height, whole, whole, clip.pixel_aspect)
     width, height = wanted
-    shown = clip.width * clip.pixel_aspect  # how wide it looks, in pixels that are as wide as high
+    shown = clip.width * clip.pixel_aspect  # the display width, in square pixels
     if fit == "crop":
         scale = max(width / shown, Fraction(height, clip.height))
         part_width, part_height = _at_most(width / scale / clip.pixel_aspect, clip.width), _at_most(height / scale, clip.height)
@@ -67,7 +67,7 @@ def of(clip: video.Clip, fields: dict[str, Any], fit: Fit) -> Shape:
 
 
 def _wanted(fields: dict[str, Any]) -> tuple[int, int] | None:
-    """Width and height, both even; None if the job says nothing."""
+    """Width and height, both even; None if the job sets neither."""
     size = _pair("resolution", fields.get("resolution"), r"(\d{1,5})x(\d{1,5})", "512x512")
     ratio = _pair("aspect_ratio", fields.get("aspect_ratio"), r"(\d{1,3}):(\d{1,3})", "1:1 or 9:16")
     if size is None:

@@ -1,8 +1,8 @@
-"""Where a speech is silent, so that the mouth is too.
+"""Finds the silent parts of a speech, so that the mouth stays still there.
 
-The encoder hears noise in a pause and the UNet moves the mouth to it. A frame whose whole window is silent is therefore
-generated from the window of digital silence (`speech.silence`), the same for every such frame: the mouth is closed, by the
-model and on the person's own picture, and stays closed. Off in parity.
+In a pause the encoder picks up noise, and the UNet moves the mouth to it. A frame whose whole window is silent is therefore
+generated from the window of digital silence (`speech.silence`), the same for every such frame: the model closes the mouth, on
+the person's own picture, and it stays closed. Off in parity.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-#: One level each hundredth of a second.
+#: One level per hundredth of a second.
 LEVELS_HZ = 100
 HOP = 16_000 // LEVELS_HZ
 
-#: What a frame hears, in seconds around its moment, see speech.py.
+#: A frame's audio window in seconds around its time, see speech.py.
 BEFORE_S, AFTER_S = 0.08, 0.12
 
-#: Silence is so far below the speech's louder parts, in dB; but never louder nor quieter than these, of full scale.
+#: The silence threshold: this far below the speech's louder parts, in dB, within these limits in dB of full scale.
 BELOW_DB, LOUDEST_DB, QUIETEST_DB = 35.0, -40.0, -55.0
-#: A shorter silence is a pause within a word, which the model knows how to show.
+#: A shorter silence is a pause within a word, which the model handles itself.
 SHORTEST_S = 0.2
 
 
 @dataclass(frozen=True)
 class Loudness:
-    """Of a whole speech. levels: (n,) float32, dB of full scale, LEVELS_HZ of them a second; an hour has 360,000."""
+    """The loudness of a whole speech. levels: (n,) float32, dB of full scale, LEVELS_HZ per second; an hour has 360,000."""
 
     samples: int
     levels: NDArray[np.float32]
 
 
 def measure(samples: Iterable[NDArray[np.float32]]) -> Loudness:
-    """From 16 kHz mono in chunks of any length, read once."""
+    """The loudness of 16 kHz mono in chunks of any length, read once."""
     levels, rest, count = array("f"), np.zeros(0, np.float32), 0
     for chunk in samples:
         count += len(chunk)
@@ -51,7 +51,7 @@ def measure(samples: Iterable[NDArray[np.float32]]) -> Loudness:
 
 
 def quiet(loudness: Loudness, frames: int, rate: Fraction) -> NDArray[np.bool_]:
-    """(frames,): which output frames hear nothing but silence. What lies beyond the speech's ends is silent too."""
+    """(frames,): which output frames have only silence in their window. Beyond both ends of the speech is silent too."""
     levels = loudness.levels
     if not len(levels):
         return np.ones(frames, np.bool_)
@@ -64,7 +64,7 @@ def quiet(loudness: Loudness, frames: int, rate: Fraction) -> NDArray[np.bool_]:
 
 
 def _long(marks: NDArray[np.bool_], least: int) -> NDArray[np.bool_]:
-    """Only those runs of marks that are at least so long."""
+    """Only the runs of marks that have at least this length."""
     change = np.flatnonzero(np.diff(np.concatenate([[False], marks, [False]]).astype(np.int8)))
     kept = np.zeros_like(marks)
     for start, stop in change.reshape(-1, 2):

@@ -1,4 +1,4 @@
-"""What each output frame hears: windows of the speech in batches, silence where the speech is silent."""
+"""The audio windows of the output frames, in batches; silent where the speech is silent."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from inference.engines.musetalk.models import Models
 from inference.engines.musetalk.params import Params
 from media import audio
 
-#: Decoded chunks of sound (some hundredths of a second each) between two calls of `while_listening`.
+#: Decoded audio chunks (a few hundredths of a second each) between two calls of `while_listening`.
 CHUNKS = 200
 
 
 def measure(path: Path, while_listening: Callable[[], None]) -> silence.Loudness:
-    """How long the speech is and how loud when. Raises InvalidInput if there is no sound that can be decoded, and what
-    while_listening raises, which is called again and again."""
+    """The speech's length and its loudness over time. Raises InvalidInput if no audio can be decoded. while_listening is called
+    repeatedly; exceptions from it propagate."""
 
     def heard() -> Iterator[NDArray[np.float32]]:
         for number, chunk in enumerate(audio.mono(path, speech.SAMPLE_RATE_HZ)):
@@ -38,7 +38,7 @@ def measure(path: Path, while_listening: Callable[[], None]) -> silence.Loudness
 def windows(
     path: Path, models: Models, params: Params, loudness: silence.Loudness, frames: int, rate: Fraction, size: int
 ) -> Iterator[torch.Tensor]:
-    """(size, 50, 384) on the device for the frames 0 … frames - 1 in turn, the last batch shorter."""
+    """(size, 50, 384) on the device for frames 0 … frames - 1 in order; the last batch is shorter."""
     as_trained = params.version == "1.0" and not params.parity
     heard = speech.listen(audio.mono(path, speech.SAMPLE_RATE_HZ), models.whisper, as_trained=as_trained)
     quiet = silence.quiet(loudness, frames, rate) & (not params.parity)
@@ -52,7 +52,7 @@ def windows(
         yield batch
 
 
-#: What silence sounds like to a listener, which takes as long to hear as half a minute of speech.
+#: The window of silence per encoder, cached: it costs as much as encoding half a minute of speech.
 _HEARD: WeakKeyDictionary[Any, dict[bool, torch.Tensor]] = WeakKeyDictionary()
 
 

@@ -1,9 +1,9 @@
-"""What the UNet hears: for every output frame the hidden states of Whisper's encoder around its moment.
+"""The UNet's audio input: for every output frame, the hidden states of Whisper's encoder around its time.
 
-From the published `audio_processor`: 16 kHz samples in segments of 30 s, each a log-mel picture of its own, through the
-encoder alone; its five hidden states, 50 a second; ten of them a frame, 80 ms before to 120 ms after. At 25 frames a second
-that is the published arithmetic bit for bit. At other rates that one counts with whole frames a second and moves the window;
-here the rate is exact and the window stays (docs/musetalk.md).
+As in the published `audio_processor`: 16 kHz samples in segments of 30 s, each with its own log mel spectrogram, through the
+encoder only; its five hidden states at 50 per second; ten of them per frame, 80 ms before to 120 ms after. At 25 frames per
+second this is bit-exact with the published code. At other rates the published code assumes an integer frame rate and its window
+drifts; here the rate is exact and the window stays in place (docs/musetalk.md).
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ from errors import InvalidInput
 from inference.engines import card
 
 SAMPLE_RATE_HZ = 16_000
-#: What Whisper hears at once.
+#: The length of Whisper's input.
 SEGMENT = 30 * SAMPLE_RATE_HZ
 SEGMENT_MELS = 3000
 
-#: The log-mel picture: samples a transform, samples from one to the next, bands up to 8 kHz.
+#: The log mel spectrogram: FFT size and hop in samples, number of bands up to 8 kHz.
 TRANSFORM, HOP, BANDS = 400, 160, 80
-#: Hidden states a second, and samples that each stands for.
+#: Hidden states per second, and samples per state.
 STATES_HZ = 50
 STATE_SAMPLES = SAMPLE_RATE_HZ // STATES_HZ
 
-#: A frame's window: so many states, of which so many lie before it.
+#: A frame's window: the number of states, and how many of them are before it.
 WINDOW, BEFORE = 10, 4
 #: Tokens of a window (ten times five states), and their size.
 TOKENS, SIZE = 50, 384
 
-#: What is heard before the speech begins and after it ends: nothing, or (version 1.0 as trained) its first and last state.
+#: The padding before the speech begins and after it ends: zeros, or (version 1.0 as trained) its first and last state.
 Ends = Literal["zeros", "repeat"]
 
 Samples = NDArray[np.float32]
 
 
 def frames(samples: int, rate: Fraction) -> int:
-    """How many output frames that many samples last for, at least one."""
+    """The number of output frames for that many samples, at least one."""
     return max(1, math.floor(samples * rate / SAMPLE_RATE_HZ))
 
 
 def hidden(samples: Iterable[Samples], encoder: Any, *, as_trained: bool = False) -> torch.Tensor:
-    """All of a speech at once, (states, 5, size) on the encoder's device; an hour is 1.4 GB in float32, see `listen`.
+    """A whole speech at once, (states, 5, size) on the encoder's device; an hour is 1.4 GB in float32, see `listen`.
 
-    Raises InvalidInput if there is no sample at all.
+    Raises InvalidInput if there are no samples.
     """
     heard = list(listen(samples, encoder, as_trained=as_trained))
     if not heard:
@@ -63,8 +63,8 @@ def listen(samples: Iterable[Samples], encoder: Any, *, as_trained: bool = False
     """The same in pieces of up to 30 s, (up to 1500, 5, size), each on the encoder's device and in its dtype.
 
     samples: mono, -1 to 1, in chunks of any length. encoder: transformers' WhisperEncoder. as_trained is what version 1.0
-    was trained with: loudness relative to the whole speech, not to its segment, and the fifth state before the last norm;
-    it keeps the whole speech in memory (an hour: 350 MB), else that is never more than a segment.
+    was trained with: loudness relative to the whole speech rather than its segment, and the fifth state before the last norm.
+    It keeps the whole speech in memory (an hour: 350 MB); otherwise at most one segment is in memory.
     """
     weights = next(iter(encoder.parameters()))
     if as_trained:
@@ -77,7 +77,7 @@ def listen(samples: Iterable[Samples], encoder: Any, *, as_trained: bool = False
 
 
 def segments(samples: Iterable[Samples]) -> Iterator[Samples]:
-    """Chunks of any length to chunks of SEGMENT samples; the last one is what is left."""
+    """Chunks of any length to chunks of SEGMENT samples; the last one has the remainder."""
     kept: list[Samples] = []
     held = 0
     for chunk in samples:
@@ -93,15 +93,15 @@ def segments(samples: Iterable[Samples]) -> Iterator[Samples]:
 
 
 def log_mel(samples: torch.Tensor) -> torch.Tensor:
-    """(80, n / 160) float32 from (n,) float32: Whisper's picture of a sound, its quietest 8 decades below its loudest."""
+    """(80, n / 160) float32 from (n,) float32: Whisper's log mel spectrogram, clamped to 8 decades below its maximum."""
     spectrum = torch.stft(samples, TRANSFORM, HOP, window=_window(samples.device), return_complex=True)
     return _scaled(_bands(spectrum[:, :-1]))
 
 
 def windows(states: torch.Tensor, frames: range, rate: Fraction, ends: Ends = "zeros", first: int = 0) -> torch.Tensor:
-    """(len(frames), 50, size): what each of these output frames hears, from states (n, 5, size); time first, then layer.
+    """(len(frames), 50, size): the windows of these output frames, from states (n, 5, size); ordered by time, then layer.
 
-    first: the number of the first of these states in the speech. Frame i hears states floor(50 i / rate) - 4 to + 5.
+    first: the index of the first of these states in the speech. Frame i gets states floor(50 i / rate) - 4 to + 5.
     """
     starts = [frame * STATES_HZ * rate.denominator // rate.numerator - BEFORE - first for frame in frames]
     at = np.array(starts, np.int64).reshape(-1, 1) + np.arange(WINDOW)
@@ -117,10 +117,10 @@ def windows(states: torch.Tensor, frames: range, rate: Fraction, ends: Ends = "z
 def batches(
     pieces: Iterable[torch.Tensor], frames: int, rate: Fraction, size: int, ends: Ends = "zeros", device: Any = "cpu"
 ) -> Iterator[torch.Tensor]:
-    """The windows of frames 0 … frames - 1 in batches of `size`, the last one shorter, while `listen` goes on. device: where
-    the pieces are, if there is one: a speech of a few samples has none.
+    """The windows of frames 0 … frames - 1 in batches of `size`, the last one shorter, while `listen` continues. device: where
+    the pieces are; needed because a speech of a few samples has none.
 
-    No more of the states than a piece and a batch is in memory.
+    At most one piece and one batch of states are in memory.
     """
     source = iter(pieces)
     kept, first, ended = next(source, torch.zeros(0, 5, SIZE, device=device)), 0, False
@@ -133,13 +133,13 @@ def batches(
             kept = kept if piece is None else torch.cat([kept, piece])
         yield windows(kept, batch, rate, ends, first)
         passed = batch[-1] * STATES_HZ * rate.denominator // rate.numerator - BEFORE - 1 - first
-        dropped = min(max(passed, 0), max(len(kept) - 1, 0))  # one stays, to be repeated at the end
+        dropped = min(max(passed, 0), max(len(kept) - 1, 0))  # keep one to repeat at the end
         kept, first = kept[dropped:], first + dropped
 
 
 def silence(encoder: Any, *, as_trained: bool = False) -> torch.Tensor:
-    """(50, size): what a frame hears in the middle of silence. Given to every frame that `silence.quiet` names, the mouth is
-    closed and nothing in the noise of a pause moves it."""
+    """(50, size): a frame's window in the middle of silence. Used for every frame that `silence.quiet` marks, it closes the
+    mouth, and noise in a pause does not move it."""
     nothing = [np.zeros(2 * SAMPLE_RATE_HZ, np.float32)]
     return windows(hidden(nothing, encoder, as_trained=as_trained), range(1, 2), Fraction(1))[0]
 
@@ -166,7 +166,8 @@ def _states(encoder: Any, mel: torch.Tensor, *, normed: bool) -> torch.Tensor:
 
 
 def _whole_mels(samples: Iterable[Samples], device: Any) -> Iterator[tuple[torch.Tensor, int]]:
-    """The picture of the whole speech in pieces (80, 3000), the last filled up with 0, and how many states each has."""
+    """The log mel spectrogram of the whole speech in pieces (80, 3000), the last zero-padded, with each piece's number of
+    states."""
     chunks = list(samples)
     if not chunks:
         return
@@ -198,9 +199,9 @@ def _window(device: Any) -> torch.Tensor:
 
 @lru_cache(maxsize=1)
 def mel_filters() -> NDArray[np.float32]:
-    """(201, 80): triangles between neighbouring points of Slaney's mel scale, each of area 2 / width.
+    """(201, 80): triangles between neighbouring points of Slaney's mel scale, each with a peak of 2 / width.
 
-    The scale is even to 1 kHz (15 steps), then 27 steps to each factor of 6.4.
+    The scale is linear up to 1 kHz (15 steps), then logarithmic with 27 steps per factor of 6.4.
     """
     step = math.log(6.4) / 27
     top = 15 + math.log(8000 / 1000) / step

@@ -1,7 +1,7 @@
-"""From source pictures and speech to finished frames, as a stream: decoding, the networks and whoever takes the frames each
-work in a thread of their own, a few batches apart. Nothing but these batches is in memory.
+"""Streams source frames and speech into finished frames: decoding, the networks and the consumer each run in their own thread,
+a few batches apart. Only these batches are in memory.
 
-Only the masks' rectangles go to the device and come back; the rest of a picture is never touched.
+Only the masks' rectangles travel to the device and back; the rest of a frame is never touched.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from inference.engines.musetalk.silence import Loudness
 from media import video
 from media.still import Picture
 
-#: Batches that each step is ahead of the next.
+#: How many batches each step runs ahead of the next.
 AHEAD = 2
-#: What the pictures of one batch may take; large pictures go in smaller batches.
+#: The memory limit for the frames of one batch; large frames go in smaller batches.
 GROUP_BYTES = 192 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is to be made."""
+    """What to generate."""
 
     clip: video.Clip
     avatar: Avatar
@@ -55,14 +55,14 @@ class Job:
 
 @dataclass
 class Busy:
-    """Seconds that each step has worked so far, and what it met."""
+    """Seconds of work per step so far, and counters."""
 
     decode_s: float = 0.0
     networks_s: float = 0.0
     composite_s: float = 0.0
-    without_face: int = 0  # frames that were passed on as they were
+    without_face: int = 0  # frames passed through unchanged
     frames: int = 0  # taken by the encoder
-    first_s: float = 0.0  # when the first frame was there, and when the last one was taken, by time.monotonic
+    first_s: float = 0.0  # when the first frame was ready, and when the last one was consumed, by time.monotonic
     ended: float = 0.0
 
     def steps(self) -> dict[str, float]:
@@ -71,18 +71,18 @@ class Busy:
 
 @dataclass
 class Group:
-    """Consecutive output frames. numbers: of the source pictures. with_face: which of them get a new mouth."""
+    """Consecutive output frames. numbers: the indices of their source frames. with_face: which of them get a new mouth."""
 
     numbers: list[int]
     pictures: list[Picture]
     with_face: list[int]
     layout: blend.Layout | None = None
-    parts: torch.Tensor | None = None  # what stands in the masks' places, on the device
-    patches: torch.Tensor | None = field(default=None)  # what comes in its stead, in the host's memory when `arrived`
+    parts: torch.Tensor | None = None  # the old pixels of the masks' rectangles, on the device
+    patches: torch.Tensor | None = field(default=None)  # the new pixels, in host memory once `arrived`
     arrived: torch.cuda.Event | None = None
 
     def finish(self) -> None:
-        """Put the new mouths into the pictures."""
+        """Write the new mouths into the frames."""
         if self.patches is None or self.layout is None:
             return
         if self.arrived is not None:
@@ -95,7 +95,7 @@ class Group:
 def frames(
     job: Job, models: Models, speak: Speak, room: Room, busy: Busy, waiting: Callable[[], None]
 ) -> Generator[Picture, None, None]:
-    """The output's frames in order. waiting is called while there is none yet; what it raises ends everything."""
+    """The output frames in order. waiting is called while none is ready; an exception from it stops everything."""
     stop = threading.Event()
     size = _group_size(room, job.clip)
     with (
@@ -115,7 +115,8 @@ def frames(
 
 
 def _group_size(room: Room, clip: video.Clip) -> int:
-    """What fits through the networks at once, halved until the pictures are not too large: halves are recorded, see mouths."""
+    """The networks' batch size, halved until the frames are within the memory limit; CUDA graphs exist for halves, see
+    mouths."""
     size = room.size
     while size > 1 and size * clip.width * clip.height * 3 > GROUP_BYTES:
         size //= 2
@@ -123,7 +124,7 @@ def _group_size(room: Room, clip: video.Clip) -> int:
 
 
 def _decoded(job: Job, size: int, device: torch.device, busy: Busy, stop: threading.Event) -> Iterator[Group]:
-    """Groups of `size` frames with what the device needs of them."""
+    """Groups of `size` frames, with the parts that the device needs."""
     with closing(_sources(job, stop)) as coming:
         while True:
             began = time.monotonic()
@@ -142,7 +143,7 @@ def _decoded(job: Job, size: int, device: torch.device, busy: Busy, stop: thread
 
 
 def _sources(job: Job, stop: threading.Event) -> Generator[tuple[int, Picture], None, None]:
-    """The source picture of each output frame and its number, a copy that may be written into."""
+    """The index and source frame of each output frame; the frame may be written to."""
 
     def while_decoding() -> None:
         if stop.is_set():
@@ -160,7 +161,7 @@ def _sources(job: Job, stop: threading.Event) -> Generator[tuple[int, Picture], 
 
 
 def _held(coming: Iterator[tuple[int, Picture]]) -> Iterator[tuple[int, Picture]]:
-    """The last one again and again."""
+    """The frames, then the last one forever."""
     last = None
     for last in coming:
         yield last
@@ -169,7 +170,7 @@ def _held(coming: Iterator[tuple[int, Picture]]) -> Iterator[tuple[int, Picture]
 
 
 def _spoken(job: Job, size: int, groups: Ahead[Group], models: Models, speak: Speak, room: Room, busy: Busy) -> Iterator[Group]:
-    """The groups with their new mouths on the way back from the device."""
+    """The groups, with their new mouths being copied back from the device."""
     with torch.inference_mode():
         heard = sound.windows(job.speech, models, job.params, job.loudness, job.frames, job.rate, size)
         for group in groups:
@@ -183,7 +184,7 @@ def _spoken(job: Job, size: int, groups: Ahead[Group], models: Models, speak: Sp
 
 
 def _mouths(job: Job, group: Group, windows: torch.Tensor, models: Models, speak: Speak, room: Room) -> torch.Tensor:
-    """(n, 256, 256, 3) uint8 on the device, for the pictures that get a new mouth."""
+    """(n, 256, 256, 3) uint8 on the device, for the frames that get a new mouth."""
     if len(group.with_face) < len(group.numbers):
         windows = windows[card.sent(np.array(group.with_face), windows.device)]
     latents = card.sent(job.avatar.latents[[group.numbers[at] for at in group.with_face]], models.device)
@@ -192,7 +193,7 @@ def _mouths(job: Job, group: Group, windows: torch.Tensor, models: Models, speak
 
 
 def _fetch(group: Group, patches: torch.Tensor) -> None:
-    """Start the way back; `Group.finish` waits for its end."""
+    """Start the copy back to the host; `Group.finish` waits for it."""
     if patches.device.type != "cuda":
         group.patches = patches
         return

@@ -1,7 +1,7 @@
-"""Whose face is whose over time, and which person's mouth is moved.
+"""Tracks faces over time, and chooses the person whose mouth is moved.
 
-Faces of one person are joined from picture to picture by where the person's own movement would put them. Two people who
-cross are one detection for a moment; nobody gets it, both go on as they went, and are found again on the other side.
+Detections of one person are linked from frame to frame by predicting the person's movement. Two people who cross are a single
+detection for a moment: neither track gets it, both continue as predicted, and are found again on the other side.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from inference.engines.musetalk.boxes import Edges, overlap
 from inference.engines.musetalk.faces import Found
 from inference.engines.musetalk.params import Face
 
-#: Overlap (intersection over union) that joins a face to a track, and that makes two tracks contend for one face.
+#: The overlap (intersection over union) that links a face to a track, and that makes two tracks compete for one face.
 JOINED, CONTENDING = 0.1, 0.25
-#: Without overlap (slow pictures, fast heads): how far the middles may be apart, in sides of the face.
+#: Without overlap (low frame rate, fast heads): how far the centres may be apart, in sides of the face.
 NEAR_SIDES = 1.0
-#: A face that is gone for longer is someone new, in seconds; and for longer than that nobody is hidden behind another.
+#: In seconds: a face gone for longer than LOST_S is someone new; nobody is hidden behind another for longer than HIDDEN_S.
 LOST_S, HIDDEN_S = 1.0, 0.6
-#: How well a face fits tracks of which one hides the other; worse than any real fit.
+#: The fit of a face to tracks of which one hides the other; worse than any real fit.
 HIDING = -1e6
-#: How much of a new movement counts against the one before.
+#: The weight of the newest movement in the running average of a track's speed.
 FRESH = 0.3
-#: A track of fewer pictures does not contend and is not taken for the chosen person's return.
+#: A track with fewer frames does not compete, and does not count as the chosen person's return.
 SURE = 3
 
 
 @dataclass
 class Track:
-    """One person's face. boxes[i] is where it is in picture frames[i]; (4,) each."""
+    """One person's face. boxes[i] is its box in frame frames[i]; (4,) each."""
 
     frames: list[int] = field(default_factory=list)
     boxes: list[Edges] = field(default_factory=list)
-    speed: Edges = field(default_factory=lambda: np.zeros(4))  # pixels a picture
+    speed: Edges = field(default_factory=lambda: np.zeros(4))  # pixels per frame
 
     def expected(self, frame: int) -> Edges:
         return self.boxes[-1] + self.speed * (frame - self.frames[-1])
@@ -46,19 +46,19 @@ class Track:
     def add(self, frame: int, box: Edges) -> None:
         if self.frames:
             moved = (box - self.boxes[-1]) / (frame - self.frames[-1])
-            moved = np.tile((moved[:2] + moved[2:]) / 2, 2)  # a face that is guessed keeps its size
+            moved = np.tile((moved[:2] + moved[2:]) / 2, 2)  # a predicted face keeps its size
             self.speed = moved if len(self.frames) == 1 else self.speed * (1 - FRESH) + moved * FRESH
         self.frames.append(frame)
         self.boxes.append(box)
 
     @property
     def area(self) -> float:
-        """Of all its pictures together."""
+        """The sum over all its frames."""
         return float(sum(np.prod(box[2:] - box[:2]) for box in self.boxes))
 
 
 def follow(found: Sequence[Found], rate: Fraction) -> list[Track]:
-    """The tracks in the faces of every picture of a clip, in the order in which they begin. rate: pictures a second."""
+    """The tracks through the faces of every frame of a clip, in the order in which they begin. rate: frames per second."""
     tracks: list[Track] = []
     lost, hidden = max(1, round(LOST_S * rate)), max(1, round(HIDDEN_S * rate))
     going: list[Track] = []
@@ -79,10 +79,10 @@ def follow(found: Sequence[Found], rate: Fraction) -> list[Track]:
 
 
 def choose(tracks: Sequence[Track], face: Face, frames: int, width: int, height: int) -> Edges:
-    """Where the chosen person's face is in each of so many pictures of this size, (frames, 4), NaN where it is not.
+    """The chosen person's face in each of `frames` frames of this size, (frames, 4), NaN where it is absent.
 
-    A chosen face that is gone may come back as another track: one that is never in a picture together with it.
-    Raises InvalidInput if there is no face at all, or not so many.
+    A chosen face that disappeared may return as another track: one that never shares a frame with it.
+    Raises InvalidInput if there is no face, or too few for `face`.
     """
     if not tracks:
         raise InvalidInput("no face was found in the video; it needs at least one frame with a face seen from the front")
@@ -113,13 +113,13 @@ def _chosen(tracks: Sequence[Track], face: Face, width: int, height: int) -> Tra
 
 
 def _away(box: Edges, point: NDArray[np.float64]) -> tuple[bool, float]:
-    """Whether a point is outside of a box, and how far it is from its middle."""
+    """Whether a point is outside a box, and its distance from the box's centre."""
     inside = bool((box[:2] <= point).all() and (point <= box[2:]).all())
     return not inside, float(np.hypot(*((box[:2] + box[2:]) / 2 - point)))
 
 
 def _fits(going: Sequence[Track], boxes: Edges, frame: int) -> NDArray[np.float64]:
-    """(tracks, faces): how well each fits each, 0 to 1 where they overlap, below 0 where they are only near, else -inf."""
+    """(tracks, faces): how well they fit: 0 to 1 if they overlap, below 0 if they are only near, else -inf."""
     fits = np.full((len(going), len(boxes)), -np.inf)
     for row, track in zip(fits, going, strict=True):
         expected = track.expected(frame)
@@ -133,8 +133,8 @@ def _fits(going: Sequence[Track], boxes: Edges, frame: int) -> NDArray[np.float6
 
 
 def _hide(fits: NDArray[np.float64], going: Sequence[Track], frame: int, hidden: int) -> None:
-    """Takes from `fits` what more tracks contend for than there are faces: who is in front, nobody can tell. Such a face is
-    HIDING to those who contend for it: nobody's, and nobody new."""
+    """Removes from `fits` the faces that more tracks compete for than there are faces, since who is in front is unknown. For
+    the competing tracks such a face is HIDING: it belongs to none of them and starts no new track."""
     sure = np.array([len(track.frames) >= SURE and frame - track.frames[-1] <= hidden for track in going])
     close = (fits >= CONTENDING) & sure[:, None]
     for at in range(fits.shape[1]):
@@ -146,7 +146,7 @@ def _hide(fits: NDArray[np.float64], going: Sequence[Track], frame: int, hidden:
 
 
 def _joined(fits: NDArray[np.float64]) -> dict[int, int]:
-    """Which track each face goes to, the best fitting first, each once."""
+    """The track of each face, assigned greedily by best fit, each track once."""
     left, pairs = np.where(fits == HIDING, -np.inf, fits), {}
     while left.size and np.isfinite(left.max()):
         track, at = np.unravel_index(int(left.argmax()), left.shape)

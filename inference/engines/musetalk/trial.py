@@ -1,4 +1,4 @@
-"""A made-up job through all of the networks, so that no real one pays for what a card does only once."""
+"""A dummy job through all of the networks, so that no real job pays the GPU's one-time costs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from inference.engines.musetalk.params import Params
 from inference.engines.musetalk.pictures import View
 from inference.engines.musetalk.room import Room
 
-#: The made-up picture, 16:9 as most are, and a face in it.
+#: The dummy frame, 16:9 like most, and a face in it.
 WIDTH, HEIGHT, FACE = 1280, 720, Box(500, 200, 760, 540)
 
 
 @torch.inference_mode()
 def run(models: Models, speak: mouths.Speak, looking: Room, speaking: Room) -> None:
-    """Look at grey pictures, encode the middle of them, listen to silence, speak it, and lay it on."""
+    """Find faces in grey frames, encode their middle, hear silence, generate mouths, and blend them in."""
     maker, params = Maker(), Params()
     pictures = torch.full((looking.size, HEIGHT, WIDTH, 3), 128, dtype=torch.uint8, device=models.device)
     regions = np.tile(np.array([300.0, 0.0, 960.0, 720.0]), (looking.size, 1))
