@@ -1,6 +1,6 @@
-"""Opens files from strangers and decodes them: the one place where FFmpeg's errors about input become ours.
+"""Opens and decodes untrusted files: the only place where FFmpeg's input errors are translated into ours.
 
-Only the formats below are opened, so that a playlist or a script that names other files or hosts is never followed.
+Only the formats below are opened, so that a playlist or script naming other files or hosts is never followed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FORMATS = (
     "jpeg_pipe,png_pipe,webp_pipe,bmp_pipe,tiff_pipe"
 )
 
-#: How the images start that are opened by what they are.
+#: The magic bytes of images, which are opened by content rather than name.
 IMAGE_STARTS = {
     b"\xff\xd8\xff": "jpeg_pipe",
     b"\x89PNG\r\n": "png_pipe",
@@ -33,25 +33,26 @@ IMAGE_STARTS = {
     b"MM\0*": "tiff_pipe",
 }
 
-#: FORMATS, as a user reads it.
+#: FORMATS, worded for users.
 ALLOWED = "video as MP4, MOV, MKV, WebM, AVI; audio as WAV, MP3, M4A, FLAC, OGG; images as JPEG, PNG, WebP, BMP, TIFF"
 
-#: A picture may have this many pixels (8192 x 8192) and no side longer than this.
+#: The most pixels a picture may have (8192 x 8192), and its longest side.
 MAX_PIXELS = 8192 * 8192
 MAX_SIDE_PX = 16384
-#: Nor one shorter than this: it is the smallest that any model here makes something of.
+#: The shortest side: the smallest that any model here can use.
 MIN_SIDE_PX = 32
 
-#: A title in an old encoding is no reason to refuse a file; from version 19 on PyAV thinks so itself.
+#: A title in an old encoding is no reason to reject a file; from version 19 this is PyAV's default.
 TOLERANT: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
 
-#: Packets of a stream that may be damaged: this many, and this share of all. Players skip them as well.
+#: How many packets of a stream may be damaged: this number, and this fraction of all. Players skip them as well.
 DAMAGED_PACKETS = 8
 DAMAGED_SHARE = 0.02
 
 
 def open_input(path: Path) -> Any:
-    """The file as an `av` input container; use it as a context. Raises InvalidInput if it is no media that we read."""
+    """The file as an `av` input container, to be used as a context manager. Raises InvalidInput if it is not supported
+    media."""
     if path.stat().st_size == 0:
         raise InvalidInput("the file is empty (0 bytes)")
     said = header.size(path)
@@ -71,7 +72,7 @@ def open_input(path: Path) -> Any:
 
 
 def _image_format(path: Path) -> str | None:
-    """The format of an image by its first bytes: by its name FFmpeg would take it for a numbered series."""
+    """The format of an image by its first bytes: by its name FFmpeg would take it for a numbered sequence."""
     with path.open("rb") as file:
         head = file.read(12)
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
@@ -80,7 +81,7 @@ def _image_format(path: Path) -> str | None:
 
 
 def look_at(path: Path) -> str:
-    """What a file that is no media seems to be, as the start of a sentence."""
+    """What a non-media file seems to be, as the start of a sentence."""
     with path.open("rb") as file:
         head = file.read(4096)
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
@@ -110,18 +111,18 @@ def _is_text(head: bytes) -> bool:
 
 
 def video_stream(container: Any) -> Any:
-    """The first stream of pictures, or None; the cover of a piece of music is none."""
+    """The first video stream, or None; album art does not count."""
     cover = av.stream.Disposition.attached_pic
     return next((stream for stream in container.streams.video if not stream.disposition & cover), None)
 
 
 def audio_stream(container: Any) -> Any:
-    """The first stream of sound, or None."""
+    """The first audio stream, or None."""
     return next(iter(container.streams.audio), None)
 
 
 def check_decodable(stream: Any) -> None:
-    """Raises InvalidInput if no decoder is there for the stream, or its picture is absurdly large or small."""
+    """Raises InvalidInput if there is no decoder for the stream, or its picture is too large or too small."""
     codec = stream.codec_context
     if codec is None:
         raise InvalidInput(f"the {stream.type} is in a format that cannot be decoded here; allowed: {ALLOWED}")
@@ -130,7 +131,7 @@ def check_decodable(stream: Any) -> None:
 
 
 def check_size(width: int, height: int) -> None:
-    """Raises InvalidInput if no picture of that size is accepted."""
+    """Raises InvalidInput if pictures of that size are not accepted."""
     if not width or not height:
         raise InvalidInput("the picture has no size: the file is cut off or damaged, or contains no frame (0 frames)")
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
@@ -141,7 +142,7 @@ def check_size(width: int, height: int) -> None:
 
 
 def seek(container: Any, stream: Any, to_s: float) -> bool:
-    """Go to the last place at or before to_s (seconds of the stream's clock) to decode from; whether the format could."""
+    """Seek to the last decodable position at or before to_s (seconds of the stream's clock); returns whether that worked."""
     try:
         container.seek(round(to_s / stream.time_base), stream=stream)
     except FFmpegError as error:
@@ -151,7 +152,7 @@ def seek(container: Any, stream: Any, to_s: float) -> bool:
 
 
 def decode(container: Any, stream: Any) -> Iterator[Any]:
-    """The stream's decoded frames from where the container stands, in order of presentation.
+    """The stream's decoded frames from the container's current position, in presentation order.
 
     A few damaged packets are skipped with a warning, as players do. Raises InvalidInput if there are too many of them.
     """
@@ -177,7 +178,7 @@ def decode(container: Any, stream: Any) -> Iterator[Any]:
 
 
 def _packets(container: Any, stream: Any) -> Iterator[Any]:
-    """The stream's packets, ended by the empty one that flushes the decoder, also where the data breaks off."""
+    """The stream's packets, followed by the empty one that flushes the decoder, even if the data ends early."""
     try:
         for packet in container.demux(stream):
             if packet.size or packet.dts is None:

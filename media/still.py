@@ -1,4 +1,4 @@
-"""Reads still images: the sender's JPEG or PNG as the picture that a person sees."""
+"""Reads still images: decodes the sender's JPEG or PNG into the picture that a person would see."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ MAY_BE_CLEAR = (b"\x89PNG", b"II*\0", b"MM\0*")
 
 
 def read(path: Path) -> Picture:
-    """The image upright (its EXIF orientation applied), 8 bits a channel, transparency laid on white.
+    """The image upright (EXIF orientation applied), 8 bits per channel, transparency composited on white.
 
-    Raises InvalidInput if it cannot be decoded. Its size must have been checked before, see `source.check_size`.
+    Raises InvalidInput if it cannot be decoded. Check its size first, see `source.check_size`.
     """
     data = np.fromfile(path, dtype=np.uint8)
     start_of_scan, end_of_image = (data.tobytes().rfind(marker) for marker in (b"\xff\xda", b"\xff\xd9"))

@@ -1,4 +1,4 @@
-"""How a camera was held: the turn that makes stored pictures upright."""
+"""Camera orientation: the rotation that makes stored pictures upright."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Turn:
         return np.ascontiguousarray(picture)
 
 
-#: EXIF's tag, and what its numbers ask for.
+#: EXIF's orientation tag, and the turn for each of its values.
 ORIENTATION = 0x0112
 EXIF = {
     1: Turn(),
@@ -48,10 +48,10 @@ EXIF = {
 
 
 def of(frame: Any) -> Turn:
-    """The turn that the frame's display matrix asks for, to the nearest right angle."""
+    """The turn given by the frame's display matrix, to the nearest right angle."""
     try:
         matrix = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # PyAV cannot list side data of a kind that it does not know
+    except ValueError:  # PyAV fails on side data of an unknown kind
         return _of_angle(frame.rotation)
     return Turn() if matrix is None else of_matrix(bytes(matrix))
 
@@ -65,7 +65,7 @@ def of_matrix(data: bytes) -> Turn:
 
 
 def of_exif(note: bytes) -> Turn:
-    """The same for an image's EXIF note, which is a TIFF's header and first directory; none where it does not say."""
+    """The same for an image's EXIF block (a TIFF header and its first directory); no turn if it has no orientation."""
     order = {b"II": "<", b"MM": ">"}.get(note[:2])
     if order is None:
         return Turn()

@@ -1,7 +1,7 @@
-"""Pictures out of a video, upright, at a constant rate, in bounded memory, and backwards too.
+"""Reads frames from a video: upright, at a constant rate, in bounded memory, backwards too.
 
-A video of a varying rate is read at a constant one by its timestamps: at every tick the picture is given that is then
-shown. The rate is the video's average; close to a usual one it is that one.
+A variable frame rate is resampled to a constant one by timestamps: each tick yields the frame that is shown at that time. The
+rate is the video's average, snapped to a standard rate if it is close to one.
 """
 
 from __future__ import annotations
@@ -24,40 +24,40 @@ from media.still import Picture
 from media.turn import Turn
 from media.turn import of as turn_of
 
-#: The usual rates; an average within a hundredth of one is taken for it, since clocks of phones drift.
+#: The standard rates; an average within a hundredth of one is snapped to it, since phones' clocks drift.
 USUAL_RATES = tuple(Fraction(rate) for rate in (10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 100, 120)) + tuple(
     Fraction(rate * 1000, 1001) for rate in (24, 30, 60, 120)
 )
 MIN_RATE, MAX_RATE = Fraction(1), Fraction(240)
 
-#: A still image is shown at this rate, and made no larger than this: what a browser can play.
+#: The frame rate for a still image, and its maximum side: what a browser can play.
 STILL_RATE = Fraction(25)
 STILL_SIDE_PX = 1920
 
-#: How much memory decoded frames may take while a video is read backwards.
+#: The memory limit for decoded frames while a video is read backwards.
 KEPT_BYTES = 256 << 20
 
-#: How far ahead of a wanted picture decoding starts, in seconds, each tried if the one before was no help; None: at the start.
+#: How far before a wanted frame decoding starts, in seconds; each value is tried if the previous one failed; None: the start.
 FARTHER_S = (0.0, 2.0, 10.0, None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """A video or still image to read pictures from; sizes are those of the upright pictures."""
+    """A video or still image to read frames from; sizes are those of the upright frames."""
 
     path: Path
     width: int
     height: int
     rate: Fraction
     pixel_aspect: Fraction  # width of a pixel to its height
-    frames_about: int  # how many pictures there are, for progress; only reading them all tells exactly
+    frames_about: int  # the estimated number of frames, for progress; only reading them all gives the exact number
     is_still: bool = False
     turn: Turn = field(default_factory=Turn)
-    start_s: Fraction = Fraction(0)  # the first picture's time by the stream's clock
+    start_s: Fraction = Fraction(0)  # the first frame's time by the stream's clock
 
 
 def open_clip(path: Path) -> Clip:
-    """What `pictures` and `there_and_back` read from. Raises InvalidInput if the file has no picture."""
+    """The clip for `pictures` and `there_and_back`. Raises InvalidInput if the file has no frames."""
     with source.open_input(path) as container:
         stream = source.video_stream(container)
         if stream is None and source.audio_stream(container) is None:
@@ -87,8 +87,8 @@ def open_clip(path: Path) -> Clip:
 
 
 def constant_rate(stream: Any) -> Fraction:
-    """Pictures a second at which a video stream is read."""
-    # of a single picture some containers know nothing, and what is guessed counts the fields of H.264's clock: twice as many
+    """The frames per second at which a video stream is read."""
+    # for a single frame some containers have no rate, and FFmpeg's guess counts fields of H.264's clock: twice too many
     average = stream.average_rate or stream.codec_context.framerate or stream.guessed_rate
     if not average:
         return STILL_RATE
@@ -100,7 +100,7 @@ def constant_rate(stream: Any) -> Fraction:
 
 
 def pictures(clip: Clip) -> Iterator[Picture]:
-    """All pictures in order, once: (height, width, 3) uint8 RGB."""
+    """All frames in order, once: (height, width, 3) uint8 RGB."""
     if clip.is_still:
         yield _still(clip)
         return
@@ -112,10 +112,10 @@ def pictures(clip: Clip) -> Iterator[Picture]:
 def there_and_back(
     clip: Clip, count: int, while_decoding: Callable[[], None], kept_bytes: int = KEPT_BYTES
 ) -> Iterator[tuple[int, Picture]]:
-    """`count` pictures, forwards and backwards in turn, each with its number: 0 … n-1, n-1 … 0, 0 …
+    """`count` frames, alternating forwards and backwards, each with its index: 0 … n-1, n-1 … 0, 0 …
 
-    while_decoding is called for every decoded frame, of which there may be hundreds between two pictures on the way back;
-    what it raises passes through. kept_bytes bounds the memory of the decoded frames that are kept for the way back.
+    while_decoding is called for every decoded frame, of which there may be hundreds per returned frame on the way back;
+    exceptions from it propagate. kept_bytes limits the memory of decoded frames kept for the way back.
     """
     if clip.is_still:
         yield from itertools.repeat((0, _still(clip)), count)
@@ -154,7 +154,7 @@ def _size_bytes(frame: Any) -> int:
 
 
 def _between(clip: Clip, first: int, stop: int, while_decoding: Callable[[], None]) -> list[tuple[int, Any]]:
-    """The frames of the numbers first … stop-1, decoded from a key frame before them."""
+    """Frames first … stop-1, decoded from a key frame before them."""
     at_s = clip.start_s + first / clip.rate
     for farther_s in FARTHER_S:
         start_s = None if farther_s is None else max(0.0, float(at_s) - farther_s)
@@ -171,7 +171,7 @@ def _between(clip: Clip, first: int, stop: int, while_decoding: Callable[[], Non
 
 
 def _decoded(clip: Clip, start_s: float | None) -> Iterator[Any]:
-    """Decoded frames from the key frame at or before start_s on; None: from the start."""
+    """Decoded frames, starting at the key frame at or before start_s; None: at the start."""
     with source.open_input(clip.path) as container:
         stream = source.video_stream(container)
         stream.thread_type = "AUTO"
@@ -183,7 +183,7 @@ def _decoded(clip: Clip, start_s: float | None) -> Iterator[Any]:
 
 
 def _at_constant_rate(clip: Clip, frames: Iterator[Any]) -> Iterator[tuple[int, Any]]:
-    """Each frame as often as it is shown at clip.rate, numbered from the clip's first; frames of no length are left out."""
+    """Each frame as many times as it is shown at clip.rate, numbered from the clip's first; zero-length frames are dropped."""
     number, shown = 0, None
     for count, frame in enumerate(frames):
         begins = (
@@ -204,16 +204,16 @@ def _at_constant_rate(clip: Clip, frames: Iterator[Any]) -> Iterator[tuple[int, 
 
 
 class _Converter:
-    """Makes RGB pictures of decoded frames; keeps the scaler's tables from one frame to the next."""
+    """Converts decoded frames to RGB; reuses the scaler's tables between frames."""
 
     def __init__(self, clip: Clip) -> None:
         self._clip = clip
-        self._width, self._height = clip.turn.size(clip.width, clip.height)  # as stored: the turn is its own inverse in size
+        self._width, self._height = clip.turn.size(clip.width, clip.height)  # as stored: a turn is its own inverse in size
         self._scaler = VideoReformatter()
 
     def __call__(self, frame: Any) -> Picture:
         unknown = frame.colorspace == 2 and not frame.format.is_rgb
-        large = self._width >= 1280 or self._height > 576  # untagged video: as players guess
+        large = self._width >= 1280 or self._height > 576  # untagged video: guess as players do
         rgb: Any = self._scaler.reformat(
             frame,
             width=self._width,

@@ -1,7 +1,7 @@
-"""Writes finished videos: H.264 and AAC in an MP4 whose index comes first, so that browsers play it while it loads.
+"""Writes finished videos: H.264 and AAC in an MP4 with its index first, so that browsers can play it while it loads.
 
-Colours are BT.709, limited range, converted and tagged alike. H.264 in 4:2:0 has even sides only: a picture with an odd
-one gets its last row or column twice.
+Colours are BT.709, limited range, both converted and tagged. H.264 in 4:2:0 requires even sides: for an odd side, the last row
+or column is duplicated.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ from media.still import Picture
 
 log = logging.getLogger(__name__)
 
-#: The encoders to try, best first, with their options. NVENC needs a card that has it (data centre cards may not).
+#: The encoders to try, best first, with their options. NVENC needs a GPU that has it (data centre GPUs may not).
 ENCODERS: dict[str, dict[str, str]] = {
     "h264_nvenc": {"preset": "p5", "tune": "hq", "rc": "vbr", "cq": "19", "b": "0", "profile": "high"},
     "libx264": {"preset": "veryfast", "crf": "18", "profile": "high"},
 }
 
-#: Those that failed in the middle of a video, for the life of this process: the job is done again, with another one.
+#: Encoders that failed mid-video, remembered until this process ends: the job is retried with another one.
 _FAILED: set[str] = set()
 
 #: A key frame at least this often, so that players can seek.
 KEY_FRAME_S = 2
 
-#: AAC bits a second for each channel.
+#: AAC bits per second and channel.
 AAC_BITS = 96_000
 
-#: So many pictures are converted ahead of the encoder; until then nobody may change them.
+#: How many frames are converted ahead of the encoder; they must not be modified before that.
 CONVERTED_AHEAD = 3
 
-#: AVCOL_SPC_BT709, what a stream's tag says; the scaler counts in numbers of its own.
+#: AVCOL_SPC_BT709, the stream tag; the scaler uses its own numbering.
 TAG_BT709 = 1
 
 
@@ -68,8 +68,8 @@ def write(
 ) -> Written:
     """Encode pictures (height, width, 3) uint8 RGB, all of one size, at `rate` with the sound of the file `speech`.
 
-    A picture must stay as it is once it was given. What `pictures` raises passes through. Raises EngineFailed if encoding
-    fails, OSError if writing does. While it is written its newest frame lies beside it, see `glimpse`.
+    A picture must not be modified after it is yielded. Exceptions from `pictures` propagate. Raises EngineFailed if encoding
+    fails, OSError if writing does. Meanwhile the newest frame is kept next to the video, see `glimpse`.
     """
     coming = iter(pictures)
     first = next(coming, None)
@@ -92,26 +92,26 @@ def write(
 
 
 def choose_encoder(width: int, height: int, rate: Fraction) -> str:
-    """The best encoder that opens for this size on this machine."""
+    """The best encoder that can be opened for this size on this machine."""
     container, stream = _open(Path(os.devnull), width, height, rate, Fraction(1))
     with container:
         return str(stream.codec_context.name)
 
 
 def usable() -> list[str]:
-    """The encoders to try: without those that failed at their work. The last one needs nothing but the processor, and stays."""
+    """The encoders to try, without those that failed mid-video. The last one runs on the CPU and is always included."""
     *others, last = ENCODERS
     return [name for name in others if name not in _FAILED] + [last]
 
 
 def _open(path: Path, width: int, height: int, rate: Fraction, pixel_aspect: Fraction) -> tuple[Any, Any]:
-    """A file to write, of which nothing is there yet, and its stream of pictures, with the first encoder that opens."""
+    """A new, empty output file and its video stream, with the first encoder that opens."""
     for name in usable():
         container = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
         try:
             stream = _add_video(container, name, width, height, rate, pixel_aspect)
             stream.codec_context.open()
-        except (FFmpegError, ValueError):  # not in this build, no such card or no room on it, or not for this size
+        except (FFmpegError, ValueError):  # not in this build, no such GPU or no memory on it, or not for this size
             container.close()
             continue
         return container, stream
@@ -131,11 +131,11 @@ def _add_video(container: Any, encoder: str, width: int, height: int, rate: Frac
 
 
 def encoded(stream: Any, frame: Any) -> Any:
-    """The packets that are ready after this frame; None ends the stream. Raises EngineFailed; the next video is then given to
-    another encoder."""
+    """The packets that are ready after this frame; None ends the stream. Raises EngineFailed; the next video then uses another
+    encoder."""
     try:
         return stream.encode(frame)
-    except FFmpegError as error:  # of any kind: a card's encoder says "no such file" for "no such device"
+    except FFmpegError as error:  # any kind: a GPU encoder says "no such file" for "no such device"
         encoder = stream.codec_context.name
         _FAILED.add(encoder)
         log.warning("%s failed in the middle of a video, the next video will use %s: %s", encoder, usable()[0], error)
@@ -143,7 +143,7 @@ def encoded(stream: Any, frame: Any) -> Any:
 
 
 def encoded_sound(stream: Any, frame: Any) -> Any:
-    """The same of the sound, whose encoder there is only one of."""
+    """The same for the audio, which has only one encoder."""
     try:
         return stream.encode(frame)
     except FFmpegError as error:
@@ -164,7 +164,7 @@ def _write_frames(container: Any, stream: Any, pictures: Iterator[Picture], soun
 
 
 def _in_colour(pictures: Iterator[Picture], path: Path) -> Generator[Any, None, None]:
-    """The frames to encode, converted in a thread of their own, which takes as long as encoding on many cores does."""
+    """The frames to encode, converted in a separate thread: conversion takes as long as encoding on many cores."""
     scaler, coming, due = VideoReformatter(), deque[Future[Any]](), 0.0
     with ThreadPoolExecutor(1, thread_name_prefix="colours") as converting:
         for picture in pictures:
@@ -197,7 +197,7 @@ def _even(picture: Picture) -> Picture:
 
 
 class _Sound:
-    """The sound track, written a little at a time beside the pictures."""
+    """The audio track, written incrementally along with the frames."""
 
     def __init__(self, container: Any, speech: Path) -> None:
         self._container = container
@@ -217,7 +217,7 @@ class _Sound:
             self._container.mux(encoded_sound(self._stream, frame))
 
     def finish(self, time_s: Fraction) -> None:
-        """Write what is left before time_s, a picture after the last one: what no whole picture was made for, but not the rest
-        of a speech that was cut; and what the encoder holds back."""
+        """Write the remaining audio up to time_s, one frame after the last: the part too short for a whole frame, but not the
+        rest of a speech that was cut. Then flush the encoder."""
         self.write_until(time_s)
         self._container.mux(encoded_sound(self._stream, None))

@@ -1,4 +1,4 @@
-"""The preview engine as `inference/engine.py` wants it."""
+"""The preview engine's implementation of the interface in `inference/engine.py`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """What is known of a job before its frames are made."""
+    """Everything about a job that is known before its frames are generated."""
 
     clip: video.Clip
     speech: Path
@@ -38,14 +38,15 @@ class Engine:
     name = "preview"
 
     def load(self, models: Path, device: str) -> None:
-        """Nothing to load: the face finder comes with OpenCV."""
+        """Nothing to load: the face detector comes with OpenCV."""
 
     def warm_up(self) -> None:
-        """Read the face finder's tables, so that a broken installation shows before the first job."""
+        """Load the face detector's data, so that a broken installation shows before the first job."""
         face.Finder()
 
     def prepare(self, inputs: Inputs, params: dict[str, Any], progress: Progress) -> Prepared:
-        """Find the face in every picture and the loudness at every frame. Raises InvalidInput if there is no face."""
+        """Find the face in every source frame and the loudness at every output frame. Raises InvalidInput if there is no
+        face."""
         began = time.monotonic()
         if params:
             raise InvalidInput(
@@ -82,7 +83,7 @@ class Engine:
         return finder.poses(float(clip.rate)), finder.patches
 
     def generate(self, prepared: Prepared, output: Path, progress: Progress) -> Metrics:
-        """Write the video: the clip there and back under the speech, its mouth moving."""
+        """Write the video: the clip played back and forth to the speech, with a moving mouth."""
         began = time.monotonic()
         clock = {"inference": 0.0}
         written = write.write(

@@ -1,7 +1,7 @@
-"""Where the face is in every picture of a clip, by the face and eye finders that OpenCV carries.
+"""Where the face is in every frame of a clip, using the face and eye detectors that ship with OpenCV.
 
-Looking is slow and shaky, heads are slow and steady: so it looks at every few pictures, near the last place first, and
-what it finds is smoothed over time.
+Detection is slow and jittery, heads are slow and steady: so it runs on every few frames, near the last position first, and the
+results are smoothed over time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from media.still import Picture
 
-#: It looks at every STEP-th picture; the pause doubles while it finds nothing, up to MAX_STEP.
+#: Every STEP-th frame is searched; the step doubles while nothing is found, up to MAX_STEP.
 STEP, MAX_STEP = 5, 20
 
 #: A face is looked for with the picture's longer side at these sizes, the next only if the one before found none.
@@ -26,14 +26,14 @@ SMALLEST_PX = 40
 #: The size that the surroundings of a known face are brought to: the face is then about half as wide.
 NEAR_SIDE_PX = 200
 
-#: A face that is gone for longer than this is gone, in seconds; for less, its way is guessed.
+#: A face missing for longer than this, in seconds, is gone; for less, its path is interpolated.
 GAP_S = 1.0
-#: How far in time a pose is averaged, in seconds.
+#: The averaging time of a pose, in seconds.
 SMOOTH_S = 0.12
 
 #: The upright, centred face that the lips are looked for in: side in pixels, distance of the eyes, and where their middle is.
 PATCH_PX, PATCH_EYES_PX, PATCH_MIDDLE = 192, 64, (96.0, 56.0)
-#: Of so many pictures a patch is kept at most.
+#: The most frames of which a patch is kept.
 MAX_PATCHES = 40
 
 #: Where the eyes are in a face's box if they cannot be seen: middle as a share of the box, distance, angle.
@@ -53,14 +53,14 @@ class Pose(NamedTuple):
 
 
 class Finder:
-    """Give it all pictures in order (`look`), then ask for the poses."""
+    """Pass it all frames in order (`look`), then get the poses."""
 
     def __init__(self) -> None:
         folder = Path(cv2.data.haarcascades)  # type: ignore[attr-defined]
         self._face = cv2.CascadeClassifier(str(folder / "haarcascade_frontalface_alt2.xml"))
         self._eye = cv2.CascadeClassifier(str(folder / "haarcascade_eye.xml"))
         if self._face.empty() or self._eye.empty():
-            raise RuntimeError(f"OpenCV's face finder is missing or broken: {folder}")
+            raise RuntimeError(f"OpenCV's face detector is missing or broken: {folder}")
         self.pictures = 0
         self.looks = 0
         self.patches: list[Patch] = []
@@ -74,7 +74,7 @@ class Finder:
         return bool(self._boxes)
 
     def look(self, picture: Picture) -> None:
-        """Take the next picture of the clip."""
+        """Process the next frame of the clip."""
         number = self.pictures
         self.pictures += 1
         if number < self._next:
@@ -132,10 +132,10 @@ class Finder:
             self.patches.append(patch(picture, _pose(box, USUAL_EYES)))
 
     def poses(self, rate: float) -> NDArray[np.float64]:
-        """(pictures, 4), each row a Pose, NaN where there is no face. rate: pictures a second."""
+        """(pictures, 4), each row a Pose, NaN where there is no face. rate: frames per second."""
         usual = np.median(list(self._eyes.values()), axis=0) if self._eyes else np.array(USUAL_EYES)
         known = sorted(self._boxes)
-        # The tilt changes with the head, the eyes' place in the box hardly.
+        # The tilt changes with the head; the eyes' position in the box hardly does.
         tilts = (
             np.interp(known, sorted(self._eyes), [self._eyes[at][3] for at in sorted(self._eyes)])
             if self._eyes
@@ -166,7 +166,7 @@ def _pose(box: tuple[float, float, float], eyes: tuple[float, ...]) -> Pose:
 
 
 def _pair(middles: list[tuple[float, float]]) -> tuple[float, float, float, float] | None:
-    """The two of the found eyes that lie as eyes lie, as USUAL_EYES; None if none do."""
+    """The two detected eyes that form the most plausible pair, in the form of USUAL_EYES; None if no pair does."""
     best: tuple[float, tuple[float, float, float, float]] | None = None
     for x1, y1 in middles:
         for x2, y2 in middles:
@@ -180,7 +180,7 @@ def _pair(middles: list[tuple[float, float]]) -> tuple[float, float, float, floa
 
 
 def _distance(every: NDArray[Any], known: list[int]) -> NDArray[Any]:
-    """How many pictures each is away from the nearest known one."""
+    """Each frame's distance, in frames, from the nearest known one."""
     at = np.searchsorted(known, every)
     marks = np.array([known[0], *known, known[-1]])
     return np.asarray(np.minimum(np.abs(every - marks[at]), np.abs(marks[at + 1] - every)))

@@ -1,4 +1,4 @@
-"""How far a mouth is open at each moment, guessed from how loud the speech is."""
+"""How far the mouth is open at each moment, estimated from the loudness of the speech."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from numpy.typing import NDArray
 from media import audio
 
 RATE_HZ = 16_000
-#: One level each hundredth of a second.
+#: One level per hundredth of a second.
 HOP_S = 0.01
 HOP = int(RATE_HZ * HOP_S)
 
 #: Below this the sound counts as silence, in dB of full scale.
 SILENCE_DB = -55.0
-#: The mouth opens over at least so many dB below the loudest parts.
+#: The mouth opens over at least this range in dB below the loudest parts.
 RANGE_DB = 22.0
-#: Over how much time it is smoothed: a jaw has mass. The sigma of a bell, in seconds.
+#: The smoothing time, because a jaw has mass: the sigma of a Gaussian, in seconds.
 SMOOTH_S = 0.045
 
 
 def levels_db(speech: Path, each_chunk: Callable[[], None]) -> NDArray[np.float32]:
-    """The loudness of the file's sound, (n,) in dB of full scale, one value each HOP_S; the last hop may be partly empty."""
+    """The loudness of the file's audio, (n,) in dB of full scale, one value per HOP_S; the last hop may be partly empty."""
     levels = array("f")  # an hour has 360 000
     rest = np.zeros(0, np.float32)
     for chunk in audio.mono(speech, RATE_HZ):
