@@ -1,13 +1,13 @@
-"""MuseTalk as we run it against the order of work of its published script, on the same inputs, networks and machine.
+"""Our MuseTalk pipeline against the steps of the published script, with the same inputs, networks and machine.
 
-    python -m benchmarks.musetalk --tiny            two CPU cores: small networks, what is around the model counts
-    python -m benchmarks.musetalk                   a card: the true architecture in halves
+    python -m benchmarks.musetalk --tiny            two CPU cores: small networks, the time around the model counts
+    python -m benchmarks.musetalk                   a GPU: the real architecture in float16
 
-All weights are random, made in place (the networks that look are made to see one face), so nothing is downloaded. (R) is the
-script's order of work (musetalk_loop.py), (S) the same without files and second encode; then ours with a video that is seen
-for the first time and with one that is known. Rounds are interleaved; the table shows medians. "around the model" is the time a
-frame takes with networks that answer at once, by the clock and of the processor; the latter also where other programs run. The
-floor is what the card's measured matrix rate makes of 0.79 TFLOP a frame.
+All weights are random and created on the spot (the face networks are built to see one face), so nothing is downloaded. (R)
+follows the script's steps (musetalk_loop.py), (S) is R without files and second encode; then ours, with a new video ("first")
+and with a cached avatar ("known"). Rounds are interleaved; the table shows medians. "Around the model" is the time per frame
+with networks that answer instantly, in wall-clock and CPU time; CPU time is valid even if other programs are running. The floor
+is the frame rate that the GPU's measured matrix throughput allows at 0.79 TFLOP per frame.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from inference.engines.musetalk.networks.unet import Unet
 from media import write
 from tests.fakes import checkpoints
 
-#: The published configurations, where the small ones of the tests differ.
+#: The published configurations, where they differ from the tests' small ones.
 FULL_UNET = {
     "attention_head_dim": 8,
     "block_out_channels": [320, 640, 1280, 1280],
@@ -51,17 +51,17 @@ FULL_UNET = {
 FULL_VAE = {"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "norm_num_groups": 32}
 FULL_WHISPER = {"encoder_ffn_dim": 1536}
 FULL_WIDTHS = {"pose": 64, "detector": 64, "parser": 64}
-#: Arithmetic of one frame at the true size.
+#: The compute per frame at full size.
 TFLOP_A_FRAME = 0.7896
 RATE, SOURCE_S = Fraction(25), 10
-#: Mean difference of a frame that is still agreement, of 255, and how many frames are compared.
+#: The largest mean difference of a frame that counts as agreement, of 255, and how many frames are compared.
 AGREED, COMPARED = 0.5, 8
-AROUND = "| size | | ms a frame | to R | of processor time | to R |"
+AROUND = "| size | | ms per frame | vs R | CPU ms per frame | vs R |"
 SPEECH = Path(__file__).resolve().parent.parent / "samples" / "speech.wav"
 
 
 def networks(tiny: bool, device: torch.device) -> models.Models:
-    """Random weights of the true or of small size."""
+    """Networks with random weights, full-size or small."""
     torch.manual_seed(0)
     dtype = torch.float16 if device.type == "cuda" else torch.float32
     unet = UNet2DConditionModel.from_config({**checkpoints.UNET, **({} if tiny else FULL_UNET)})
@@ -84,7 +84,7 @@ def networks(tiny: bool, device: torch.device) -> models.Models:
 
 
 def hollow(full: models.Models) -> models.Models:
-    """The same with answers that are there already: what is left is what is around the model."""
+    """The same networks with cached outputs: what remains is the time around the model."""
 
     def remembered(network: Any, shape: Callable[[torch.Tensor], Any]) -> Callable[..., Any]:
         known: dict[Any, Any] = {}
@@ -108,7 +108,7 @@ def hollow(full: models.Models) -> models.Models:
 
 
 def person(path: Path, width: int, height: int, seconds: int) -> Path:
-    """A clip with moving texture and one bright spot, which the steady networks take for a face."""
+    """A clip with moving texture and one bright spot, which the fake networks take for a face."""
     noise = cv2.resize(np.random.default_rng(0).integers(0, 110, (90, 160, 3), np.uint8), (width + 200, height))
     spot = width // 32
 
@@ -123,7 +123,7 @@ def person(path: Path, width: int, height: int, seconds: int) -> Path:
 
 
 def speech(path: Path, seconds: float) -> Path:
-    """Our sample sentence again and again."""
+    """Our sample sentence, repeated."""
     import wave
 
     with wave.open(str(SPEECH)) as source:
@@ -195,7 +195,8 @@ def _ignore(phase: str, done: int, total: int) -> None:
 def compare(
     found: models.Models, size: tuple[int, int], seconds: float, options: argparse.Namespace, *, check: bool = True
 ) -> dict[str, Any]:
-    """The medians of all contestants on one size and length. check: only if theirs and ours make the same frames."""
+    """The medians of all contestants for one size and length. check: first verify that theirs and ours produce the same
+    frames."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         clip, sound = person(folder / "in.mp4", *size, options.source), speech(folder / "in.wav", seconds)
@@ -219,7 +220,7 @@ def compare(
 
 
 def model_s(found: models.Models, engine: Engine) -> float:
-    """Seconds that the networks alone take for one frame, batches as in a job."""
+    """Seconds per frame of the networks alone, with a job's batch size."""
     size = engine._speaking.size
     latents, heard = torch.zeros(size, 8, 32, 32), torch.zeros(size, 50, 384, device=found.device)
     times = []
@@ -232,7 +233,7 @@ def model_s(found: models.Models, engine: Engine) -> float:
 
 
 def matrix_rate() -> float:
-    """TFLOP/s of a large product in halves on the card."""
+    """TFLOP/s of a large float16 matrix product on the GPU."""
     one = torch.randn(8192, 8192, device="cuda", dtype=torch.float16)
     for _ in range(3):
         one @ one
@@ -257,11 +258,11 @@ def rows(result: dict[str, Any], alone_s: float | None) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tiny", action="store_true", help="small networks, short clips: for a machine without a card")
+    parser.add_argument("--tiny", action="store_true", help="small networks, short clips: for a machine without a GPU")
     parser.add_argument("--sizes", nargs="+", default=None, metavar="WxH")
-    parser.add_argument("--seconds", nargs="+", type=float, default=None, help="lengths of speech")
+    parser.add_argument("--seconds", nargs="+", type=float, default=None, help="speech lengths in seconds")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--batch", type=int, default=None, help="frames a batch; default: measured")
+    parser.add_argument("--batch", type=int, default=None, help="frames per batch; default: measured")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     options = parser.parse_args()
     sizes = [(int(size.split("x")[0]), int(size.split("x")[1])) for size in options.sizes or _sizes(options.tiny)]
@@ -287,13 +288,13 @@ def _sizes(tiny: bool) -> list[str]:
 
 
 def _tables(report: dict[str, Any], alone_s: float) -> str:
-    head = "| size | speech s | | frames/s | first frame s | job s | to R | model's share | peak MiB | seconds by stage |"
+    head = "| size | speech s | | frames/s | first frame s | job s | vs R | model's share | peak MiB | seconds by stage |"
     lines = [f"{report['device']}, batches of {report['batch']}, the networks alone: {report['model_fps']:.1f} frames/s"]
     if "floor_fps" in report:
         lines += [f"{report['card']}: {report['matrix_tflops']:.0f} TFLOP/s, the floor: {report['floor_fps']:.0f} frames/s"]
     lines += ["", head, "|---" * 10 + "|"]
     lines += [row for result in report["jobs"] for row in rows(result, alone_s)]
-    lines += ["", "Around the model (networks that answer at once):", "", AROUND, "|---" * 6 + "|"]
+    lines += ["", "Around the model (networks that answer instantly):", "", AROUND, "|---" * 6 + "|"]
     for result in report["around_the_model"]:
         base = result["runs"]["R"]
         for name, run in result["runs"].items():

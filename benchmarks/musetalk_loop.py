@@ -1,8 +1,8 @@
-"""The order of work of MuseTalk's published script, written down plainly to be measured against: one thing after the other.
+"""The steps of MuseTalk's published script, written plainly as a baseline: strictly sequential.
 
-Frames to PNG files, one picture at a time through the face networks and twice through the encoder, batches of eight mouths,
-then for every output frame the parser, a mask in Pillow and OpenCV, a full-picture paste and another PNG file, and two encodes.
-It is given the boxes that ours found, so that both make the same pictures. `disk=False` leaves out files and second encode.
+Frames to PNG files, one frame at a time through the face networks and twice through the encoder, batches of eight mouths, then
+for every output frame the parser, a mask in Pillow and OpenCV, a full-frame paste and another PNG file, and two encodes. It
+gets the boxes that ours found, so that both produce the same frames. `disk=False` leaves out the files and the second encode.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from inference.engines.musetalk.boxes import Box
 from inference.engines.musetalk.models import Models
 from media import audio, video
 
-#: Output frames that go through the networks at once.
+#: Output frames per batch.
 BATCH = 8
 
 
 @dataclass
 class Run:
-    """Seconds by stage; the first frames as they were before they were encoded."""
+    """Seconds per stage, and the first frames before encoding."""
 
     frames: int = 0
     first_s: float = 0.0
@@ -97,7 +97,7 @@ def _extract(clip: video.Clip, folder: Path, done: Run, disk: bool) -> list[np.n
 
 
 def _look_and_encode(models: Models, picture: np.ndarray[Any, Any], box: Box, done: Run) -> torch.Tensor:
-    """What it would find is not used: the box is given."""
+    """What the networks find is discarded: the box is given."""
     with done.at("face"):
         one = torch.from_numpy(picture)[None].to(models.device)
         landmarks.locate(models.pose, one, None, models.looking_dtype)

@@ -1,10 +1,11 @@
-"""The admin page with 20,000 jobs behind it: what each page costs the server, weighs and takes to appear.
+"""The admin page with a history of 20,000 jobs: each page's server time, size and time to first paint.
 
     python -m benchmarks.pages [--jobs 20000] [--no-browser]     (after ./worker test has installed the browser's driver)
 
-The server's time is what a client on this machine waits for a page that has to be rendered, and for one that it has (304).
-Weight and first paint are a real Chromium's with an empty cache, on this machine and as over a slow line with a slow processor
-(150 ms there and back, 1.6 Mbit/s, four times slower). Limits: 50 ms a page; the overview 25 kB, 5 requests, 1 s slow.
+Server time is how long a client on this machine waits for a page that has to be rendered, and for one that it has cached (304).
+Size and first paint are measured in a real Chromium with an empty cache, on this machine and with a simulated slow connection
+and CPU (150 ms round trip, 1.6 Mbit/s, four times slower). Limits: 50 ms per page; the overview 25 kB, 5 requests, 1 s when
+slow.
 """
 
 from __future__ import annotations
@@ -70,13 +71,13 @@ def main() -> None:
 
 
 def server(admin: Admin) -> None:
-    """The server's time of each page."""
+    """The server time of each page."""
     session, worst = admin.log_in(), 0.0
     print(f"{'page':46} {'rendered ms':>12} {'worst':>7} {'304 ms':>7} {'kB':>6}")
     for path in PATHS:
         made, known, size = [], [], 0
         for number in range(ROUNDS):
-            admin.control.note("benchmark", "look", None, str(number), "done")  # something changed: it is rendered
+            admin.control.note("benchmark", "look", None, str(number), "done")  # a change, so that it is rendered
             spent, answer = timed(session, admin.url + path)
             assert answer.status_code == 200, path
             made.append(spent)
@@ -98,7 +99,7 @@ def timed(session: requests.Session, url: str, etag: str = "") -> tuple[float, r
 
 
 def browser(admin: Admin) -> None:
-    """Weight and first paint in Chromium."""
+    """Size and first paint in Chromium."""
     from playwright.sync_api import sync_playwright
 
     jar = admin.log_in().cookies

@@ -3,10 +3,10 @@
     python -m benchmarks.queue            (after ./worker test has installed the peers)
 
 Each job is added by a producer and handed over three times; every commit is synced to disk (synchronous=FULL) in all four.
-Ours leaves a history row for each of its seven changes of state besides, is fenced by owner and survives any death; a
-job that a consumer of huey holds when it dies is gone. Rounds are interleaved; the table shows medians and the ratio to the
-best peer of the same run. Then, for ours: how long after a commit the next stage begins to take the job, one job at a time,
-and what three idle consumers cost.
+Ours also writes a history row for each of its seven state changes, is fenced by owner and survives any crash; with huey, a job
+is lost if its consumer dies. Rounds are interleaved; the table shows medians and the ratio to the best peer of the same run.
+Then, for ours: how long after a commit the next stage starts to take the job, one job at a time, and what three idle consumers
+cost.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from jobqueue.job import STAGES, NewJob, Stage
 from jobqueue.queue import Queue
 
 PAYLOAD = {"video_url": "https://example.com/face.mp4", "audio_url": "https://example.com/speech.wav"}
-#: How peers, which have no wake-up between processes, look for work: every so many seconds.
+#: The polling interval in seconds of peers, which have no wake-up between processes.
 PEER_POLL_S = 0.001
 LIMIT_S = 300.0
 
@@ -54,7 +54,7 @@ def ours_consume(folder: Path, index: int, jobs: int) -> None:
 
 
 def _next(queue: Queue, stage: Stage) -> tuple[Any, float]:
-    """Wait for a job as the worker's loop does; returns it and when the successful look began."""
+    """Wait for a job as the worker's loop does; returns it and when the successful poll started."""
     while True:
         mark = queue.bell.mark()
         start = time.monotonic()
@@ -120,7 +120,7 @@ def persist_produce(folder: Path, jobs: int) -> None:
 
 
 def persist_consume(folder: Path, index: int, jobs: int) -> None:
-    """It keeps its cursor in memory, so each look at what other processes added needs the queue opened anew when empty."""
+    """It keeps its cursor in memory, so when empty, the queue must be reopened to see what other processes added."""
     from persistqueue.exceptions import Empty
 
     source, target = persist_queue(folder, index), persist_queue(folder, index + 1)
@@ -144,7 +144,7 @@ CONTESTANTS: dict[str, tuple[Callable[[Path, int], None], Consumer]] = {
 
 
 def throughput(name: str, folder: Path, jobs: int) -> float | None:
-    """Jobs a second from the first add to the last hand-over; None if it did not get there in LIMIT_S or broke."""
+    """Jobs per second from the first add to the last hand-over; None if it failed or took longer than LIMIT_S."""
     produce, consume = CONTESTANTS[name]
     if name == "ours":
         migrations.prepare(folder / "jobs.db")
@@ -153,7 +153,7 @@ def throughput(name: str, folder: Path, jobs: int) -> float | None:
     workers = [multiprocessing.Process(target=consume, args=(folder, index, jobs)) for index in range(3)]
     for worker in workers:
         worker.start()
-    time.sleep(1.0)  # all have opened their queues
+    time.sleep(1.0)  # until all have opened their queues
     began = time.monotonic()
     producer = multiprocessing.Process(target=produce, args=(folder, jobs))
     producer.start()
@@ -168,7 +168,7 @@ def throughput(name: str, folder: Path, jobs: int) -> float | None:
 
 
 def handover_ms(folder: Path, jobs: int) -> list[float]:
-    """One job at a time: from a stage's commit to the moment the next stage begins to take the job, in ms."""
+    """One job at a time: from a stage's commit until the next stage starts to take the job, in ms."""
     migrations.prepare(folder / "jobs.db")
     results: Any = multiprocessing.Queue()
     workers = [multiprocessing.Process(target=_timed_consumer, args=(folder, index, jobs, results)) for index in range(3)]
@@ -200,7 +200,7 @@ def _timed_consumer(folder: Path, index: int, jobs: int, results: Any) -> None:
 
 
 def idle_share(folder: Path, seconds: float) -> float:
-    """The share of one core that three idle consumers cost together."""
+    """The fraction of one core that three idle consumers use together."""
     migrations.prepare(folder / "jobs.db")
     workers = [multiprocessing.Process(target=_idle_consumer, args=(folder, index), daemon=True) for index in range(3)]
     for worker in workers:
@@ -245,7 +245,7 @@ def main() -> None:
         print(json.dumps({"jobs_per_s": medians, "handover_p50_ms": p50, "handover_p99_ms": p99, "idle_core_share": idle}))
         return
     print(f"{arguments.jobs} jobs, three hand-overs each, synchronous=FULL, median of {arguments.rounds} rounds\n")
-    print("| queue | jobs/s | to the best peer |\n|---|---|---|")
+    print("| queue | jobs/s | vs best peer |\n|---|---|---|")
     for name, value in medians.items():
         print(f"| {name} | {value:.0f} | {value / best:.2f} |" if value else f"| {name} | did not finish | |")
     print(f"\nhand-over beyond the commit: p50 {p50:.2f} ms, p99 {p99:.2f} ms (negative: before the commit had returned)")

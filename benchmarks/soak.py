@@ -1,10 +1,11 @@
-"""What the admin page costs while many look at it: ten tabs of a real browser, jobs that run, readers that stall.
+"""The cost of the admin page with many viewers: ten tabs of a real browser, running jobs, stalled readers.
 
     python -m benchmarks.soak [--minutes 5] [--tabs 10]          (after ./worker test has installed the browser's driver)
 
-Jobs run all the time (progress four times a second, one after the other) behind a history of 20,000; the GPU's samples are
-written every second, as the poller writes them. Six readers begin to fetch a video and never read on. Printed: the share of a
-core that the page's programs took, against the limit of 2 %; answers by kind; threads and memory at the beginning and the end.
+Jobs run continuously, one after the other (progress four times per second), on top of a history of 20,000; GPU samples are
+written every second, as the poller does. Six readers start to fetch a video and then stop reading. Prints the fraction of a
+core used by the page's programs, against the limit of 2 %; responses by status; threads and memory at the beginning and the
+end.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ PATHS = (
     "/jobs?sort=slowest",
 )
 LIMIT = 0.02
-#: A job takes so many seconds here.
+#: The seconds that a job takes here.
 JOB_S = 20.0
 STALLED = 6
 
@@ -74,7 +75,7 @@ def main() -> None:
 
 
 def jobs(admin: Admin, stop: threading.Event) -> None:
-    """One job after the other, as the three programs would do them."""
+    """One job after another, as the three programs would process them."""
     queue, number = Queue(admin.queue.database), 0
     while not stop.is_set():
         number += 1
@@ -102,14 +103,14 @@ def samples(admin: Admin, stop: threading.Event) -> None:
 
 
 def words(admin: Admin, stop: threading.Event) -> None:
-    """What the programs say of themselves every five seconds."""
+    """The programs' status reports, every five seconds."""
     scene.say_well(admin)
     while not stop.wait(5.0):
         scene.say_well(admin)
 
 
 def stall(admin: Admin, cookie: Any) -> list[socket.socket]:
-    """Readers who ask for a large video and never read on."""
+    """Readers that request a large video and then stop reading."""
     with spool.output_file(admin.data_dir, "heavy-0").open("r+b") as file:
         file.truncate(64 * 1024 * 1024)
     request = f"GET /jobs/heavy-0/files/output HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: {cookie.name}={cookie.value}\r\n\r\n"
@@ -121,7 +122,7 @@ def stall(admin: Admin, cookie: Any) -> list[socket.socket]:
 
 
 def watch(admin: Admin, tabs: int, seconds: float) -> None:
-    """Open the tabs, wait, and say what it cost."""
+    """Open the tabs, wait, and print the cost."""
     from playwright.sync_api import sync_playwright
 
     session = admin.log_in()
@@ -153,12 +154,12 @@ def watch(admin: Admin, tabs: int, seconds: float) -> None:
     print(f"{tabs} tabs, {seconds:.0f} s, {sum(answers.values())} answers: {dict(answers)}; {STALLED} readers stalled")
     after = family[-1].memory_info().rss
     print(f"threads {threads} to {family[-1].num_threads()}, memory {memory / 2**20:.0f} to {after / 2**20:.0f} MiB")
-    print(f"a page after it: {reached}; tabs that say they are old: {stale}")
+    print(f"status of a page afterwards: {reached}; tabs that show as stale: {stale}")
     print(f"{share:.2%} of a core, at most {LIMIT:.0%}: {'kept' if share <= LIMIT else 'NOT KEPT'}")
 
 
 def spent(family: list[psutil.Process]) -> float:
-    """Processor seconds of these processes."""
+    """CPU seconds of these processes."""
     return sum(sum(process.cpu_times()[:2]) for process in family)
 
 

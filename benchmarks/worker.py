@@ -2,14 +2,15 @@
 
     python -m benchmarks.worker [--jobs 20] [--rounds 3]          (after ./worker test has installed its packages)
 
-Everything is real but the GPU and the distance: an engine that waits as long as a job would take, files that come as slowly,
-and a store that takes them as slowly as --link says. The peers:
+Everything is real except the GPU and the network delay: the engine sleeps for as long as a job would take, and downloads and
+uploads are as slow as --link says. The peers:
 
   process a job   claim, fetch, start a process that loads the weights, render, upload, report: what older workers do
-  one loop        the same with the weights loaded once, everything else one after the other
-  the card alone  jobs times the GPU's own seconds: what nothing can beat
+  one loop        the same with the weights loaded once, everything else sequential
+  the card alone  jobs times the GPU's own seconds: the upper bound
 
-Rounds are interleaved, medians shown. The GPU's busy share is its own seconds from the first job's begin to the last one's end.
+Rounds are interleaved, medians shown. The GPU's busy share is its own seconds from the start of the first job to the end of the
+last one.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ from uploader.stores.b2 import B2Store
 
 KEY = {"X-Internal-API-Key": "benchmark"}
 LIMIT_S = 1800.0
-#: A process of its own for a job, as long as loading and rendering take.
+#: A separate process per job that takes as long as loading and rendering.
 ALONE = "import sys, time; time.sleep(float(sys.argv[1]))"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Seconds:
-    """What a job costs. link: each file on its way in, and the video on its way out."""
+    """What a job costs, in seconds. link: each input's download, and the video's upload."""
 
     link: float
     load: float
@@ -113,7 +114,7 @@ def answers(here: World) -> bool:
 
 
 def ours(here: World, jobs: int) -> tuple[float, float]:
-    """Seconds until the orchestrator knows of all jobs, and the share of its time that the engine was rendering."""
+    """Seconds until all jobs are reported to the orchestrator, and the fraction of the time that the engine was rendering."""
     folder = here.folder / f"worker-{time.monotonic_ns()}"
     variables = {
         "WORKER_MODE": "main",
@@ -132,7 +133,7 @@ def ours(here: World, jobs: int) -> tuple[float, float]:
     worker.begin()
     try:
         warm_up = here.submit(1)
-        until(lambda: here.is_done(warm_up[0]), LIMIT_S)  # it runs and has loaded: that is not what is compared
+        until(lambda: here.is_done(warm_up[0]), LIMIT_S)  # startup and loading are not part of the comparison
         before = spans(worker.data_dir)
         began = time.monotonic()
         ids = here.submit(jobs)
@@ -144,7 +145,7 @@ def ours(here: World, jobs: int) -> tuple[float, float]:
 
 
 def spans(data_dir: Path) -> list[tuple[float, float]]:
-    """When the engine rendered, by its own ledger."""
+    """When the engine rendered, from its own log."""
     lines = [line.split() for line in (data_dir / "ledger").read_text().splitlines()]
     begins, ends = ([float(line[0]) for line in lines if line[3] == word] for word in ("begin", "end"))
     return list(zip(begins, ends, strict=False))
@@ -196,9 +197,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--link", type=float, default=1.0, help="seconds for each file in, and for the video out")
+    parser.add_argument("--link", type=float, default=1.0, help="seconds for each download, and for the video's upload")
     parser.add_argument("--load", type=float, default=4.0, help="seconds to load the weights")
-    parser.add_argument("--prepare", type=float, default=1.0, help="seconds of work before the GPU's")
+    parser.add_argument("--prepare", type=float, default=1.0, help="seconds of work before the GPU's part")
     parser.add_argument("--render", type=float, default=2.0, help="seconds on the GPU")
     asked = parser.parse_args()
     seconds = Seconds(link=asked.link, load=asked.load, prepare=asked.prepare, render=asked.render)
