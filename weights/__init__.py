@@ -1,1 +1,1 @@
-"""The published weights: which files each engine needs, fetching them from their hubs, checking what is there. No torch."""
+"""The published weights: which files each engine needs, downloading them from their hubs, verifying them. No torch."""

@@ -1,18 +1,18 @@
-"""Which files each engine needs, where they come from and what they must be: data, nothing else.
+"""Which files each engine needs, where they come from, their sizes and hashes: data, nothing else.
 
 Sizes and hashes are those that several public lock files agree on, except where `note` says otherwise. A revision is the
 commit of the repository at which a file is fetched, so that a later upload never changes what a worker runs. A file whose
-hash is not known here is still checked: against the one that the hub itself names for it, where it names one.
+hash is not known here is still checked against the one that the hub sends with it, if any.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: The hub that `repository` names a place on, unless a mirror is set.
+#: The hub that hosts each `repository`, unless a mirror is set.
 HUB = "https://huggingface.co"
-#: The folder under MODELS_DIR that an engine's converted files lie in, and their list of hashes, as `sha256sum` reads it. An
-#: engine without one is published in the form that it is read in.
+#: The folder under MODELS_DIR with an engine's converted files, and their list of hashes, in `sha256sum` format. An engine
+#: that is not listed reads its files as published.
 CONVERTED = {"musetalk": "musetalk-fp16"}
 SUMS = "SHA256SUMS"
 
@@ -22,7 +22,7 @@ def _written(network: str, *published: str, config: bool = False) -> dict[str, t
     return dict.fromkeys(published, tuple(f"{CONVERTED['musetalk']}/{name}" for name in names))
 
 
-#: By the path of a published file, the converted ones that stand for it; the engine reads a network's only if all are there.
+#: Path of a published file -> the converted files that replace it. The engine uses a network's only if all are present.
 BECOMES: dict[str, tuple[str, ...]] = {
     **_written("unet-1.5", "musetalkV15/unet.pth", "musetalkV15/musetalk.json", config=True),
     **_written("unet-1.0", "musetalk/pytorch_model.bin", "musetalk/musetalk.json", config=True),
@@ -32,15 +32,15 @@ BECOMES: dict[str, tuple[str, ...]] = {
     **_written("detector", "s3fd/s3fd-619a316812.pth"),
     **_written("parser", "face-parse-bisent/79999_iter.pth"),
 }
-#: FastWan's repositories, by the names that are also their folders under MODELS_DIR, as an engine looks for them. The first is
-#: the one that is pulled.
+#: FastWan's repositories; also the names of their folders under MODELS_DIR, in the order that the engine tries them. The first
+#: is the one that is pulled.
 FASTWAN_FOLDERS = ("FastWan2.2-TI2V-5B-FullAttn-Diffusers", "FastWan2.2-TI2V-5B-Diffusers")
 #: FastWan's tiny decoder, under MODELS_DIR.
 TINY = "taehv/taew2_2.pth"
-#: Folders that an engine reads when what is pulled is not there. No public list says what is in them, so nothing checks it.
+#: Folders that an engine reads if the pulled one is missing. No public list has their hashes, so they are not checked.
 INSTEAD = {"fastwan": FASTWAN_FOLDERS[1:]}
-#: Where else, under MODELS_DIR, an engine looks for a file that is pulled, as older downloads have it, in this order. No public
-#: list says what is in them, either.
+#: Other paths under MODELS_DIR where an engine looks for a pulled file, in this order: those of older downloads. No public list
+#: has their hashes either.
 ELSEWHERE = {
     "musetalkV15/musetalk.json": ("musetalkV15/config.json",),
     "musetalk/musetalk.json": ("musetalk/config.json",),
@@ -57,7 +57,7 @@ ELSEWHERE = {
 
 @dataclass(frozen=True, kw_only=True)
 class File:
-    """path: under MODELS_DIR. Either repository, revision and name, or a url of its own. size_bytes, sha256 None: not known."""
+    """path: under MODELS_DIR. Either repository, revision and name, or a url. size_bytes, sha256 None: not known."""
 
     path: str
     repository: str | None = None
@@ -72,12 +72,12 @@ class File:
 
     @property
     def expected_bytes(self) -> int:
-        """The size, or about the size where it is not known exactly."""
+        """The size, or an estimate if it is not known exactly."""
         return self.size_bytes or self.about_bytes
 
     @property
     def origin(self) -> str:
-        """Where it is fetched without a mirror."""
+        """Its URL without a mirror."""
         return self.url or f"{HUB}/{self.repository}/resolve/{self.revision}/{self.name}"
 
 
@@ -111,7 +111,7 @@ def _unet(path: str, size_bytes: int, sha256: str) -> File:
 
 
 def _unet_1_0(path: str, about_bytes: int) -> File:
-    """A file of MuseTalk 1.0, of which no public list says more than where it is."""
+    """A file of MuseTalk 1.0; public lists have only its location."""
     return File(
         path=path,
         repository=_MUSETALK,
@@ -160,7 +160,7 @@ MUSETALK = (
         url="https://www.adrianbulat.com/downloads/python-fan/s3fd-619a316812.pth",
         about_bytes=89_843_000,
         sha256="619a31681264d3f7f7fc7a16a42cbbe8b23f31a256f75a366e5a1bcd59b33543",
-        note="size is about that of 22,459,110 numbers; the hash is in one public list and begins as the name says",
+        note="size is estimated from 22,459,110 parameters; the hash is in one public list and matches the prefix in the name",
     ),
 )
 
@@ -176,7 +176,7 @@ FASTWAN = (
             9_999_660_080,
             "a1cf4acd5d0242ca0cad68e115064f4ac7e748686c9cf0da050ce87decc6b9bf",
         ),
-        note="in one public list, which was held to the hub's own hashes",
+        note="in one public list, which was checked against the hub's own hashes",
     ),
     *_of(  # the same files as in Wan-AI/Wan2.2-TI2V-5B-Diffusers
         *_FASTWAN,
@@ -223,27 +223,27 @@ FASTWAN = (
     ),
 )
 
-#: The files of each engine. `optional`: only another version of the engine needs it, or one that a setting chooses.
+#: The files of each engine. `optional`: needed only by another version of the engine, or with a certain setting.
 ENGINES: dict[str, tuple[File, ...]] = {"musetalk": MUSETALK, "fastwan": FASTWAN}
 
 
 def chosen(decoder: str) -> frozenset[str]:
-    """The paths of optional files that FASTWAN_DECODER makes needed."""
+    """The paths of optional files that FASTWAN_DECODER requires."""
     return frozenset({TINY} if decoder == "tiny" else ())
 
 
 def places(path: str) -> tuple[str, ...]:
-    """Everywhere under MODELS_DIR that an engine looks for the file that is pulled to `path`, the first one first."""
+    """All paths under MODELS_DIR where an engine looks for the file that is pulled to `path`, in order."""
     return path, *ELSEWHERE.get(path, ())
 
 
 def by_path(path: str) -> File | None:
-    """The file that belongs at `path` under MODELS_DIR, whichever engine's it is."""
+    """The file that belongs at `path` under MODELS_DIR, of any engine."""
     return next((file for files in ENGINES.values() for file in files if file.path == path), None)
 
 
 def expected(path: str) -> str:
-    """What a message about the file at `path` under MODELS_DIR says of its size, with a semicolon; "" if it is not listed."""
+    """The expected size of the file at `path` under MODELS_DIR, for a message, with a semicolon; "" if it is not listed."""
     file = by_path(path)
     if file is None or not file.expected_bytes:
         return ""

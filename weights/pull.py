@@ -1,4 +1,4 @@
-"""Fetches the files of an engine: several at once, each resumed, checked by its SHA-256, and there only when it is right."""
+"""Downloads an engine's files: several at once, resumed, verified by SHA-256, and renamed into place only when correct."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ log = logging.getLogger(__name__)
 
 #: Files that are fetched at the same time.
 AT_ONCE = 4
-#: A try that brought the file this much further than any before it starts the count of tries anew.
+#: A try that gets this much further into the file than any before it resets the count of tries.
 PROGRESS_BYTES = 2**20
-#: How often a source may send a whole file that is not the right one.
+#: How often a source may send a complete but wrong file.
 MOST_WRONG = 2
-#: What shall still be free on the disk afterwards.
+#: Disk space that must remain free afterwards.
 SPARE_BYTES = 512 * 2**20
 
-#: on_bytes(path, bytes that are there, bytes in all or about so many)
+#: on_bytes(path, bytes so far, total bytes, which may be an estimate)
 OnBytes = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ways:
-    """How to fetch. mirror: asked first, for the hub's own paths and for those under MODELS_DIR; then the hub itself."""
+    """How to fetch. mirror: tried first, with the hub's own paths, then those under MODELS_DIR; the hub itself is last."""
 
     mirror: str | None = None
     allow_private: bool = False
@@ -50,16 +50,16 @@ class Ways:
 
 
 class Wrong(Broken):
-    """All of the file came, and it is not the right one."""
+    """The file arrived complete, but it is the wrong one."""
 
 
 class Down(Absent):
-    """All tries of this address are spent; another server may have the file."""
+    """All tries of this address have failed; another server may have the file."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a file. said: why it failed; of a file that has no hash in the manifest, the hash that came."""
+    """The result for one file. said: why it failed, or, for a file with no hash in the manifest, the hash of what arrived."""
 
     path: str
     state: Literal["fetched", "there", "failed", "stopped"]
@@ -72,10 +72,10 @@ class Outcome:
 def pull(
     folder: Path, files: list[File], ways: Ways | None = None, on_bytes: OnBytes = lambda path, done, total: None
 ) -> list[Outcome]:
-    """Bring every one of `files` under `folder`; one outcome each, in their order. One that fails does not end the others.
+    """Download all `files` into `folder`; returns one outcome each, in order. A failed file does not stop the others.
 
-    Set `ways.stop` to end it, or press Ctrl-C; what has come is used by the next call. Raises InvalidInput for a mirror that is
-    not allowed, Unavailable if the disk has no room.
+    Set `ways.stop` or press Ctrl-C to stop; the next call resumes. Raises InvalidInput for a mirror that is not allowed,
+    Unavailable if the disk has no room.
     """
     ways = ways or Ways()
     if ways.mirror and not is_allowed(ways.mirror, ways.allow_private):
@@ -89,7 +89,7 @@ def pull(
             outcomes = [coming[file.path].result() if file.path in coming else kept[file.path] for file in files]
         except BaseException as error:
             ways.stop.set()
-            if isinstance(error, KeyboardInterrupt):  # a silent server is waited for, until somebody presses again
+            if isinstance(error, KeyboardInterrupt):  # keep waiting for a silent server until Ctrl-C is pressed again
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
             raise
     _note(folder, outcomes)
@@ -97,7 +97,7 @@ def pull(
 
 
 def _converted(folder: Path, files: list[File]) -> dict[str, Outcome]:
-    """Outcomes of those files that are not there and need not be, by path: they have been converted. Reads what is."""
+    """Outcomes, by path, of files that may be missing because they have been converted. Reads the converted ones."""
     absent = [file.path for file in files if file.path in manifest.BECOMES and not (folder / file.path).exists()]
     if not absent:
         return {}
@@ -106,16 +106,16 @@ def _converted(folder: Path, files: list[File]) -> dict[str, Outcome]:
 
 
 def check_room(folder: Path, files: list[File]) -> None:
-    """Raises Unavailable if what is still to come does not fit."""
+    """Raises Unavailable if the remaining bytes do not fit."""
     needed = sum(max(file.expected_bytes - _there(folder / file.path), 0) for file in files)
     free = shutil.disk_usage(folder).free
     if needed and free < needed + SPARE_BYTES:
-        asked = f"{needed / 1e9:.1f} GB are to come and {SPARE_BYTES / 1e9:.1f} GB shall stay free"
+        asked = f"{needed / 1e9:.1f} GB are still to be downloaded and {SPARE_BYTES / 1e9:.1f} GB must stay free"
         raise Unavailable(f"{folder}: has {free / 1e9:.1f} GB free; {asked}")
 
 
 def sources(file: File, mirror: str | None) -> list[str]:
-    """Where a file may be, in the order of asking."""
+    """The URLs to try for a file, in order."""
     if not mirror:
         return [file.origin]
     of_hub = [f"{mirror}/{file.repository}/resolve/{file.revision}/{file.name}"] if file.repository else []
@@ -126,7 +126,7 @@ def sources(file: File, mirror: str | None) -> list[str]:
 
 
 def _brought(folder: Path, file: File, ways: Ways, on_bytes: OnBytes) -> Outcome:
-    """One file's outcome. Nothing that belongs to one file is raised."""
+    """One file's outcome. Errors that concern only this file are not raised."""
     began = time.monotonic()
     target = folder / file.path
     try:
@@ -138,23 +138,23 @@ def _brought(folder: Path, file: File, ways: Ways, on_bytes: OnBytes) -> Outcome
             source, digest = _tried(file, part, ways, on_bytes)
             sums.keep(Path(part.name), target)
     except Stopped:
-        return Outcome(file.path, "stopped", "stopped; the next pull goes on from there")
+        return Outcome(file.path, "stopped", "stopped; the next pull resumes it")
     except JobError as error:
         return Outcome(file.path, "failed", error.message)
     except OSError as error:
-        return Outcome(file.path, "failed", f"{target}: could not be kept on disk: {(error.strerror or str(error)).lower()}")
+        return Outcome(file.path, "failed", f"{target}: could not be written to disk: {(error.strerror or str(error)).lower()}")
     size_bytes, seconds = target.stat().st_size, time.monotonic() - began
     log.info("fetched %s, %d bytes in %.1f s", file.path, size_bytes, seconds)
     return Outcome(file.path, "fetched", "" if file.sha256 else digest, size_bytes, seconds, urlsplit(source).hostname or "")
 
 
 def _tried(file: File, part: BinaryIO, ways: Ways, on_bytes: OnBytes) -> tuple[str, str]:
-    """Fill the part from the first source that gives the file. Returns the source and the file's hash."""
+    """Fill the part from the first source that has the file. Returns the source and the file's hash."""
     said: list[str] = []
     down: set[str] = set()
     for source in sources(file, ways.mirror):
         server = urlsplit(source)
-        if server.netloc in down:  # its other paths would only cost as many tries
+        if server.netloc in down:  # its other paths would only cost more tries
             continue
         try:
             return source, _persisted(file, source, part, ways, on_bytes)
@@ -165,14 +165,14 @@ def _tried(file: File, part: BinaryIO, ways: Ways, on_bytes: OnBytes) -> tuple[s
 
 
 def _persisted(file: File, source: str, part: BinaryIO, ways: Ways, on_bytes: OnBytes) -> str:
-    """Fetch and check, as often as it takes. Returns the hash of what came."""
+    """Fetch and check, retrying as needed. Returns the file's hash."""
     tries = _Tries(ways.tries, ways.pause_s, ways.most_pause_s)
 
     def heard(there_bytes: int) -> None:
         on_bytes(file.path, there_bytes, file.expected_bytes)
 
     def attempt() -> str:
-        anew = part.seek(0, 2) == 0  # else the bytes that are wrong may be another's
+        anew = part.seek(0, 2) == 0  # otherwise the wrong bytes may be from an earlier source
         try:
             promise = fetch(source, part, _most_bytes(file), ways.allow_private, ways.stop, heard)
             return _checked(file, part, promise, ways.stop)
@@ -197,7 +197,7 @@ def _persisted(file: File, source: str, part: BinaryIO, ways: Ways, on_bytes: On
 
 
 def _checked(file: File, part: BinaryIO, promise: Promise, stop: threading.Event) -> str:
-    """The part's hash. One that is not right is thrown away: no byte of it can be trusted."""
+    """The part's hash. A wrong part is discarded: no byte of it can be trusted."""
     part.flush()
     size_bytes = part.seek(0, 2)
     wanted_bytes, wanted = file.size_bytes or promise.size_bytes, file.sha256 or promise.sha256
@@ -207,7 +207,7 @@ def _checked(file: File, part: BinaryIO, promise: Promise, stop: threading.Event
     if (wanted_bytes is not None and size_bytes != wanted_bytes) or (wanted is not None and found != wanted):
         part.truncate(0)
         right = f"{wanted_bytes:,} bytes" if wanted is None else f"SHA-256 {wanted[:12]}…"
-        raise Wrong(f"sends other bytes: {size_bytes:,} of them, SHA-256 {found[:12]}…; {right} is right")
+        raise Wrong(f"sent the wrong file: {size_bytes:,} bytes, SHA-256 {found[:12]}…; expected {right}")
     return found
 
 
@@ -216,7 +216,7 @@ def _most_bytes(file: File) -> int:
 
 
 class _Tries:
-    """How many tries in a row have brought nothing."""
+    """Counts the tries in a row that made no progress."""
 
     def __init__(self, most: int, pause_s: float, most_pause_s: float) -> None:
         self.made = self.wrong = 0
@@ -226,7 +226,7 @@ class _Tries:
         self._random = wait_random_exponential(multiplier=pause_s, max=most_pause_s)
 
     def furthest(self, there_bytes: int) -> None:
-        """A try has ended with so many bytes there."""
+        """A try has ended with this many bytes in the part."""
         self.made += 1
         self._since = 1 if there_bytes >= self._furthest_bytes + PROGRESS_BYTES else self._since + 1
         self._furthest_bytes = max(self._furthest_bytes, there_bytes)
@@ -251,13 +251,13 @@ def _heed(stop: threading.Event) -> None:
 
 
 def _there(path: Path) -> int:
-    """Bytes of the file that are on the disk already, whole or in part."""
+    """Bytes of the file that are already on disk, complete or partial."""
     part = path.with_name(path.name + ".part")
     return max((each.stat().st_size for each in (path, part) if each.exists()), default=0)
 
 
 def _note(folder: Path, outcomes: list[Outcome]) -> None:
-    """Keep the hashes of those files that the manifest has none of, for `verify`."""
+    """Save the hashes of files for which the manifest has none, for `verify`."""
     new = {outcome.path: outcome.said for outcome in outcomes if outcome.state == "fetched" and outcome.said}
     if new:
         sums.write(folder / verify.FETCHED, sums.read(folder / verify.FETCHED) | new)

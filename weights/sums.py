@@ -1,4 +1,4 @@
-"""Hashes of files, and lists of them in the form that `sha256sum -c` reads."""
+"""SHA-256 checksums of files, and lists of them in the format of `sha256sum -c`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CHUNK_BYTES = 2**20
 
 
 def digest(path: Path, tick: Callable[[int], None] = lambda count: None) -> str:
-    """The file's SHA-256 in hexadecimal. `tick` hears of every MiB read, and may raise."""
+    """The file's SHA-256 in hexadecimal. `tick` is called for every MiB read, and may raise."""
     found = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
@@ -21,7 +21,7 @@ def digest(path: Path, tick: Callable[[int], None] = lambda count: None) -> str:
 
 
 def read(path: Path) -> dict[str, str]:
-    """name -> hash; empty if there is no list. Lines of another form are skipped."""
+    """name -> hash; empty if there is no list. Lines in any other format are skipped."""
     try:
         lines = path.read_text().splitlines()
     except (FileNotFoundError, UnicodeDecodeError):
@@ -31,14 +31,14 @@ def read(path: Path) -> dict[str, str]:
 
 
 def write(path: Path, sums: dict[str, str]) -> None:
-    """Replace the list; it is there whole or as before."""
+    """Replace the list atomically."""
     part = path.with_name(path.name + ".part")
     part.write_text("".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))
     keep(part, path)
 
 
 def keep(part: Path, target: Path) -> None:
-    """Give a file that is whole its name, and make both last through a power cut."""
+    """Rename a complete file to its final name, and sync both to disk against a power cut."""
     with part.open("rb") as file:
         os.fsync(file.fileno())
     part.replace(target)

@@ -1,4 +1,4 @@
-"""One try to fetch the rest of one file over HTTP: goes on where the part ends, follows redirects, hears the hub's promise."""
+"""One try to fetch the rest of one file over HTTP: resumes the part, follows redirects, reads the hub's size and hash."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ import urllib3
 
 from errors import InvalidInput, Unavailable
 
-#: The most that is taken at once of what has come.
+#: The most bytes read at once.
 CHUNK_BYTES = 2**16
 CONNECT_S, READ_S = 10.0, 30.0
 _MOST_REDIRECTS = 5
-#: Digits of the longest size that a hub may name.
+#: The most digits of a size in a hub's header.
 _MOST_DIGITS = 18
 _AGENT = {"User-Agent": "gpu-video-worker", "Accept-Encoding": "identity"}
 
 
 class Broken(Exception):
-    """This try failed; another may do. retry_after_s: how long the server asked to be left alone."""
+    """This try failed; another may succeed. retry_after_s: how long the server asked to wait."""
 
     def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
         super().__init__(message)
@@ -35,16 +35,16 @@ class Broken(Exception):
 
 
 class Absent(Exception):
-    """This address has no such file; another may."""
+    """This address does not have the file; another may."""
 
 
 class Stopped(Exception):
-    """The pull has been ended; what came stays."""
+    """The pull was stopped; partial downloads are kept."""
 
 
 @dataclass(frozen=True)
 class Promise:
-    """What the hub says of the file that it sends: its SHA-256 and size, where it names them."""
+    """The SHA-256 and size that the hub states for a file, if any."""
 
     sha256: str | None = None
     size_bytes: int | None = None
@@ -60,7 +60,7 @@ def is_allowed(url: str, allow_private: bool) -> bool:
 
 @contextmanager
 def open_part(part: Path) -> Iterator[BinaryIO]:
-    """The part that has come so far, ready to be written on, by this process alone. Raises Unavailable."""
+    """The partial file, open for appending and locked by this process. Raises Unavailable."""
     part.parent.mkdir(parents=True, exist_ok=True)
     with part.open("ab") as file:
         try:
@@ -78,17 +78,17 @@ def fetch(
     stop: threading.Event,
     on_bytes: Callable[[int], None],
 ) -> Promise:
-    """Append the rest of what `url` names to `file`, but not much over `most_bytes`.
+    """Append the rest of the file at `url` to `file`, but not much more than `most_bytes`.
 
-    `on_bytes` hears how many bytes of the file are there now.
+    `on_bytes` is called with the number of bytes in the file so far.
 
-    Returns what the hub promised. Raises Broken (try again), Absent (try elsewhere), Stopped, InvalidInput, and OSError of
-    the file alone.
+    Returns the hub's promise. Raises Broken (try again), Absent (try elsewhere), Stopped, InvalidInput, and OSError only
+    for the file.
     """
     offset = file.seek(0, 2)
     try:
         with requests.Session() as session:
-            session.trust_env = not _is_loopback(urlsplit(url).hostname or "")  # a proxy does not reach this machine
+            session.trust_env = not _is_loopback(urlsplit(url).hostname or "")  # a proxy cannot reach this machine
             response, promise = _asked(session, url, offset, allow_private)
             with response:
                 _judge(response, offset)
@@ -100,16 +100,16 @@ def fetch(
                     if stop.is_set():
                         raise Stopped
                     if there_bytes > most_bytes:
-                        break  # whatever this is, its hash will be wrong
+                        break  # the hash will be wrong anyway
                 return promise
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         raise Broken(_in_words(error)) from error
-    except ValueError as error:  # of an address that it redirects to, or a number in its headers
-        raise Broken("answers nothing that makes sense") from error
+    except ValueError as error:  # from a redirect address or a number in the headers
+        raise Broken("sent an invalid response") from error
 
 
 def _asked(session: requests.Session, url: str, offset: int, allow_private: bool) -> tuple[requests.Response, Promise]:
-    """The answer of the server that has the file, and what the servers before it promised."""
+    """The response of the server that has the file, and the promise of those that redirected to it."""
     headers, promise = _AGENT | ({"Range": f"bytes={offset}-"} if offset else {}), Promise()
     for _ in range(_MOST_REDIRECTS + 1):
         if not is_allowed(url, allow_private):
@@ -120,11 +120,11 @@ def _asked(session: requests.Session, url: str, offset: int, allow_private: bool
             return response, promise
         url = urljoin(url, response.headers["Location"])
         response.close()
-    raise Broken(f"redirects more than {_MOST_REDIRECTS} times")
+    raise Broken(f"redirected more than {_MOST_REDIRECTS} times")
 
 
 def _promised(response: requests.Response, before: Promise) -> Promise:
-    """A hub that keeps large files elsewhere names their hash and size on the way there."""
+    """A hub that redirects large files to other storage states their hash and size in the redirect."""
     tag = response.headers.get("X-Linked-ETag", "").removeprefix("W/").strip('"').lower()
     size = response.headers.get("X-Linked-Size", "")
     is_hash = len(tag) == 64 and not set(tag) - set("0123456789abcdef")
@@ -136,29 +136,29 @@ def _judge(response: requests.Response, offset: int) -> None:
     code = response.status_code
     if code in (408, 425, 429) or code >= 500:
         asked = response.headers.get("Retry-After", "")
-        raise Broken(f"answers {code}", float(asked) if asked.isdecimal() else 0.0)
+        raise Broken(f"answered {code}", float(asked) if asked.isdecimal() else 0.0)
     if code in (401, 403, 404, 410, 451):
-        raise Absent(f"answers {code}")
-    if code == 416:  # the part has all of it, or more than all: the hash will say
+        raise Absent(f"answered {code}")
+    if code == 416:  # the part is complete, or too long: the hash will tell
         return
     if code not in (200, 206):
-        raise Broken(f"answers {code}")
+        raise Broken(f"answered {code}")
     if code == 206 and not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
-        raise Broken("sends another part than the one that was asked for")
+        raise Broken("sent a different range than requested")
 
 
 def _received(response: requests.Response, file: BinaryIO, offset: int) -> Iterator[int]:
-    """Write what comes; yields how many bytes of the file are there."""
+    """Write the response to the file; yields the number of bytes in the file so far."""
     if response.status_code == 416:
         return
     told = response.headers.get("Content-Length", "")
     came = 0
-    while chunk := response.raw.read1(CHUNK_BYTES, decode_content=True):  # iter_content would wait until all of it is there
+    while chunk := response.raw.read1(CHUNK_BYTES, decode_content=True):  # iter_content would wait for a full chunk
         file.write(chunk)
         came += len(chunk)
         yield offset + came
     if told.isdecimal() and came < int(told):
-        raise Broken(f"ended after {came:,} of {int(told):,} bytes")
+        raise Broken(f"ended the response after {came:,} of {int(told):,} bytes")
 
 
 def _is_loopback(host: str) -> bool:
@@ -172,18 +172,18 @@ def _is_loopback(host: str) -> bool:
 
 def _in_words(error: Exception) -> str:
     words = {
-        requests.exceptions.SSLError: "its certificate is not good",
-        requests.exceptions.ProxyError: "the proxy does not connect",
+        requests.exceptions.SSLError: "has an invalid certificate",
+        requests.exceptions.ProxyError: "could not be reached through the proxy",
         requests.exceptions.ConnectTimeout: f"did not answer within {CONNECT_S:g} s",
         requests.exceptions.ReadTimeout: f"sent nothing for {READ_S:g} s",
-        requests.exceptions.ChunkedEncodingError: "broke the connection off",
-        requests.exceptions.ConnectionError: "takes no connection, or broke it off",
+        requests.exceptions.ChunkedEncodingError: "dropped the connection",
+        requests.exceptions.ConnectionError: "refused or dropped the connection",
         urllib3.exceptions.ReadTimeoutError: f"sent nothing for {READ_S:g} s",
-        urllib3.exceptions.ProtocolError: "broke the connection off",
+        urllib3.exceptions.ProtocolError: "dropped the connection",
     }
-    return next((said for kind, said in words.items() if isinstance(error, kind)), "answers nothing that makes sense")
+    return next((said for kind, said in words.items() if isinstance(error, kind)), "sent an invalid response")
 
 
 def _shown(url: str) -> str:
-    """Without a query: signed links hold secrets there."""
+    """Without the query: in signed links it holds secrets."""
     return urlsplit(url)._replace(query="", fragment="").geturl()

@@ -1,4 +1,4 @@
-"""Whether the weights that lie under MODELS_DIR are what they should be, byte for byte."""
+"""Verifies the weights under MODELS_DIR, byte for byte."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 from weights import manifest, sums
 from weights.manifest import File
 
-#: Hashes of files that the manifest knows none of, as the hub named them when they were fetched; under MODELS_DIR.
+#: Hashes that the hub sent with files for which the manifest has none; under MODELS_DIR.
 FETCHED = "fetched.sha256"
 
 State = Literal["good", "missing", "wrong", "unknown"]
@@ -18,7 +18,7 @@ State = Literal["good", "missing", "wrong", "unknown"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """path under MODELS_DIR. good: the hash is right; unknown: nothing to compare it with; `said`: why, fit for the user."""
+    """path under MODELS_DIR. good: the hash matches; unknown: nothing to compare with. said: the reason, for the user."""
 
     path: str
     state: State
@@ -27,14 +27,14 @@ class Verdict:
 
 
 def verify(folder: Path, engine: str, tick: Callable[[int], None] = lambda count: None) -> list[Verdict]:
-    """A verdict on each file of an engine, published and converted, but for those that are missing and need not be there since
-    converted ones stand for them. Reads every byte; `tick` hears of each MiB."""
+    """A verdict on each file of an engine, published and converted, except missing published files that are replaced by
+    converted ones. Reads every byte; `tick` is called for each MiB."""
     published = [_or_elsewhere(folder, check(folder, file, tick)) for file in manifest.ENGINES[engine]]
     return _together(published, converted(folder, engine, tick)) + _instead(folder, engine)
 
 
 def converted(folder: Path, engine: str, tick: Callable[[int], None] = lambda count: None) -> list[Verdict]:
-    """A verdict on each file that `worker models convert` has written, held to its own list."""
+    """A verdict on each file that `worker models convert` has written, checked against its own list."""
     home = folder / manifest.CONVERTED.get(engine, engine)
     remedy = f"`worker models convert {engine}` writes it"
     listed = [(f"{home.name}/{name}", digest) for name, digest in sums.read(home / manifest.SUMS).items()]
@@ -42,13 +42,13 @@ def converted(folder: Path, engine: str, tick: Callable[[int], None] = lambda co
 
 
 def stood_for(verdicts: list[Verdict]) -> frozenset[str]:
-    """The paths of published files that need not be there, since their converted ones are good by these verdicts."""
+    """The paths of published files that may be missing, since these verdicts say their converted ones are good."""
     good = {verdict.path for verdict in verdicts if verdict.state == "good"}
     return frozenset(path for path, written in manifest.BECOMES.items() if good.issuperset(written))
 
 
 def look(folder: Path, engine: str) -> list[Verdict]:
-    """As `verify`, by name and size alone, which takes no time: good means that the size is right."""
+    """Like `verify`, but by name and size only, which is fast: good means that the size matches."""
     home = folder / manifest.CONVERTED.get(engine, engine)
     published = [_or_elsewhere(folder, _looked_at(folder, file)) for file in manifest.ENGINES[engine]]
     written = [_looked_at(folder, File(path=f"{home.name}/{name}")) for name in sums.read(home / manifest.SUMS)]
@@ -67,7 +67,7 @@ def _looked_at(folder: Path, file: File) -> Verdict:
     except OSError:
         return Verdict(file.path, "missing", f"is missing; {remedy}")
     if file.size_bytes is not None and there != file.size_bytes:
-        return Verdict(file.path, "wrong", f"has {there:,} bytes, {file.size_bytes:,} are right; {remedy}", there)
+        return Verdict(file.path, "wrong", f"has {there:,} bytes, expected {file.size_bytes:,}; {remedy}", there)
     return Verdict(file.path, "good", "", there)
 
 
@@ -78,9 +78,9 @@ def check(folder: Path, file: File, tick: Callable[[int], None] = lambda count: 
 
 
 def needed(verdicts: list[Verdict], engine: str, chosen: frozenset[str] = frozenset()) -> list[Verdict]:
-    """Those that stand against running the engine: wrong ones, and missing ones that are not optional, or are `chosen`.
+    """Those that prevent the engine from running: wrong files, and missing ones that are not optional or are `chosen`.
 
-    No published file need be there where others lie that the engine reads instead.
+    Published files may be missing if there are others that the engine reads instead.
     """
     others = manifest.INSTEAD.get(engine, ())
     replaced = any(verdict.path.split("/")[0] in others for verdict in verdicts)
@@ -89,7 +89,7 @@ def needed(verdicts: list[Verdict], engine: str, chosen: frozenset[str] = frozen
 
 
 def _or_elsewhere(folder: Path, verdict: Verdict) -> Verdict:
-    """In place of a file that is missing the one that the engine takes in its stead, if that is there."""
+    """For a missing file, the one that the engine reads instead, if it exists."""
     others = manifest.places(verdict.path)[1:] if verdict.state == "missing" else ()
     there = next((path for path in others if (folder / path).is_file()), None)
     return verdict if there is None else _unlisted(folder, there)
@@ -100,7 +100,7 @@ def _unlisted(folder: Path, path: str) -> Verdict:
 
 
 def _instead(folder: Path, engine: str) -> list[Verdict]:
-    """What lies in the folders that the engine reads instead: there, and no more can be said."""
+    """Files in the folders that the engine reads instead: present, but there are no hashes for them."""
     there = [path for name in manifest.INSTEAD.get(engine, ()) for path in sorted((folder / name).rglob("*")) if path.is_file()]
     return [
         _unlisted(folder, str(path.relative_to(folder))) for path in there if path.suffix in (".json", ".safetensors", ".model")
@@ -111,7 +111,7 @@ def _judge(path: Path, name: str, size: int | None, digest: str | None, remedy: 
     try:
         there = path.stat().st_size
         if size is not None and there != size:
-            return Verdict(name, "wrong", f"has {there:,} bytes, {size:,} are right; {remedy}", there)
+            return Verdict(name, "wrong", f"has {there:,} bytes, expected {size:,}; {remedy}", there)
         if digest is None:
             return Verdict(name, "unknown", "no hash is known for it", there)
         found = sums.digest(path, tick)
@@ -120,5 +120,6 @@ def _judge(path: Path, name: str, size: int | None, digest: str | None, remedy: 
     except OSError as error:
         return Verdict(name, "wrong", f"cannot be read: {(error.strerror or str(error)).lower()}; {remedy}")
     if found != digest:
-        return Verdict(name, "wrong", f"has other bytes (SHA-256 {found[:12]}…, {digest[:12]}… is right); {remedy}", there)
+        said = f"has the wrong checksum (SHA-256 {found[:12]}…, expected {digest[:12]}…); {remedy}"
+        return Verdict(name, "wrong", said, there)
     return Verdict(name, "good", "", there)

@@ -59,7 +59,7 @@ def test_verify_names_what_is_missing_or_wrong_and_ends_with_1(worker: Run, fold
     done = worker("models", "verify")
     assert done.returncode == 1
     assert "missing  musetalkV15/unet.pth  is missing; `worker models pull` fetches it\n" in done.stdout
-    assert "wrong    sd-vae/config.json  has other bytes (SHA-256 " in done.stdout
+    assert "wrong    sd-vae/config.json  has the wrong checksum (SHA-256 " in done.stdout
     assert done.stderr == "10 files that musetalk needs are missing or wrong\n"
     data = json.loads(worker("models", "verify", "--json").stdout)
     assert data["ok"] is False
@@ -107,7 +107,7 @@ def test_pull_and_verify_end_to_end(folder: Path) -> None:
     with FileServer([status(404)]) as server:
         done = run(server.url("/w.bin"), "pull")
         assert (done.returncode, done.stderr) == (1, "1 of 1 files could not be downloaded\n")
-        assert done.stdout == "failed   net/w.bin  net/w.bin: no source has it: 127.0.0.1 answers 404\n"
+        assert done.stdout == "failed   net/w.bin  net/w.bin: no source has it: 127.0.0.1 answered 404\n"
 
 
 #: The command line with FastWan's files as small as the stand-in hub has them.
@@ -145,7 +145,7 @@ def test_fastwans_repository_is_pulled_and_verified_whole(folder: Path) -> None:
         shard.write_bytes(whole[:-1])
         cut_short = run(hub.url, "verify")
         assert cut_short.returncode == 1
-        said = f"has {len(whole) - 1} bytes, {len(whole)} are right; `worker models pull` fetches it"
+        said = f"has {len(whole) - 1} bytes, expected {len(whole)}; `worker models pull` fetches it"
         assert f"model-00002-of-00003.safetensors  {said}\n" in cut_short.stdout
         assert run(hub.url, "pull").returncode == 0
         assert run(hub.url, "verify").returncode == 0

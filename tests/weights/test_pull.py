@@ -134,8 +134,8 @@ def test_bytes_that_stay_wrong_never_become_the_file(hub: Hub, tmp_path: Path) -
     outcome = one(tmp_path, file, ways(hub, mirror=f"{hub.url}/{REPOSITORY}/resolve/{REVISION}"))
     assert outcome.state == "failed"
     right, found = (hashlib.sha256(body).hexdigest()[:12] for body in (BODY, BODY[:-1] + bytes([BODY[-1] ^ 1])))
-    told = f"sends other bytes: 3,000,000 of them, SHA-256 {found}…; SHA-256 {right}… is right"
-    assert outcome.said == f"net/weights.bin: no source has it: 127.0.0.1 {told}, 127.0.0.1 answers 404"
+    told = f"sent the wrong file: 3,000,000 bytes, SHA-256 {found}…; expected SHA-256 {right}…"
+    assert outcome.said == f"net/weights.bin: no source has it: 127.0.0.1 {told}, 127.0.0.1 answered 404"
     assert len(hub.seen) == 2
     assert not (tmp_path / file.path).exists()
 
@@ -144,7 +144,7 @@ def test_a_server_that_stays_down_is_given_up_after_some_tries(hub: Hub, tmp_pat
     file = hub.keep(BODY)
     hub.faults[file.path] = [status(503)] * 20
     outcome = one(tmp_path, at_the_hub_alone(hub, file), ways(hub, mirror=None, tries=3))
-    told = "net/weights.bin: no source has it: 127.0.0.1 answers 503 (tried 3 times)"
+    told = "net/weights.bin: no source has it: 127.0.0.1 answered 503 (tried 3 times)"
     assert (outcome.state, outcome.said) == ("failed", told)
     assert len(hub.seen) == 3
 
@@ -276,7 +276,7 @@ def test_two_processes_do_not_write_one_file(hub: Hub, tmp_path: Path) -> None:
 
 def test_a_disk_without_room_is_said_before_anything_is_asked(hub: Hub, tmp_path: Path) -> None:
     file = replace(hub.keep(BODY), size_bytes=10**15)
-    with pytest.raises(Unavailable, match=r"GB free; 1000000\.0 GB are to come"):
+    with pytest.raises(Unavailable, match=r"GB free; 1000000\.0 GB are still to be downloaded"):
         check_room(tmp_path, [file])
     with pytest.raises(Unavailable):
         pull(tmp_path, [file], ways(hub))

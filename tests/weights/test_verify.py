@@ -27,8 +27,8 @@ def test_the_right_bytes_are_good(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"ab", "has 2 bytes, 3 are right; `worker models pull` fetches it"),
-        (b"abd", "has other bytes (SHA-256 a52d159f262b…, ba7816bf8f01… is right); `worker models pull` fetches it"),
+        (b"ab", "has 2 bytes, expected 3; `worker models pull` fetches it"),
+        (b"abd", "has the wrong checksum (SHA-256 a52d159f262b…, expected ba7816bf8f01…); `worker models pull` fetches it"),
     ],
 )
 def test_other_bytes_are_wrong_and_the_line_says_what_to_do(tmp_path: Path, content: bytes, said: str) -> None:
