@@ -41,7 +41,7 @@ def test_the_program_takes_jobs_through_the_engine(repository: Path, tmp_path: P
     assert [jobs[name].state for name in "abc"] == ["generated", "failed", "generated"]
     error = jobs["b"].error or {}
     assert error["error_type"] == "media_error"
-    assert "num_frames: got 5000, may be 1 to 241" in error["message"]
+    assert "num_frames: got 5000, must be 1 to 241" in error["message"]
     found = probe.probe(spool.output_file(tmp_path, "a"))
     assert (found.kind, found.width, found.height) == ("video", 64, 64)
     numbers = jobs["a"].result["metrics"]

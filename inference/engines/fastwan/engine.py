@@ -1,8 +1,8 @@
 """The engine `fastwan`: an image and a prompt become a video of a few seconds that begins with the image.
 
-Weights are loaded once, where the card's memory allows (weights/plans.py). When it does not suffice after all, the next
-smaller plan is taken and the job goes on; only if that fails too is the job failed, as one that may be tried again. Some
-videos later the plan of the start is tried again: one large job, or another program's hour, must not slow down all that follow.
+Weights are loaded once, by the memory plan that fits the GPU (weights/plans.py). If memory runs out anyway, the next smaller
+plan is loaded and the job continues; only if that fails too does the job fail, with an error that may be retried. Some videos
+later the initial plan is tried again: one large job, or an hour of another program, must not slow down all later ones.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ from weights import plans
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-#: The first compute capability with bfloat16; without its kernels, attention alone would take 36 GB.
+#: The lowest compute capability with bfloat16; without its kernels, attention alone would take 36 GB.
 LEAST_CAPABILITY = (8, 0)
-#: The share of a job's arithmetic that the steps are, the rest being the decoder's: 1,562 of 3,573 TFLOP at 704x1280x121, or of
+#: The steps' share of a job's arithmetic; the rest is the decoder's: 1,562 of 3,573 TFLOP at 704x1280x121, or of
 #: 1,572 with the tiny one.
 STEPS_SHARE = {"full": 0.44, "tiny": 0.99}
-#: Videos that are made by a smaller plan before the one of the start is tried again: so many the first time, twice as many each
-#: time after, up to the last number. Loading anew takes about as long as one or two videos.
+#: Videos made with a smaller plan before the initial one is tried again: this many the first time, then twice as many each
+#: time, up to the last number. Reloading takes about as long as one or two videos.
 STAYS = (8, 64)
-#: Seconds between two words of a job that waits for another one's prompt to be encoded.
+#: Seconds between progress reports of a job that waits while another job's prompt is encoded.
 WAITING_S = 1.0
 
 
 class Engine:
-    """`prepare` runs beside another job's `generate`: it uses the card for nothing."""
+    """`prepare` runs while another job is in `generate`, so it does not use the GPU."""
 
     name = "fastwan"
     prepares_ahead = True
@@ -58,27 +58,27 @@ class Engine:
         self._options = Options()
         self._folder, self._device, self._dtype = Path(), "cpu", torch.float32
         self._models: models.Models | None = None
-        self._plan: plans.Plan | None = None  # the last one that was tried
-        self._first: plans.Plan | None = None  # the one that was there for the first job
-        self._stay, self._made = STAYS[0], 0  # videos before `_first` is tried again, and those that were made since
-        self._encoding, self._loading = threading.Lock(), threading.RLock()  # taken in this order
+        self._plan: plans.Plan | None = None  # the last one tried
+        self._first: plans.Plan | None = None  # the one in use for the first job
+        self._stay, self._made = STAYS[0], 0  # videos until `_first` is tried again, and those made since
+        self._encoding, self._loading = threading.Lock(), threading.RLock()  # acquired in this order
         self._decoder: Decoder | tiny.Decoder | None = None
         self._fused = Fused()
         self._prompts = text.Prompts(None, "")
 
     def missing(self, folder: Path) -> list[str]:
-        """One line for each file of the weights that is not there or cut short."""
+        """One line for each weights file that is missing or incomplete."""
         return layout.missing(folder) + (layout.missing_tiny(folder) if self._options.decoder == "tiny" else [])
 
     def configure(self, options: Options) -> None:
-        """What the worker's settings say; before `missing` and `load`."""
+        """Take the worker's settings; call before `missing` and `load`."""
         self._options = options
 
     def load(self, models_dir: Path, device: str) -> None:
-        """The networks, where the free memory of the card allows: bfloat16 on a card, 32 bits without one."""
+        """Load the networks by the plan that fits the GPU's free memory: bfloat16 on a GPU, fp32 on a CPU."""
         on_card = device.startswith("cuda")
         if on_card:
-            card.refuse_older(*card.found(device), LEAST_CAPABILITY, "knows no bfloat16")
+            card.refuse_older(*card.found(device), LEAST_CAPABILITY, "does not support bfloat16")
         self._folder, self._device = models_dir, device
         self._dtype = torch.bfloat16 if on_card else torch.float32
         torch.backends.cudnn.benchmark = True  # a job decodes its parts with the same few shapes
@@ -90,31 +90,31 @@ class Engine:
         self._prompts = text.Prompts(self._options.cache_dir, encoder)
 
     def _use(self, plan: plans.Plan, moved: models.Moved = lambda: None) -> None:
-        """Load the weights by this plan, or by the first smaller one that there is room for. Raises OutOfMemory, and what
-        moved(), which is called again and again, raises."""
+        """Load the weights by this plan, or by the next smaller one that fits. Raises OutOfMemory. moved() is called
+        repeatedly; what it raises propagates."""
         following: plans.Plan | None = plan
         while following is not None:
             self._plan, self._models, self._decoder = following, None, None
             card.let_go()
             try:
-                with models.room_for(following):  # the decoder makes weights of its own
+                with models.room_for(following):  # the decoder makes its own weights
                     self.use(models.load(self._folder, self._device, self._dtype, following, moved))
                 return
             except OutOfMemory as error:
                 following = plans.smaller(following)
                 if following is None:
                     raise
-                log.warning("%s; the next smaller one is tried", error.message)
+                log.warning("%s; trying the next smaller plan", error.message)
 
     def use(self, found: models.Models, fused: Fused | None = None) -> None:
-        """Take these networks as loaded; benchmarks make their own."""
+        """Use these networks; benchmarks pass their own."""
         self._fused = fused or self._fused
         self._decoder = Decoder(found.vae, self._fused) if found.tiny is None else tiny.Decoder(found.tiny)
         self._models = found
 
     def warm_up(self) -> None:
-        """On a card: one video as claimed jobs have them that name no size, so that none of these chooses kernels, and no job
-        compiles. (cuDNN chooses anew for each size, and for an upright one after a wide one.)"""
+        """On a GPU: make one video of the default size, so that no job of that size waits for cuDNN's autotuning, and no job
+        compiles. (cuDNN autotunes again for each size, and for portrait after landscape.)"""
         if self._device.startswith("cuda"):
             size = shape.Shape(width=704, height=1280, frames=121)
             latents = self._within_memory(lambda: self._denoised(job.anything(size), lambda _: None, job.Times(0)))
@@ -123,7 +123,7 @@ class Engine:
         self._first = self._loaded.plan
 
     def prepare(self, inputs: Inputs, said: dict[str, Any], progress: Progress) -> job.Prepared:
-        """Read the image, draw the noise, and encode the prompt where that is done beside the card. Raises InvalidInput."""
+        """Read the image, draw the noise, and encode the prompt if that is done on the CPU. Raises InvalidInput."""
         began = time.monotonic()
         moved = partial(progress, "preparing", 0, 1)
         moved()
@@ -147,8 +147,8 @@ class Engine:
         )
 
     def generate(self, prepared: job.Prepared, output: Path, progress: Progress) -> Metrics:
-        """Write the video. Progress is counted in frames, by the share of the arithmetic that is done; while weights are
-        loaded anew, the job is preparing."""
+        """Write the video. Progress is counted in frames, by the share of the arithmetic done; while weights are reloaded, the
+        phase is "preparing"."""
         times = job.Times(time.monotonic())
         frames, steps = prepared.shape.frames, len(sampling.TIMES)
         steps_share = STEPS_SHARE[self._options.decoder]
@@ -169,7 +169,7 @@ class Engine:
 
         latents = self._within_memory(lambda: self._denoised(prepared, stepped, times, moved), moved)
         if not bool(torch.isfinite(latents).all()):
-            raise EngineFailed("the model's answer is not a number; its weights may be damaged: worker models verify fastwan")
+            raise EngineFailed("the model's output is not a number; its weights may be damaged: worker models verify fastwan")
         written = self._within_memory(
             lambda: write.write(output, self._pictures(latents, decoded), rate=Fraction(shape.RATE), speech=None), moved
         )
@@ -183,7 +183,7 @@ class Engine:
         return self._ready(lambda: None)
 
     def _ready(self, moved: models.Moved) -> models.Models:
-        """The networks; they are loaded now if there was no room for them before."""
+        """The networks; loaded now if they did not fit before."""
         with self._loading:
             if self._models is None and self._plan is not None:
                 self._use(self._plan, moved)
@@ -192,25 +192,24 @@ class Engine:
             return self._models
 
     def _return(self, moved: models.Moved) -> None:
-        """Back to the plan of the start, when enough videos were made by a smaller one."""
+        """Return to the initial plan after enough videos with a smaller one."""
         if self._first is None or self._ready(moved).plan == self._first:
             return
         self._made += 1
         if self._made <= self._stay:
             return
-        log.info(
-            "%d videos were made with the plan %s; %s is tried again", self._stay, self._loaded.plan.name, self._first.name
-        )
+        name = self._loaded.plan.name
+        log.info("made %d videos with the plan %s; trying %s again", self._stay, name, self._first.name)
         self._stay, self._made = min(2 * self._stay, STAYS[1]), 0
         self._anew(self._first, moved)
 
     def _anew(self, plan: plans.Plan, moved: models.Moved) -> None:
-        """Load the weights by another plan."""
-        with _taken(self._encoding, moved), self._loading:  # who encodes a prompt holds the old weights
+        """Reload the weights by another plan."""
+        with _taken(self._encoding, moved), self._loading:  # a thread that encodes a prompt uses the old weights
             self._use(plan, moved)
 
     def _heard(self, prompt: str, moved: models.Moved) -> Tensor:
-        """The prompt's embeddings, worked out now, one prompt at a time: on a processor that takes minutes."""
+        """Encode the prompt now, one prompt at a time: on a CPU that takes minutes."""
         with _taken(self._encoding, moved):
             loaded = self._loaded
             return self._prompts.made(loaded, prompt, moved if loaded.text_device.type == "cpu" else None)
@@ -218,12 +217,12 @@ class Engine:
     def _denoised(
         self, prepared: job.Prepared, stepped: Callable[[int], None], times: job.Times, moved: models.Moved = lambda: None
     ) -> Tensor:
-        """The video's latents, on the host: they must outlive a card that has no room for their decoding."""
+        """The video's latents, on the host: they must survive running out of GPU memory while decoding."""
         heard = self._heard(prepared.prompt, moved) if prepared.heard is None else prepared.heard
         loaded = self._loaded
         image = None if prepared.picture is None else vae.encode(loaded, prepared.picture)
         network = Transformer(loaded, text.filled_up(heard), prepared.shape.latents, image is not None, self._fused)
-        sampling.wait(loaded.device)  # else the first step would be said to have taken what the image took
+        sampling.wait(loaded.device)  # otherwise the image's time would count towards the first step
         times.conditioned = time.monotonic()
         latents = sampling.denoise(network, prepared.noise, image, loaded.device, stepped)
         times.denoised = time.monotonic()
@@ -238,7 +237,7 @@ class Engine:
         return vae.pictures(loaded, self._decoder, latents, chunk, loaded.plan.tiled, decoded)
 
     def _within_memory(self, work: Callable[[], T], moved: models.Moved = lambda: None) -> T:
-        """Do it; if the card has no room for it, load the weights anew by the next smaller plan and do it once more."""
+        """Run `work`; if GPU memory runs out, reload the weights by the next smaller plan and run it once more."""
         try:
             return work()
         except RuntimeError as error:
@@ -247,9 +246,9 @@ class Engine:
             plan = plans.smaller(self._loaded.plan)
             if plan is None:
                 raise OutOfMemory(
-                    "the card has not enough free memory for this size, not even with the smallest plan"
+                    "the GPU does not have enough free memory for this size, even with the smallest plan"
                 ) from error
-            log.warning("out of memory with the plan %s; it is %s for now", self._loaded.plan.name, plan.name)
+            log.warning("out of memory with the plan %s; using %s for now", self._loaded.plan.name, plan.name)
         self._anew(plan, moved)
         try:
             return work()
@@ -257,7 +256,9 @@ class Engine:
             if not card.is_full(error):
                 raise
             plan = self._loaded.plan
-            raise OutOfMemory(f"the card has not enough free memory for this size, also with the plan {plan.name}") from error
+            raise OutOfMemory(
+                f"the GPU does not have enough free memory for this size, even with the plan {plan.name}"
+            ) from error
 
 
 @contextmanager

@@ -100,9 +100,9 @@ def is_multiplied(device: torch.device, dtype: torch.dtype) -> bool:
     except RuntimeError as error:
         if card.is_full(error):
             raise
-        log.warning("%s does not multiply 8-bit numbers, so they save memory but no time: %s", device, first_line(error))
+        log.warning("%s does not support fp8 multiplication, so fp8 saves memory but no time: %s", device, first_line(error))
         return False
     if not apart < APART:
-        log.warning("%s multiplies 8-bit numbers wrongly (by %.0f %%); they are widened first", device, 100 * apart)
+        log.warning("%s multiplies fp8 incorrectly (error %.0f %%); weights are widened first", device, 100 * apart)
         return False
     return True

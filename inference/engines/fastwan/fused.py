@@ -131,9 +131,9 @@ def _compiled(function: Callable[..., Tensor], samples: list[Tensor]) -> Callabl
             expected = function(*(each.clone() for each in part))
             got = compiled(*(_of_any_length(each.clone()) for each in part)).float()
             if not float((got - expected.float()).norm()) <= APART[expected.itemsize] * float(expected.float().norm()):
-                raise RuntimeError("its numbers differ")
+                raise RuntimeError("its results differ")
     except FAULTS as error:
-        log.warning("%s runs as written, it could not be compiled: %s", function.__name__, first_line(error))
+        log.warning("%s runs uncompiled; compiling it failed: %s", function.__name__, first_line(error))
         return None
     twin: Callable[..., Tensor] = torch._dynamo.run(compiled)  # what it was not compiled for runs as written
     return twin

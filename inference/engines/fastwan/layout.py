@@ -1,4 +1,4 @@
-"""Where FastWan's files lie under MODELS_DIR, and whether each is whole; nothing is loaded here."""
+"""Where FastWan's files are under MODELS_DIR, and whether each is complete; nothing is loaded here."""
 
 from __future__ import annotations
 
@@ -11,32 +11,31 @@ from typing import Any
 from errors import EngineFailed
 from weights import manifest
 
-#: The published folders that are accepted, by their own names; the first one is what `worker models pull` fetches.
+#: The names of the published folders that are accepted; `worker models pull` fetches the first.
 FOLDERS = manifest.FASTWAN_FOLDERS
-#: A network's folder and how its files begin: diffusers and transformers name them differently.
+#: A network's folder -> the prefix of its files: diffusers and transformers use different ones.
 STEMS = {
     "transformer": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
     "text_encoder": "model",
 }
-#: What the tokenizer is read from; out of `spiece.model` beside it one could only be made with a library more.
+#: The file that the tokenizer is read from; using `spiece.model` beside it would need another library.
 TOKENIZER = "tokenizer/tokenizer.json"
 FETCHED = "`worker models pull fastwan` fetches it"
 #: The tiny decoder's file, which only FASTWAN_DECODER=tiny needs.
 TINY = manifest.TINY
-#: The longest header that a file of weights may have, in bytes; the published ones have under 100 kB.
+#: The longest header allowed in a weights file, in bytes; the published ones have under 100 kB.
 LONGEST_HEADER = 100_000_000
-#: Where a tensor may end at the most: what a file system can count.
+#: The largest end offset allowed for a tensor: the limit of file systems.
 LONGEST_FILE = 2**63
-#: What an index may call a file beside it: a plain name, which leads nowhere else; and how one of several
-#: says how many there are.
+#: What an index may name: a plain file name, with no path; and how a shard's name gives the number of shards.
 PLAIN_NAME = re.compile(r"\w[\w.-]{0,200}")
 ONE_OF_SEVERAL = re.compile(r".+-of-(\d{1,9})\.safetensors")
 
 
 @dataclass(frozen=True)
 class Part:
-    """One network: its folder, its configuration, and its files of weights, all there and whole."""
+    """One network: its folder, its configuration, and its weights files, all present and complete."""
 
     folder: Path
     config: dict[str, Any]
@@ -44,7 +43,7 @@ class Part:
 
 
 def home(models: Path) -> Path:
-    """The folder of the published repository: one of FOLDERS, or `models` itself. The first of FOLDERS if none is there."""
+    """The folder of the published repository: one of FOLDERS, or `models` itself; the first of FOLDERS if none exists."""
     for folder in (*(models / name for name in FOLDERS), models):
         if (folder / "model_index.json").is_file():
             return folder
@@ -52,7 +51,7 @@ def home(models: Path) -> Path:
 
 
 def missing(models: Path) -> list[str]:
-    """One line for each file that is not there or not whole: its name, its size, and the command that fetches it."""
+    """One line for each file that is missing or incomplete: its name, its size, and the command that fetches it."""
     folder, lines = home(models), []
     for name in STEMS:
         try:
@@ -67,13 +66,13 @@ def missing(models: Path) -> list[str]:
 
 
 def missing_tiny(models: Path) -> list[str]:
-    """The same for the tiny decoder. It says nowhere how long it should be: that it is whole shows when it is read."""
+    """The same for the tiny decoder. Its file does not state its length, so an incomplete one is only found on reading."""
     path = models / TINY
     return [] if path.is_file() else [line(models, path, "is missing")]
 
 
 def part(models: Path, name: str) -> Part:
-    """The files of one network. Raises EngineFailed, one line, if one is missing or cut short."""
+    """The files of one network. Raises EngineFailed, one line, if one is missing or incomplete."""
     folder = home(models) / name
     config = _json(models, folder / "config.json")
     index = folder / f"{STEMS[name]}.safetensors.index.json"
@@ -86,13 +85,13 @@ def part(models: Path, name: str) -> Part:
 
 
 def _named(models: Path, index: Path) -> list[str]:
-    """The names of the files in an index: plain ones, and all of them."""
+    """The shards named in an index; checks that the names are plain and that none is missing."""
     found = _json(models, index).get("weight_map")
     if not isinstance(found, dict) or not found:
         raise EngineFailed(line(models, index, "has no weight_map that names files"))
     for name in found.values():
         if not (isinstance(name, str) and PLAIN_NAME.fullmatch(name)):
-            raise EngineFailed(line(models, index, f"names {name!r:.80}, may name files beside it"))
+            raise EngineFailed(line(models, index, f"names {name!r:.80}, may only name files in its own folder"))
     names = sorted(set(found.values()))
     said = ONE_OF_SEVERAL.fullmatch(names[0])
     if said and len(names) != int(said[1]):
@@ -101,7 +100,7 @@ def _named(models: Path, index: Path) -> list[str]:
 
 
 def _check_whole(models: Path, path: Path) -> None:
-    """A file of safetensors says in its header where its last tensor ends; a shorter one is found out without reading it."""
+    """Compare the file's size with its safetensors header, which says where the last tensor ends; tensors are not read."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -115,16 +114,16 @@ def _check_whole(models: Path, path: Path) -> None:
     except OSError as error:
         raise EngineFailed(line(models, path, _unreadable(error))) from error
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
-        raise EngineFailed(line(models, path, f"is not a file of safetensors ({size:,} bytes)")) from error
+        raise EngineFailed(line(models, path, f"is not a safetensors file ({size:,} bytes)")) from error
     if size != 8 + length + ends:
         raise EngineFailed(line(models, path, f"has {size:,} of {8 + length + ends:,} bytes"))
 
 
 def _end(entry: Any) -> int:
-    """Where a tensor ends, by a header's entry for it."""
+    """The end offset of a tensor, from its header entry."""
     found = entry["data_offsets"][1]
     if type(found) is not int or not 0 <= found < LONGEST_FILE:
-        raise ValueError("not a place in a file")
+        raise ValueError("not a file offset")
     return found
 
 
@@ -147,10 +146,10 @@ def _unreadable(error: OSError) -> str:
 
 
 def line(models: Path, path: Path, what: str) -> str:
-    """What is wrong with a file, and what to do."""
+    """A message: what is wrong with a file, and what to do."""
     return f"{path}: {what}; {remedy(models, path)}"
 
 
 def remedy(models: Path, path: Path) -> str:
-    """The size that a file should have, and how to get it."""
+    """The file's expected size, and how to get it."""
     return manifest.expected(path.relative_to(models).as_posix()) + FETCHED

@@ -1,8 +1,7 @@
-"""Loads FastWan's networks from the published repository, each where the plan wants it, made ready to run and never to learn.
+"""Loads FastWan's networks from the published repository, each where the plan puts it, for inference only.
 
-Weights are read by name from safetensors: straight to the card, or mapped into memory for what stays beside it. diffusers'
-and transformers' classes are used as the places of the weights; `model_index.json` names a pipeline that neither has, so it
-is not asked.
+Weights are read by name from safetensors: directly to the GPU, or memory-mapped if they stay on the CPU. diffusers' and
+transformers' classes only hold the weights; `model_index.json` names a pipeline that neither library has, so it is not read.
 """
 
 from __future__ import annotations
@@ -31,16 +30,16 @@ log = logging.getLogger(__name__)
 
 Moved = Callable[[], None]
 
-#: Parts of the transformer whose numbers stay in 32 bits, as diffusers keeps them: they set the scale of all others.
+#: Parts of the transformer that stay fp32, as in diffusers: they set the scale of all others.
 IN_32_BITS = ("time_embedder", "scale_shift_table", "norm1", "norm2", "norm3", "weight_scale")
-#: cuDNN, from and up to, whose convolutions over time are wrong in 16 bits where pictures are large, and which torch 2.9 goes
-#: around, at many times the time and memory (pytorch issues 163539, 166643).
+#: cuDNN versions, from and up to but excluding, whose 3D convolutions are wrong in 16 bits for large frames. torch 2.9 works
+#: around them, at many times the time and memory (pytorch issues 163539, 166643).
 POOR_CUDNN = (90800, 91500)
-#: Where a tensor in a slab may begin.
+#: Alignment of tensors in a slab.
 ALIGNED_BYTES = 256
-#: Weights of a sparse attention that one of the two published repositories may carry.
+#: Sparse-attention weights that one of the two published repositories may contain.
 GATES = "to_gate_compress"
-#: What the engine is written for; another value is another model.
+#: The configuration that the engine supports; any other value is a different model.
 TRANSFORMER_IS = {
     "image_dim": None,
     "added_kv_proj_dim": None,
@@ -51,9 +50,9 @@ TRANSFORMER_IS = {
     "in_channels": 48,
     "out_channels": 48,
 }
-#: The parts of the VAE that only decode.
+#: The parts of the VAE that are used only for decoding.
 DECODES = ("decoder", "post_quant_conv")
-#: No mean or deviation of latents is nearly as large.
+#: No mean or standard deviation of latents is anywhere near this large.
 MOST_SPREAD = 1e6
 VAE_IS = {"is_residual": True, "z_dim": 48, "patch_size": 2, "scale_factor_temporal": 4, "scale_factor_spatial": 16}
 
@@ -62,9 +61,9 @@ VAE_IS = {"is_residual": True, "z_dim": 48, "patch_size": 2, "scale_factor_tempo
 class Models:
     """The networks in eval mode, without gradients.
 
-    transformer  on `device` in `dtype` (IN_32_BITS in 32 bits); its blocks in pinned memory of the host if they are streamed
-    vae          the encoder in 32 bits (an image is one frame, and rounding it shifts the whole video), the decoder in `dtype`
-    tiny         what decodes instead if the plan says so, in 16 bits on a card; the VAE has no decoder then
+    transformer  on `device` in `dtype` (IN_32_BITS in fp32); its blocks in pinned host memory if they are streamed
+    vae          the encoder in fp32 (rounding the image's one frame shifts the whole video), the decoder in `dtype`
+    tiny         the tiny decoder if the plan uses it, in fp16 on a GPU; the VAE then has no decoder
     text         on `text_device`: in `dtype`, or with 8-bit weights
     """
 
@@ -80,9 +79,9 @@ class Models:
 
 
 def load(models: Path, device: str | torch.device, dtype: torch.dtype, plan: Plan, moved: Moved = lambda: None) -> Models:
-    """Bring the networks to where `plan` says. moved() is called again and again; what it raises passes through.
+    """Load the networks to where `plan` puts them. moved() is called repeatedly; what it raises propagates.
 
-    Raises EngineFailed, one line, for a file that is missing, cut short or not what its name says; OutOfMemory.
+    Raises EngineFailed, one line, for a file that is missing, incomplete or the wrong one; OutOfMemory.
     """
     began, device = time.monotonic(), torch.device(device)
     lines = layout.missing(models)
@@ -111,21 +110,21 @@ def load(models: Path, device: str | torch.device, dtype: torch.dtype, plan: Pla
 
 @contextmanager
 def room_for(plan: Plan) -> Iterator[None]:
-    """Whatever is short of memory in it raises OutOfMemory, which says so of the plan."""
+    """Turns running out of memory inside it into OutOfMemory, with the plan's name."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not card.is_full(error):
             raise
-        raise OutOfMemory(f"FastWan does not fit into memory with the plan {plan.name}") from error
+        raise OutOfMemory(f"FastWan does not fit in memory with the plan {plan.name}") from error
 
 
 def warn_of_cudnn(version: int | None) -> None:
-    """A word in the log if this cuDNN (90800 is 9.8) is one of the poor ones."""
+    """Log a warning if this cuDNN (90800 is 9.8) is in POOR_CUDNN."""
     if version is not None and POOR_CUDNN[0] <= version < POOR_CUDNN[1]:
         said, least = (f"{number // 10_000}.{number % 10_000 // 100}" for number in (version, POOR_CUDNN[1]))
         log.warning(
-            "cuDNN %s decodes wrongly, or slowly and in far more memory; take %s or later (requirements/engine.txt)",
+            "cuDNN %s decodes incorrectly, or slowly and with far more memory; use %s or later (requirements/engine.txt)",
             said,
             least,
         )
@@ -148,7 +147,7 @@ def _transformer(models: Path, device: torch.device, dtype: torch.dtype, plan: P
     state = _read(part, first_at, moved)
     gates = [name for name in state if GATES in name]
     if gates:
-        log.warning("%s: carries weights of a sparse attention (%s); dense attention is used", part.folder, GATES)
+        log.warning("%s: has weights for sparse attention (%s); dense attention is used", part.folder, GATES)
     filled: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if GATES not in name:
@@ -164,8 +163,8 @@ def _transformer(models: Path, device: torch.device, dtype: torch.dtype, plan: P
 
 
 class Slabs:
-    """Pinned memory in pieces of PINNED_SLAB_BYTES, tensors put into them one after the other: pinned each on its own, they
-    would take as much as the next power of two."""
+    """Pinned memory in slabs of PINNED_SLAB_BYTES, with tensors packed into them: pinned separately, each would be rounded up
+    to the next power of two."""
 
     def __init__(self, pin: bool = True) -> None:
         self._pin, self._slab, self._used = pin, torch.empty(0, dtype=torch.uint8), 0
@@ -176,8 +175,8 @@ class Slabs:
             size = max(PINNED_SLAB_BYTES, tensor.nbytes)
             try:
                 self._slab, self._used = torch.empty(size, dtype=torch.uint8, pin_memory=self._pin), 0
-            except RuntimeError as error:  # which is all that CUDA says of a machine without so much memory
-                raise MemoryError(f"{size:,} bytes cannot be pinned: {error}") from error
+            except RuntimeError as error:  # CUDA's only sign that host memory is short
+                raise MemoryError(f"could not pin {size:,} bytes of memory: {error}") from error
         place = self._slab[self._used : self._used + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
         self._used += -(-tensor.nbytes // ALIGNED_BYTES) * ALIGNED_BYTES
         return place.copy_(tensor)
@@ -187,7 +186,7 @@ def _vae(models: Path, device: torch.device, dtype: torch.dtype, plan: Plan, mov
     part = layout.part(models, "vae")
     _check_config(part, VAE_IS)
     _check_spread(part)
-    state = _read(part, torch.device("cpu"), moved)  # in 32 bits the decoder would take 2.2 GB of the card, for a moment
+    state = _read(part, torch.device("cpu"), moved)  # in fp32 the decoder would briefly take 2.2 GB on the GPU
     kinds = dict.fromkeys(DECODES, dtype)
     if plan.decoder == "tiny":
         state = {name: tensor for name, tensor in state.items() if name.split(".")[0] not in DECODES}
@@ -203,7 +202,7 @@ def _vae(models: Path, device: torch.device, dtype: torch.dtype, plan: Plan, mov
 
 
 def _tiny(models: Path, device: torch.device, dtype: torch.dtype) -> nn.Sequential:
-    """Half precision has three bits more than bfloat16, which is as much as a picture's last ones."""
+    """fp16 has three more mantissa bits than bfloat16: as much as the lowest bits of a frame's pixels."""
     return tiny.load(models, device, torch.float16 if dtype == torch.bfloat16 else dtype)
 
 
@@ -216,7 +215,7 @@ def _text(models: Path, device: torch.device, dtype: torch.dtype, plan: Plan, mo
     if tied is not None:
         state |= {"shared.weight": tied, "encoder.embed_tokens.weight": tied}
     network = _filled(part, lambda: UMT5EncoderModel(UMT5Config(**part.config)), state)
-    network.set_input_embeddings(network.shared)  # as one layer: as two, they would be brought to the card twice, 2.1 GB each
+    network.set_input_embeddings(network.shared)  # one shared layer: two would be copied to the GPU twice, 2.1 GB each
     if plan.text == "card8":
         return eight.smaller(network, device, dtype)
     if device.type != "cpu":
@@ -229,11 +228,11 @@ def _tokenizer(models: Path) -> Any:
     try:
         return AutoTokenizer.from_pretrained(path.parent, local_files_only=True)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise EngineFailed(layout.line(models, path.parent, f"no tokenizer can be read ({first_line(error)})")) from error
+        raise EngineFailed(layout.line(models, path.parent, f"the tokenizer cannot be read ({first_line(error)})")) from error
 
 
 def _read(part: layout.Part, device: torch.device, moved: Moved) -> dict[str, Tensor]:
-    """The tensors of all files of a network by name; on the CPU they are mapped, not copied."""
+    """The tensors of all files of a network by name; on the CPU they are memory-mapped, not copied."""
     state: dict[str, Tensor] = {}
     for file in part.files:
         moved()
@@ -247,7 +246,7 @@ def _read(part: layout.Part, device: torch.device, moved: Moved) -> dict[str, Te
 def _filled(part: layout.Part, make: Callable[[], nn.Module], state: dict[str, Tensor]) -> Any:
     def wrong(what: str) -> EngineFailed:
         described = part.folder / "config.json"
-        return EngineFailed(f"{described}: it, or the weights beside it, are not what they should be: {what}; {layout.FETCHED}")
+        return EngineFailed(f"{described}: does not match the weights beside it: {what}; {layout.FETCHED}")
 
     return checkpoints.filled(make, state, wrong)
 
@@ -257,12 +256,12 @@ def _check_config(part: layout.Part, wanted: dict[str, Any]) -> None:
         found = part.config.get(name)
         if (list(found) if isinstance(found, list | tuple) else found) != value:
             raise EngineFailed(
-                f"{part.folder / 'config.json'}: {name} is {found!s:.80}, must be {value}: this is another model"
+                f"{part.folder / 'config.json'}: {name} is {found!s:.80}, must be {value}: this is a different model"
             )
 
 
 def _check_spread(part: layout.Part) -> None:
-    """The VAE's configuration says in which range its latents are, which no tensor does."""
+    """Check the latents' mean and standard deviation, which only the VAE's configuration has."""
     count = VAE_IS["z_dim"]
     for name, least, kind in (("latents_mean", -MOST_SPREAD, "numbers"), ("latents_std", 0.0, "numbers above 0")):
         found = part.config.get(name)

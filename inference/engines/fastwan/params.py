@@ -1,4 +1,4 @@
-"""What a job says beside its image, and what of it has an effect. What has none is said in the metrics."""
+"""A job's fields other than its image, and which of them have an effect. The metrics list those that have none."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from errors import InvalidInput
 from inference.engines.fastwan.sampling import TIMES
 from inference.engines.fastwan.shape import Fit
 
-#: The longest prompt, in characters; the model hears about the first 2,000 of them (512 word pieces).
+#: The longest prompt, in characters; the model sees about the first 2,000 of them (512 tokens).
 LONGEST_PROMPT = 10_000
-#: What intake says for a job that names no steps.
+#: What intake fills in for a job that names no steps.
 UNSAID_STEPS = 4
-#: Unknown parameters that are named, and characters of a name: the metrics travel in every report.
+#: Unknown parameters that are listed, and characters of each name: the metrics are sent with every report.
 MOST_NAMES, LONGEST_NAME = 20, 40
 
 
 @dataclass(frozen=True, kw_only=True)
 class Params:
-    """fit: `crop` cuts the image to the size that was asked for; `auto` keeps its aspect and makes a video of about as many
+    """fit: `crop` crops the image to the requested size; `auto` keeps its aspect ratio and makes a video of about as many
     pixels."""
 
     prompt: str
@@ -28,36 +28,36 @@ class Params:
 
 
 def read(fields: dict[str, Any], params: dict[str, Any]) -> Params:
-    """A job's prompt, seed and `params`, checked. None counts as not said. Raises InvalidInput, which names the field."""
+    """A job's prompt, seed and `params`, validated. None means the default. Raises InvalidInput, which names the field."""
     fit: Any = "crop" if params.get("fit") is None else params["fit"]
     if fit not in ("crop", "auto"):
         _refuse("params.fit", fit, " or ".join(get_args(Fit)))
     prompt = fields.get("prompt") or ""
     if not isinstance(prompt, str) or len(prompt) > LONGEST_PROMPT:
         what = f"{len(prompt):,} characters" if isinstance(prompt, str) else repr(prompt)[:60]
-        _refuse("prompt", what, f"a text of at most {LONGEST_PROMPT:,} characters")
+        _refuse("prompt", what, f"text of at most {LONGEST_PROMPT:,} characters")
     seed = fields.get("seed", 42)
     if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
-        _refuse("seed", repr(seed)[:60], "a whole number of 64 bits")
+        _refuse("seed", repr(seed)[:60], "a 64-bit integer")
     return Params(prompt=prompt, seed=seed, fit=fit)
 
 
 def effects(fields: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
-    """What was really done where a job asked for something that the distilled model does not know, for the metrics. The
-    older workers took such fields too, so they are no reason to fail a job."""
+    """For the metrics: what was really done where a job asked for something that the distilled model does not support. The
+    older workers accepted such fields too, so they do not fail a job."""
     told = {"steps_used": len(TIMES), "guidance_scale_used": 1.0, "negative_prompt_used": False}
     ignored = []
     if fields.get("steps") not in (None, len(TIMES), UNSAID_STEPS):
-        ignored.append(f"steps={fields['steps']}: the model is distilled to {len(TIMES)}")
+        ignored.append(f"steps={fields['steps']}: the model is distilled to {len(TIMES)} steps")
     if fields.get("guidance_scale") not in (None, 1, 1.0):
         ignored.append(f"guidance_scale={fields['guidance_scale']}: the model is distilled to run without guidance")
     if fields.get("negative_prompt"):
         ignored.append("negative_prompt: has no effect without guidance")
     unknown = [name for name in params if name != "fit"]
-    ignored += [f"params.{name:.{LONGEST_NAME}}: no such parameter; there is fit" for name in unknown[:MOST_NAMES]]
+    ignored += [f"params.{name:.{LONGEST_NAME}}: unknown parameter; the only one is fit" for name in unknown[:MOST_NAMES]]
     ignored += [f"params: and {len(unknown) - MOST_NAMES} more"] if len(unknown) > MOST_NAMES else []
     return {**told, "without_effect": ignored}
 
 
 def _refuse(name: str, got: Any, allowed: str) -> NoReturn:
-    raise InvalidInput(f"{name}: got {got!r:.80}, may be {allowed}", stage="validation")
+    raise InvalidInput(f"{name}: got {got!r:.80}, must be {allowed}", stage="validation")

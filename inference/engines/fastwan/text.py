@@ -1,4 +1,4 @@
-"""From a prompt to the embeddings that the transformer hears, kept on disk so that a prompt is encoded once."""
+"""From a prompt to the embeddings for the transformer, cached on disk so that each prompt is encoded once."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ from inference.engines.fastwan.models import Models
 
 log = logging.getLogger(__name__)
 
-#: Words pieces that the model was trained with: a longer prompt is cut there, a shorter one is filled up with zeros.
+#: Tokens that the model was trained with: a longer prompt is truncated, a shorter one is padded with zeros.
 TOKENS = 512
-#: Prompts that are kept on disk; the longest take 4 MB each.
+#: Prompts cached on disk; the longest take 4 MB each.
 KEPT = 500
 
 
 def clean(prompt: str) -> str:
-    """The prompt as the published pipelines clean it: broken encodings mended, control characters dropped, HTML entities
-    replaced, white space made single spaces."""
+    """The prompt cleaned as in the published pipelines: broken encodings repaired, control characters dropped, HTML entities
+    replaced, white space collapsed to single spaces."""
     text = html.unescape(html.unescape(ftfy.fix_text(prompt)))
     return re.sub(r"\s+", " ", text).strip()
 
 
 def tokens(models: Models, prompt: str) -> Tensor:
-    """(1, n) numbers of word pieces, the last one being the end mark; n is at most TOKENS."""
+    """(1, n) token ids, the last one being the end token; n is at most TOKENS."""
     found = models.tokenizer(prompt, truncation=True, max_length=TOKENS, add_special_tokens=True)["input_ids"]
     if not found:
-        raise InvalidInput("prompt: has no word that the tokenizer knows", stage="validation")
+        raise InvalidInput("prompt: contains no word that the tokenizer knows", stage="validation")
     return torch.tensor([found])
 
 
 @torch.inference_mode()
 def embed(models: Models, prompt: str, moved: Callable[[], None] | None = None) -> Tensor:
-    """The embeddings (1, n, width) on the CPU in the models' precision, worked out at the prompt's true length: what stands
-    after its end does not change them.
+    """The embeddings (1, n, width) on the CPU in the models' precision, computed at the prompt's true length: padding would
+    not change them.
 
-    moved() is called before each layer, since a processor may take minutes; what it raises passes through.
+    moved() is called before each layer, since a CPU may take minutes; what it raises propagates.
     """
     numbers = tokens(models, prompt).to(models.text_device)
     layers = models.text.encoder.block if moved is not None else ()
@@ -63,22 +63,22 @@ def embed(models: Models, prompt: str, moved: Callable[[], None] | None = None) 
 
 
 def filled_up(found: Tensor) -> Tensor:
-    """(1, TOKENS, width): the transformer has no mask, the zeros behind a prompt are part of what it hears."""
+    """(1, TOKENS, width): the transformer has no mask, so the zeros after a prompt are part of its input."""
     return functional.pad(found, (0, 0, 0, TOKENS - found.shape[1]))
 
 
 class Prompts:
-    """Embeddings by prompt in a folder; None keeps none. Any file may be removed at any time by anybody."""
+    """A disk cache of embeddings by prompt; no folder, no cache. Any file may be removed at any time by anyone."""
 
     def __init__(self, folder: Path | None, weights: str) -> None:
         self._folder, self._weights = folder, weights
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            for left in folder.glob("*.part"):  # by a process that died
+            for left in folder.glob("*.part"):  # left by a process that died
                 left.unlink(missing_ok=True)
 
     def known(self, models: Models, prompt: str) -> Tensor | None:
-        """The embeddings (1, n, width) of a cleaned prompt, if they are kept."""
+        """The embeddings (1, n, width) of a cleaned prompt, if they are cached."""
         path = self._path(models, prompt)
         if path is None:
             return None
@@ -88,19 +88,19 @@ class Prompts:
         except FileNotFoundError:
             return None
         except (safetensors.SafetensorError, OSError, LookupError, ValueError) as error:
-            log.warning("threw away the damaged embeddings %s: %s", path.name, error)
+            log.warning("discarded the damaged cache entry %s: %s", path.name, error)
             with suppress(OSError):
                 path.unlink()
             return None
         return found
 
     def made(self, models: Models, prompt: str, moved: Callable[[], None] | None = None) -> Tensor:
-        """The same, worked out and kept; moved: see `embed`. Raises EngineFailed if they are no numbers: what was wrong once,
-        a card's memory say, must not stay with the prompt."""
+        """The same, computed and cached; moved: see `embed`. Raises EngineFailed if they are not finite: a one-time fault,
+        in GPU memory for example, must not be cached."""
         found = embed(models, prompt, moved).contiguous()
         if not bool(torch.isfinite(found).all()):
-            damaged = "if it is so again, its weights may be damaged: worker models verify fastwan"
-            raise EngineFailed(f"what the text encoder makes of the prompt is not a number; {damaged}")
+            damaged = "if this happens again, its weights may be damaged: worker models verify fastwan"
+            raise EngineFailed(f"the text encoder's output for the prompt is not a number; {damaged}")
         path = self._path(models, prompt)
         if path is not None:
             _keep(path, found)
@@ -114,30 +114,30 @@ class Prompts:
 
 
 def _read(path: Path, models: Models) -> Tensor:
-    """What `_keep` has written, if it is that to the bit and what the encoder of these models gives. Raises one of what `known`
-    catches."""
+    """A cache entry written by `_keep`, if it is intact and matches these models' encoder. Raises one of the errors
+    that `known` catches."""
     with safetensors.safe_open(path, framework="pt") as file:
         said, found = file.metadata() or {}, file.get_tensor("embeddings")
     width = models.text.config.d_model
     if found.ndim != 3 or found.shape[0] != 1 or not 1 <= found.shape[1] <= TOKENS or found.shape[2] != width:
-        raise ValueError(f"their shape is {tuple(found.shape)}, (1, 1 to {TOKENS}, {width}) is right")
+        raise ValueError(f"the shape is {tuple(found.shape)}, expected (1, 1 to {TOKENS}, {width})")
     if found.dtype != models.dtype:
-        raise ValueError(f"they are {found.dtype}, {models.dtype} is right")
+        raise ValueError(f"the dtype is {found.dtype}, expected {models.dtype}")
     if said.get("sha256") != _digest(found):
-        raise ValueError("their SHA-256 is another one")
+        raise ValueError("the SHA-256 does not match")
     if not bool(torch.isfinite(found).all()):
-        raise ValueError("they are not numbers")
+        raise ValueError("the values are not finite")
     return torch.as_tensor(found)
 
 
 def _keep(path: Path, found: Tensor) -> None:
-    """Write aside and rename. A full disk costs the file, not the job."""
+    """Write to a temporary file and rename it. A full disk costs the cache entry, not the job."""
     aside = path.with_suffix(f".{os.getpid()}.part")
     try:
         save_file({"embeddings": found}, aside, {"sha256": _digest(found)})
         os.replace(aside, path)
     except (OSError, safetensors.SafetensorError) as error:
-        log.warning("the embeddings of a prompt could not be kept: %s", error)
+        log.warning("could not write a prompt's cache entry: %s", error)
     for old in (aside, *sorted(path.parent.glob("*.prompt"), key=_age)[:-KEPT]):
         with suppress(OSError):
             old.unlink()

@@ -75,7 +75,7 @@ def load(models: Path, device: torch.device, dtype: torch.dtype) -> nn.Sequentia
     half = {name[len(HALF) :]: each for name, each in state.items() if name.startswith(HALF)}
 
     def wrong(what: str) -> EngineFailed:
-        return EngineFailed(layout.line(models, path, f"is of another network: {what}"))
+        return EngineFailed(layout.line(models, path, f"is for a different network: {what}"))
 
     return checkpoints.filled(network, half, wrong).to(device, dtype, memory_format=torch.channels_last)
 

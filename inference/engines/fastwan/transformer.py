@@ -141,7 +141,7 @@ def _working(device: torch.device, dtype: torch.dtype, width: int) -> list[SDPBa
     except RuntimeError as error:
         if card.is_full(error):
             raise
-        log.warning("cuDNN's attention is left out: %s", first_line(error))
+        log.warning("cuDNN attention is disabled: %s", first_line(error))
         return KERNELS[1:]
     return KERNELS
 

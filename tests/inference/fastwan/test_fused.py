@@ -92,7 +92,7 @@ def test_what_cannot_be_compiled_runs_as_written_and_says_why(caplog: pytest.Log
     with caplog.at_level(logging.WARNING), torch.inference_mode():
         assert torch.equal(made._run(stubborn, torch.ones(4, 3)), torch.full((4, 3), 2.0))
     assert made.ready == 0
-    assert "stubborn runs as written" in caplog.text
+    assert "stubborn runs uncompiled" in caplog.text
 
 
 def test_off_compiles_nothing() -> None:

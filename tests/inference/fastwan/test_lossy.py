@@ -85,13 +85,13 @@ def test_a_device_that_does_not_multiply_them_widens_them_and_says_so(
     monkeypatch.setattr(functional, "scaled_mm", refuses)
     with caplog.at_level(logging.WARNING):
         assert not float8.is_multiplied(CPU, torch.bfloat16)
-    assert "cpu does not multiply 8-bit numbers, so they save memory but no time: scaled_mm is only" in caplog.text
+    assert "cpu does not support fp8 multiplication, so fp8 saves memory but no time: scaled_mm is only" in caplog.text
     assert "more words" not in caplog.text
     monkeypatch.setattr(functional, "scaled_mm", lambda x, w, *_, **__: torch.zeros(len(x), w.shape[1]))
     float8.is_multiplied.cache_clear()
     with caplog.at_level(logging.WARNING):
         assert not float8.is_multiplied(CPU, torch.bfloat16)
-    assert "wrongly (by 100 %)" in caplog.text
+    assert "incorrectly (error 100 %)" in caplog.text
 
 
 def test_a_device_is_tried_with_a_bias_as_every_layer_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,6 +227,6 @@ def test_a_file_of_another_network_is_refused(both: Path, tmp_path: Path) -> Non
     path = tmp_path / layout.TINY
     path.parent.mkdir()
     torch.save({"decoder.1.weight": torch.zeros(64, 16, 3, 3)}, path)
-    said = r"taew2_2\.pth: is of another network: \d+ tensors missing \(.+`worker models pull fastwan` fetches it"
+    said = r"taew2_2\.pth: is for a different network: \d+ tensors missing \(.+`worker models pull fastwan` fetches it"
     with pytest.raises(EngineFailed, match=said):
         tiny.load(tmp_path, CPU, torch.float32)

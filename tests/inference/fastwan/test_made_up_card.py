@@ -81,7 +81,7 @@ def test_the_words_that_the_text_encoder_knows_are_on_the_card_once(repository: 
 def test_a_device_on_which_cudnn_has_no_attention_takes_the_next_kernel(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert transformer._working(torch.device("cpu"), torch.bfloat16, 8) == transformer.KERNELS[1:]
-    assert "cuDNN's attention is left out" in caplog.text
+    assert "cuDNN attention is disabled" in caplog.text
 
 
 def loaded(repository: Path, plan: Plan) -> Engine:

@@ -88,12 +88,12 @@ def test_who_waits_for_an_encoding_hears_of_each_layer_and_may_end_it(models: Mo
 @pytest.mark.parametrize(
     ("fields", "said", "named"),
     [
-        ({"prompt": "x" * 100_000}, {}, "prompt: got '100,000 characters', may be a text of at most 10,000"),
+        ({"prompt": "x" * 100_000}, {}, "prompt: got '100,000 characters', must be text of at most 10,000"),
         ({"prompt": 7}, {}, "prompt: got"),
         ({"seed": 2**63}, {}, "seed: got"),
         ({"seed": True}, {}, "seed: got"),
         ({"seed": float("nan")}, {}, "seed: got"),
-        ({}, {"fit": "stretch"}, "params.fit: got 'stretch', may be crop or auto"),
+        ({}, {"fit": "stretch"}, "params.fit: got 'stretch', must be crop or auto"),
         ({}, {"fit": ["crop"]}, "params.fit: got"),
     ],
 )
@@ -113,7 +113,7 @@ def test_steps_that_nobody_named_are_not_said_to_have_no_effect() -> None:
         {"musetalk_job_id": "a", "image_url": "https://a.example/i.png", "prompt": ""}, "fastwan", "local"
     ).inputs
     assert params.effects(usual, {})["without_effect"] == []
-    assert params.effects({**usual, "steps": 8}, {})["without_effect"] == ["steps=8: the model is distilled to 3"]
+    assert params.effects({**usual, "steps": 8}, {})["without_effect"] == ["steps=8: the model is distilled to 3 steps"]
 
 
 def test_a_sender_of_many_unknown_parameters_is_told_of_some() -> None:
@@ -121,7 +121,7 @@ def test_a_sender_of_many_unknown_parameters_is_told_of_some() -> None:
         "without_effect"
     ]
     assert len(lines) == 21
-    assert lines[0] == f"params.{'x' * 40}: no such parameter; there is fit"
+    assert lines[0] == f"params.{'x' * 40}: unknown parameter; the only one is fit"
     assert lines[-1] == "params: and 29981 more"
 
 
