@@ -1,10 +1,9 @@
-"""The VAE's decoder as a stream: latent frames in, pictures out, as many at a time as the memory holds.
+"""A streaming VAE decoder: latent frames in, video frames out, as many at a time as memory allows.
 
-Walked by our own forward pass over diffusers' weights. Every convolution over time keeps the last two frames of what it saw,
-so that the next part goes on where the last one ended: whatever the size of the parts, the pictures are the same up to
-rounding. The very first latent frame is a part of its own and makes one picture, every other one makes four. Doubling a
-picture's size and the 3x3 convolution after it are done as one 2x2 convolution with four outputs a pixel: less than half of
-the arithmetic, the same sums.
+Our own forward pass over diffusers' weights. Every causal convolution caches the last two frames of its input, so that the next
+part continues where the last one ended: the frames are the same for any size of part, up to rounding. The first latent frame is
+a part of its own and gives one frame; every other one gives four. Upsampling by two and the 3x3 convolution after it are merged
+into one 2x2 convolution with four outputs per pixel: less than half of the arithmetic, the same sums.
 """
 
 from __future__ import annotations
@@ -19,22 +18,22 @@ from torch.nn import functional
 
 from inference.engines.fastwan.fused import Fused
 
-#: Frames that a convolution over time remembers: its kernel reaches two back.
+#: Frames that a causal convolution caches: its kernel reaches two back.
 PAST = 2
-#: Pictures that a latent frame becomes, and pixels that a latent pixel becomes to each side.
+#: Frames per latent frame, and pixels per latent pixel along one side.
 PICTURES, PIXELS = 4, 16
 
 
 @dataclass
 class Past:
-    """What the convolutions saw last, by convolution; `first`: nothing has been decoded yet."""
+    """The cached frames, by convolution; `first`: nothing has been decoded yet."""
 
     frames: dict[int, Tensor] = field(default_factory=dict)
     first: bool = True
 
 
 class Decoder:
-    """`decode` of one VAE. Convolutions are laid out channels-last, which is what the card's kernels want."""
+    """Decodes with one VAE. Its convolution weights are converted to channels-last, which the GPU's kernels need."""
 
     def __init__(self, vae: Any, fused: Fused | None = None) -> None:
         self._vae, self._net, self._fused = vae, vae.decoder, fused or Fused()
@@ -45,18 +44,18 @@ class Decoder:
 
     @property
     def merged(self) -> list[Tensor]:
-        """Weights that are made of the VAE's, and kept beside them."""
+        """Weights derived from the VAE's and kept in addition to them."""
         return [each for pair in self._doubling.values() for each in pair]
 
     def scaled(self, latents: Tensor) -> Tensor:
-        """Normalised latents (1, c, t, h, w) float32 as `part` wants them."""
+        """Normalised latents (1, c, t, h, w) float32 -> what `part` takes."""
         mean, std = spread(self._vae, latents.device)
         return (latents * std + mean).to(next(self._net.parameters()).dtype)
 
     @torch.inference_mode()
     def part(self, latents: Tensor, past: Past) -> Tensor:
-        """latents (1, c, t, h, w), in the VAE's own scale, in the decoder's precision -> pictures (1, 3, 1 or 4 t, 16 h,
-        16 w), about -1 to 1. The first part has one frame; `past` goes from part to part."""
+        """latents (1, c, t, h, w), in the VAE's own scale, in the decoder's precision -> frames (1, 3, 1 or 4 t, 16 h,
+        16 w), about -1 to 1. The first part has one latent frame; pass the same `past` to every part."""
         net = self._net
         x = self._vae.post_quant_conv(latents).contiguous(memory_format=torch.channels_last_3d)
         x = self._over_time(net.conv_in, x, past)
@@ -87,14 +86,14 @@ class Decoder:
         return x.add_(shortcut)
 
     def _norm(self, x: Tensor, gamma: Tensor) -> Tensor:
-        """The norm over the channels of (1, c, t, h, w) with SiLU after it; a pixel's channels are a row."""
-        rows = x.permute(0, 2, 3, 4, 1).contiguous()  # as it is, unless a convolution gave its answer another layout
+        """The norm over the channels of (1, c, t, h, w), then SiLU; a pixel's channels are a row."""
+        rows = x.permute(0, 2, 3, 4, 1).contiguous()  # a view, unless a convolution returned another layout
         made = self._fused.norm_silu(rows.view(-1, rows.shape[-1]), gamma.flatten())
         return made.view(rows.shape).permute(0, 4, 1, 2, 3)
 
     @staticmethod
     def _over_time(conv: Any, x: Tensor, past: Past) -> Tensor:
-        """A convolution that sees the two frames before, zeros where there were none."""
+        """A causal convolution: prepends the two cached frames, or zeros if there are none."""
         if conv.kernel_size[0] == 1:
             return functional.conv3d(x, conv.weight, conv.bias)
         before = past.frames.get(id(conv))
@@ -107,7 +106,7 @@ class Decoder:
 
 
 def spread(vae: Any, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and deviation (1, c, 1, 1, 1) of what the VAE's latents are before they are normalised."""
+    """Mean and standard deviation (1, c, 1, 1, 1) of the VAE's latents before normalisation."""
     mean, std = (
         torch.tensor(found, device=device).view(1, -1, 1, 1, 1) for found in (vae.config.latents_mean, vae.config.latents_std)
     )
@@ -115,7 +114,7 @@ def spread(vae: Any, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def parts(frames: int, chunk: int) -> Iterator[slice]:
-    """How so many latent frames are decoded: the first alone, then `chunk` at a time."""
+    """The parts in which latent frames are decoded: the first alone, then `chunk` at a time."""
     yield slice(0, 1)
     for first in range(1, frames, chunk):
         yield slice(first, min(first + chunk, frames))
@@ -136,10 +135,10 @@ def _interleaved(x: Tensor) -> Tensor:
 
 
 def _doubling(conv: Any) -> tuple[Tensor, Tensor]:
-    """The weights (4 out, in, 2, 2) and biases that do nearest doubling and then `conv` (3x3, padding 1) in one.
+    """The weights (4 out, in, 2, 2) and biases that merge nearest-neighbour upsampling by two and `conv` (3x3, padding 1).
 
-    Each of a pixel's four places in the doubled picture sees 2x2 source pixels; taps of `conv` that fall on one of them add
-    up. Summed in 32 bits.
+    Each of a pixel's four places in the upsampled frame sees 2x2 source pixels; taps of `conv` that fall on the same one are
+    added, in fp32.
     """
     weight = conv.weight.float()
     rows = (
@@ -170,8 +169,8 @@ def _doubled(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def _repeated(made: Tensor, x: Tensor, shortcut: Any, first: bool) -> Tensor:
-    """The parameter-free shortcut of Wan 2.2, added to what was made: the channels of x (1, c, t, h, w) are spread over the
-    new places in time, height and width. Place by place, so that the spread tensor is never there."""
+    """Wan 2.2's parameter-free shortcut, added in place to `made`: the channels of x (1, c, t, h, w) are spread over the new
+    places in time, height and width. One place at a time, so that the spread tensor is never materialised."""
     times, sides = shortcut.factor_t, shortcut.factor_s
     every = times * sides * sides // shortcut.repeats  # channels of x that become one
     for place in range(times - 1 if first else 0, times):

@@ -1,7 +1,7 @@
-"""Linear layers whose weights are kept in 8 bits: half the memory, for the text encoder on cards that cannot hold it whole.
+"""Linear layers with 8-bit weights: half the memory, for the text encoder on GPUs that cannot hold it in bf16.
 
-Each row of a weight has a scale of its own (its largest number is 127); the sums are made in the layer's own precision. It
-changes the embeddings a little, see docs/fastwan.md.
+Each row of a weight has its own scale (its largest value is 127); sums are in the layer's own precision. This changes the
+embeddings a little, see docs/fastwan.md.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from inference.engines.fastwan import layers
 
 
 class Linear8(nn.Module):
-    """In place of a `Linear` without bias; rows (out, in) int8 and scales (out, 1)."""
+    """Replaces a `Linear` without bias; rows (out, in) int8 and scales (out, 1)."""
 
     def __init__(self, weight: Tensor, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__()
@@ -30,12 +30,12 @@ class Linear8(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """What callers look at to learn the precision."""
+        """Callers read the precision from it."""
         return self.scale
 
 
 def smaller(network: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """The network on `device`, every linear layer without bias in 8 bits, everything else in `dtype`. One layer at a time,
-    so that the whole network is never on the card."""
+    """The network on `device`, with every linear layer without bias in 8 bits and everything else in `dtype`. One layer at a
+    time, so that the GPU never holds the whole 16-bit network."""
     layers.replace(network, lambda weight: Linear8(weight, device, dtype))
     return network.to(device=device, dtype=dtype).eval().requires_grad_(False)

@@ -1,8 +1,7 @@
-"""The transformer's linear layers in 8-bit floating point, where the user has chosen it (FASTWAN_LINEARS=fp8): half the memory
-and, on cards that multiply 8-bit numbers, up to twice the rate. Not exact: see docs/fastwan.md for how much it changes.
+"""The transformer's linear layers in 8-bit floating point (FASTWAN_LINEARS=fp8): half the memory and, on GPUs with fp8
+multiplication, up to twice the rate. Not exact: see docs/fastwan.md for how much it changes.
 
-Each row of a weight has a scale of its own, and so has each token's row of what goes in, found anew each time. Sums are made in
-32 bits.
+Each row of a weight has its own scale; each token's input row has one too, recomputed every time. Sums are in fp32.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ log = logging.getLogger(__name__)
 KIND = torch.float8_e4m3fn
 #: Rows in KIND, and the scale of each.
 Numbers = tuple[Tensor, Tensor]
-#: Rows, inputs and outputs that a card is tried with (rows that fill no whole tile, as a video's may not); and how far the
-#: product of 8-bit numbers may be from that of the numbers they were made of: 3.7 % was measured.
+#: Rows, inputs and outputs of the test product (rows that do not fill whole tiles, as a video's may not); and how far the fp8
+#: product may be from the exact one: 3.7 % was measured.
 TRIED, APART = (500, 256, 384), 0.1
 
 
 class LinearFloat8(nn.Module):
-    """In place of a `Linear`: weight (out, in) of KIND, weight_scale (out, 1) float32, bias (out). `multiplied`: the device
+    """Replaces a `Linear`: weight (out, in) of KIND, weight_scale (out, 1) float32, bias (out). multiplied: the device
     multiplies KIND; if not, the weight is widened where it is used."""
 
     def __init__(self, linear: nn.Linear, multiplied: bool) -> None:
@@ -52,8 +51,8 @@ class LinearFloat8(nn.Module):
 
 
 def eighths(rows: Tensor, compiled: Fused | None = None) -> Numbers:
-    """rows (n, w) -> the same in KIND and the scale of each (n, 1) float32, which the precision of `rows` can hold unless it is
-    compiled."""
+    """Quantize rows (n, w) to KIND, with a scale for each (n, 1) float32; uncompiled, the scale is rounded to the precision
+    of `rows`."""
     made = torch.empty(rows.shape, dtype=KIND, device=rows.device)
     scale = torch.empty(len(rows), 1, device=rows.device)
     (compiled or Fused()).eighth(made, rows, scale)
@@ -61,7 +60,7 @@ def eighths(rows: Tensor, compiled: Fused | None = None) -> Numbers:
 
 
 def product(rows: Numbers, weight: Numbers, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """What a linear layer gives for rows (n, in) and a weight (out, in): (n, out) in `dtype`."""
+    """The output of a linear layer for rows (n, in) and a weight (out, in): (n, out) in `dtype`."""
     (x, x_scale), (w, w_scale) = rows, weight
     by_row = ScalingType.RowWise
     return functional.scaled_mm(
@@ -70,7 +69,7 @@ def product(rows: Numbers, weight: Numbers, bias: Tensor | None, dtype: torch.dt
 
 
 def replaced(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """A transformer without numbers, every linear layer of its blocks in 8 bits; `numbers` gives what is to be put in."""
+    """A transformer without weights, with every linear layer of its blocks replaced; `numbers` gives the tensors to load."""
     multiplied = is_multiplied(device, dtype)
     for block in network.get_submodule("blocks").modules():
         for name, child in list(block.named_children()):
@@ -80,7 +79,7 @@ def replaced(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn
 
 
 def numbers(name: str, tensor: Tensor, device: torch.device) -> dict[str, Tensor]:
-    """The tensors that stand for the one of this name in a transformer that is `replaced`; made on the device."""
+    """The tensors for the one of this name in a transformer that is `replaced`; computed on the device."""
     if not (name.startswith("blocks.") and name.endswith(".weight") and tensor.ndim == 2):
         return {name: tensor}
     made, scale = eighths(tensor.to(device))
@@ -89,7 +88,7 @@ def numbers(name: str, tensor: Tensor, device: torch.device) -> dict[str, Tensor
 
 @functools.cache
 def is_multiplied(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the device multiplies KIND row by row, and rightly; if not, the log says so."""
+    """Whether the device multiplies KIND with a scale per row, and correctly; logs a warning if not."""
     count, width, out = TRIED
     x, weight = torch.randn(count, width, device=device).to(dtype), torch.randn(out, width, device=device).to(dtype)
     bias = torch.randn(out, device=device).to(dtype)  # as every layer has one

@@ -1,9 +1,9 @@
-"""The arithmetic between the large products, number by number: norms, modulation, gates, positions.
+"""The elementwise arithmetic between the matrix products: norms, modulation, gates, positions.
 
-Each is one pass over gigabytes when it is compiled, and three to eight as written. They are compiled before the first job and
-never beside one: while torch compiles, a network that another thread calls can fail (pytorch issue 126024). A compiled one is
-used if it has given the same numbers; one that cannot be compiled (no compiler, no such card) is never missed. All work on
-rows (n, width), so that one compilation does for every size of a video.
+Each is one pass over gigabytes when compiled, and three to eight when not. They are compiled before the first job and never
+beside one: while torch compiles, a network that another thread calls can fail (pytorch issue 126024). A compiled function is
+used only if it gives the same results; one that cannot be compiled (no compiler, unsupported GPU) runs uncompiled. All work on
+rows (n, width), so one compilation serves every video size.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ log = logging.getLogger(__name__)
 #: `first`: compiled before the first job; `off`: never.
 When = Literal["first", "off"]
 
-#: Rows of the made-up numbers that a compiled function is tried on, and how far it may be off, by the bytes that each number
-#: of its answer has: rounding in 16 bits, or in 8.
+#: Rows of random input that a compiled function is tested with, and its largest relative error, by the bytes per element of its
+#: result: rounding in 16 bits, or in 8.
 TRIED_ROWS, APART = 4096, {1: 0.05, 2: 0.02, 4: 0.02}
-#: How a compiler fails: torch's own errors are RuntimeErrors, the others come from what it calls.
+#: Errors of a failed compilation: torch's own are RuntimeErrors, the others come from what it calls.
 FAULTS = (
     RuntimeError,
     OSError,
@@ -72,21 +72,21 @@ def turn(x: Tensor, weight: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
 def eighth(made: Tensor, x: Tensor, scale: Tensor) -> Tensor:
     """Into made (n, w) float8_e4m3fn: x (n, w), each row divided by its scale, which is its largest number / 448 and goes into
-    scale (n, 1). As written, the scale is rounded to the precision of x, which saves a copy in 32 bits: what little a number
-    may be beyond 448 then is rounded back. Compiled, it need not be."""
+    scale (n, 1). Uncompiled, the scale is rounded to the precision of x, which saves a copy in fp32; values that are slightly
+    above 448 as a result are rounded back. Compiled, it need not be."""
     scale.copy_((torch.linalg.vector_norm(x, float("inf"), 1, keepdim=True).float().clamp_min(1e-12) / 448).to(x.dtype))
     return made.copy_(x / scale.to(x.dtype))
 
 
 class Fused:
-    """The five functions, each compiled when rows of a new width and kind come, until `settle`; as written otherwise."""
+    """The five functions, each compiled for every new width and dtype until `settle`; uncompiled otherwise."""
 
     def __init__(self, when: When = "off") -> None:
         self._compiles = when == "first"
-        self._twins: dict[Any, Callable[..., Tensor] | None] = {}  # None: not to be had
+        self._twins: dict[Any, Callable[..., Tensor] | None] = {}  # None: could not be compiled
 
     def settle(self) -> None:
-        """Compile nothing from now on: other threads may call networks."""
+        """Compile nothing from now on, so that other threads may call networks."""
         self._compiles = False
 
     def norm_silu(self, x: Tensor, gamma: Tensor) -> Tensor:
@@ -118,15 +118,15 @@ class Fused:
         twin = self._twins.get(key)
         if twin is None or not given[0].is_inference():
             return function(*given)
-        # a weight, made outside of inference mode, is of another kind than what it was compiled for; it is small
+        # a weight made outside inference mode would not match what was compiled; it is small, so clone it
         return twin(*(each if each.is_inference() else each.clone() for each in given))
 
 
 def _compiled(function: Callable[..., Tensor], samples: list[Tensor]) -> Callable[..., Tensor] | None:
-    """Its twin, tried on made-up rows; None, and a word in the log, if there is none."""
+    """The compiled function, tested on random rows; None, with a warning in the log, if that fails."""
     try:
         compiled = torch.compile(_copy_of(function), fullgraph=True)
-        for rows in (TRIED_ROWS, TRIED_ROWS - 24):  # the second try is where a fixed size would show
+        for rows in (TRIED_ROWS, TRIED_ROWS - 24):  # the second size shows whether the number of rows is dynamic
             part = [each[:rows] if each.ndim > 1 else each for each in samples]
             expected = function(*(each.clone() for each in part))
             got = compiled(*(_of_any_length(each.clone()) for each in part)).float()
@@ -135,24 +135,24 @@ def _compiled(function: Callable[..., Tensor], samples: list[Tensor]) -> Callabl
     except FAULTS as error:
         log.warning("%s runs uncompiled; compiling it failed: %s", function.__name__, first_line(error))
         return None
-    twin: Callable[..., Tensor] = torch._dynamo.run(compiled)  # what it was not compiled for runs as written
+    twin: Callable[..., Tensor] = torch._dynamo.run(compiled)  # inputs it was not compiled for run uncompiled
     return twin
 
 
 def _of_any_length(rows: Tensor) -> Tensor:
-    """The same, to be compiled for any number of rows of this width. With any width, too, norm_silu would read a row twice and
-    take a root as a power in 64 bits, which most cards do 64 times as slowly."""
+    """Mark the number of rows as dynamic, but not the width: with a dynamic width, norm_silu would read each row twice and
+    compute the root as a 64-bit power, which is 64 times as slow on most GPUs."""
     if rows.ndim > 1:
         torch._dynamo.mark_dynamic(rows, 0)
     return rows
 
 
 def _like(given: Tensor) -> Tensor:
-    """Made-up numbers of the same kind, width and device: as many rows as are tried."""
+    """Random input of the same dtype, width and device, with TRIED_ROWS rows."""
     shape = (TRIED_ROWS, given.shape[-1]) if given.ndim > 1 else given.shape
     return torch.randn(shape, device=given.device).to(given.dtype)
 
 
 def _copy_of(function: Any) -> Callable[..., Tensor]:
-    """With a code object of its own: the compiler keeps a limited number of variants of each."""
+    """A copy with its own code object: the compiler keeps a limited number of variants per code object."""
     return types.FunctionType(function.__code__.replace(), function.__globals__, function.__name__)

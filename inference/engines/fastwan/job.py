@@ -1,6 +1,6 @@
-"""A job on its way through the engine: what is ready for the card, when its steps were over, and what it says in the end.
+"""A job's data in the engine: its prepared inputs, the times of its stages, and its metrics.
 
-The work itself is engine.py's.
+The work itself is in engine.py.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A job that is ready for the card. `heard`: the prompt's embeddings, if they were known or made beside the card."""
+    """A job that is ready for the GPU. heard: the prompt's embeddings, if they were cached or computed on the CPU."""
 
     shape: shape.Shape
     picture: Picture | None
@@ -41,7 +41,7 @@ class Prepared:
 
 @dataclass
 class Times:
-    """When things were over, in seconds of the monotonic clock."""
+    """When each stage ended, in seconds of the monotonic clock."""
 
     began: float
     conditioned: float = 0.0
@@ -51,7 +51,7 @@ class Times:
 
 
 def anything(size: shape.Shape) -> Prepared:
-    """A job of this size, for trying."""
+    """A job of this size, for warm-up."""
     return Prepared(
         shape=size,
         picture=np.full((size.height, size.width, 3), 127, np.uint8),
@@ -65,7 +65,7 @@ def anything(size: shape.Shape) -> Prepared:
 
 
 def metrics(prepared: Prepared, written: write.Written, times: Times, loaded: Models) -> Metrics:
-    """Of a job whose video has just been written."""
+    """Metrics of a job whose video has just been written."""
     ended, device = time.monotonic(), loaded.device
     peak, reserved = _memory(device)
     log.info("wrote %d frames of %dx%d in %.1f s", written.frames, written.width, written.height, ended - times.began)
@@ -83,7 +83,7 @@ def metrics(prepared: Prepared, written: write.Written, times: Times, loaded: Mo
         peak_vram_mib=peak,
         extra={
             **prepared.told,
-            "duration_sec": round(ended - times.began, 3),  # of the work: what the older workers say by that name
+            "duration_sec": round(ended - times.began, 3),  # of the work: what the older workers mean by that name
             "fps": round(written.frames / (ended - times.began), 3),
             "video_sec": round(written.duration_s, 3),
             "video_fps": shape.RATE,
@@ -101,8 +101,8 @@ def metrics(prepared: Prepared, written: write.Written, times: Times, loaded: Mo
 
 
 def _memory(device: torch.device) -> tuple[float | None, float | None]:
-    """MiB of the card that this job held at the most, and that torch had reserved, some of which a larger job before it
-    may have left."""
+    """The most MiB of GPU memory that this job held, and that torch had reserved; some of the latter may be left from a
+    larger job before."""
     if device.type != "cuda":
         return None, None
     found = torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)

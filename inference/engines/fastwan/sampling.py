@@ -1,9 +1,8 @@
-"""Distilled sampling: three steps from noise to a video's latents, the image kept in the first of them. Pure functions.
+"""Distilled sampling: three steps from noise to a video's latents, with the image as the first frame. Pure functions.
 
-Three-step distribution matching distillation as FastVideo trained it (FastWan 2.2, distill_dmd_t2v_5B.sh): the model is asked
-at t = 1000, 757 and 522, sigma is t / 1000 (not warped by any shift), there is no guidance, and fresh noise is mixed in
-between two steps. The image is conditioned as Wan 2.2 TI2V does it: its latent frame is given, clean and at time 0, beside
-the noisy ones.
+Three-step distribution matching distillation as FastVideo trained it (FastWan 2.2, distill_dmd_t2v_5B.sh): the model is called
+at t = 1000, 757 and 522, sigma is t / 1000 (no shift), there is no guidance, and fresh noise is added between steps. The image
+conditions the video as in Wan 2.2 TI2V: its latent frame is passed in clean, at time 0, next to the noisy ones.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: The times at which the model was distilled, of 1000.
+#: The timesteps at which the model was distilled, out of 1000.
 TIMES = (1000, 757, 522)
-#: Where the older stack looked its sigmas up: a grid shifted by 8, at the nearest of its times. For comparison only.
+#: The older stack's sigmas: from a grid with shift 8, at the nearest timestep. For comparison only.
 FASTVIDEO_SIGMAS = (1.0, 0.75676, 0.52174)
 SIGMAS = tuple(time / 1000 for time in TIMES)
 
@@ -26,15 +25,15 @@ Velocity = Callable[[Tensor, int], Tensor]
 
 @dataclass(frozen=True)
 class Noise:
-    """All that is random in a job, (1, c, t, h, w) float32 each: where it starts, and what is mixed in after each step but
-    the last. Drawn on the CPU by one generator, so that it depends on the seed and the shape alone."""
+    """All randomness of a job, (1, c, t, h, w) float32 each: the initial noise, and the noise added after each step but the
+    last. Drawn on the CPU by one generator, so that it depends only on the seed and the shape."""
 
     start: Tensor
     between: tuple[Tensor, ...]
 
 
 def noise(seed: int, shape: tuple[int, ...]) -> Noise:
-    """seed: any 64-bit whole number."""
+    """seed: any 64-bit integer."""
     generator = torch.Generator("cpu").manual_seed(seed)
     draws = [torch.randn(shape, generator=generator, dtype=torch.float32) for _ in TIMES]
     return Noise(draws[0], tuple(draws[1:]))
@@ -49,9 +48,9 @@ def denoise(
     stepped: Callable[[int], None],
     sigmas: tuple[float, ...] = SIGMAS,
 ) -> Tensor:
-    """The video's latents (1, c, t, h, w) float32 on `device`, the first frame being `image` (1, c, 1, h, w) if it is given.
+    """The video's latents (1, c, t, h, w) float32 on `device`; the first frame is `image` (1, c, 1, h, w), if given.
 
-    stepped(steps done) is called after each step, when it has really been made; what it raises passes through.
+    stepped(steps done) is called after each step has finished on the device; what it raises propagates.
     """
     x = drawn.start.to(device)
     for step, (time, sigma) in enumerate(zip(TIMES, sigmas, strict=True)):
@@ -68,6 +67,6 @@ def denoise(
 
 
 def wait(device: torch.device) -> None:
-    """Until a card has done all that it was given."""
+    """Wait until the GPU has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,8 +1,8 @@
-"""A decoder with a two-hundredth of the VAE's arithmetic, where the user has chosen it (FASTWAN_DECODER=tiny): TAEHV for Wan
-2.2 by Ollin Boer Bohan (MIT), `taew2_2.pth`. Not exact: it was trained to look like the VAE's pictures, and is blurrier.
+"""A decoder with a two-hundredth of the VAE's arithmetic (FASTWAN_DECODER=tiny): TAEHV for Wan 2.2 by Ollin Boer Bohan (MIT),
+`taew2_2.pth`. Not exact: it was trained to look like the VAE's output, and is blurrier.
 
-Plain convolutions over single pictures; the only thing they know of time is the picture before, which each memory block gets
-beside its own. So the parts of a video may be of any size, as for the VAE's decoder, whose interface this one has.
+Plain 2D convolutions on single frames; the only temporal input is the previous frame, which each memory block also gets. So the
+parts of a video may have any size, as for the VAE's decoder, whose interface this one has.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from inference.engines import checkpoints
 from inference.engines.fastwan import layout
 from inference.engines.fastwan.decoder import PICTURES, Past
 
-#: Channels of the three stages, each of which doubles the sides, and of what follows; and the pictures that each stage makes of
-#: one.
+#: Channels of the three stages, each of which doubles height and width, and of the layers after them; and the frames that each
+#: stage makes of one.
 WIDTHS, GROWS = (256, 128, 64, 64), (1, 2, 2)
-#: How the names of our half of the file begin; the other half encodes.
+#: Prefix of the decoder's tensors in the file; the others are the encoder's.
 HALF = "decoder."
-LATENTS, COLOURS = 48, 12  # a pixel of what comes out holds four
+LATENTS, COLOURS = 48, 12  # each output pixel holds four
 
 
 class Memory(nn.Module):
-    """Sees a picture and the one before."""
+    """A block that sees a frame and the previous one."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Memory(nn.Module):
 
 
 class Grow(nn.Module):
-    """Makes `times` pictures of each."""
+    """Makes `times` frames of each."""
 
     def __init__(self, width: int, times: int) -> None:
         super().__init__()
@@ -53,14 +53,14 @@ class Grow(nn.Module):
 
 
 class Softened(nn.Module):
-    """Latents beyond 3 are drawn in."""
+    """Soft-clips latents to -3 … 3."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.tanh(x / 3) * 3
 
 
 def network() -> nn.Sequential:
-    """With the published numbering; nothing in it depends on the size of a picture."""
+    """The network, with the published layer numbering; nothing in it depends on the frame size."""
     layers: list[nn.Module] = [Softened(), _conv(LATENTS, WIDTHS[0]), nn.ReLU(True)]
     for width, after, times in zip(WIDTHS, WIDTHS[1:], GROWS, strict=False):
         layers += [Memory(width), Memory(width), Memory(width)]
@@ -81,25 +81,25 @@ def load(models: Path, device: torch.device, dtype: torch.dtype) -> nn.Sequentia
 
 
 class Decoder:
-    """Latents to pictures, as decoder.Decoder does it."""
+    """Latents to frames, with the interface of decoder.Decoder."""
 
     def __init__(self, net: nn.Sequential) -> None:
         self._net = net
         self._dtype = next(net.parameters()).dtype
 
     def scaled(self, latents: Tensor) -> Tensor:
-        """Normalised latents as `part` wants them: as they are."""
+        """`part` takes normalised latents unchanged."""
         return latents.to(self._dtype)
 
     @torch.inference_mode()
     def part(self, latents: Tensor, past: Past) -> Tensor:
-        """latents (1, 48, t, h, w) -> pictures (1, 3, 1 or 4 t, 16 h, 16 w), about -1 to 1. `past` goes from part to part."""
+        """latents (1, 48, t, h, w) -> frames (1, 3, 1 or 4 t, 16 h, 16 w), about -1 to 1. Pass each part the same `past`."""
         x = latents[0].transpose(0, 1).contiguous(memory_format=torch.channels_last)
         layers = list(self._net)
         for number, layer in enumerate(layers):
             if isinstance(layer, Memory):
                 x = layer(x, _shifted(x, number, past))
-            elif isinstance(layer, nn.Upsample):  # after what grows: that looks at single pixels, of which there are fewer yet
+            elif isinstance(layer, nn.Upsample):  # after the 1x1 Grow, which is cheaper before upsampling
                 x = layer(layers[number + 1](x))
             elif not isinstance(layer, Grow):
                 x = layer(x)
@@ -111,7 +111,7 @@ class Decoder:
 
 
 def _shifted(x: Tensor, number: int, past: Past) -> Tensor:
-    """For each picture the one before it; nothing was before the first."""
+    """For each frame the previous one; zeros for the first."""
     before = past.frames.get(number)
     if before is None:
         before = torch.zeros_like(x[:1])

@@ -1,8 +1,8 @@
-"""The transformer of FastWan, walked by our own forward pass over diffusers' weights.
+"""FastWan's transformer: our own forward pass over diffusers' weights.
 
-Two things differ from diffusers' own, both without changing the result: an image is conditioned with two rows of modulation
-(time 0 for its tokens, the step's time for all others) instead of one a token, which saves gigabytes of writes in each block;
-and blocks may come from the host's memory one after the other, the next being copied while one runs.
+It differs from diffusers' in two ways, neither of which changes the result: image conditioning has two rows of modulation (time
+0 for the image's tokens, the step's time for all others) instead of one per token, which saves gigabytes of writes in each
+block; and blocks may be streamed from host memory, the next one being copied while the current one runs.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from inference.engines.fastwan.models import Models
 
 log = logging.getLogger(__name__)
 
-#: Attention kernels, fastest first where several can do it.
+#: Attention kernels, fastest first.
 KERNELS = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-#: Tokens that the first of them is tried with.
+#: Tokens that the first of them is tested with.
 TRIED_TOKENS = 512
 
 
 @dataclass(frozen=True)
 class Row:
-    """The tokens from `first` up to `stop` are at one time: row `number` of the modulation is theirs."""
+    """The tokens from `first` up to `stop` share one time, and use row `number` of the modulation."""
 
     first: int
     stop: int
@@ -45,7 +45,7 @@ class Row:
 
 
 class Transformer:
-    """velocity(x, time) for one video: text and positions are worked out once, for all of its steps."""
+    """velocity(x, time) for one video: text and positions are computed once for all steps."""
 
     def __init__(self, models: Models, text: Tensor, shape: tuple[int, ...], image: bool, fused: Fused | None = None) -> None:
         """text (1, 512, 4096); shape (1, c, t, h, w) of the latents; image: whether the first latent frame is given."""
@@ -59,7 +59,7 @@ class Transformer:
 
     @torch.inference_mode()
     def __call__(self, x: Tensor, time: int) -> Tensor:
-        """x (1, c, t, h, w), time of 1000 -> velocity (1, c, t, h, w) in the network's precision."""
+        """x (1, c, t, h, w), time out of 1000 -> velocity (1, c, t, h, w) in the network's precision."""
         models, network = self._models, self._network
         _, _, frames, height, width = x.shape
         times = torch.tensor([0.0, time] if self._image else [float(time)], device=models.device)
@@ -73,14 +73,14 @@ class Transformer:
         return _put_together(network.proj_out(tokens), frames, height // 2, width // 2)
 
     def _block(self, block: Any, x: Tensor, modulation: Tensor) -> Tensor:
-        """One block; x (1, s, width) is written over."""
+        """One block; x (1, s, width) is overwritten."""
         shift, scale, gate, ff_shift, ff_scale, ff_gate = (block.scale_shift_table + modulation.float()).unbind(1)
         x = self._gated(x, self._among_themselves(block.attn1, self._modulated(x, shift, scale)), gate)
         x.add_(self._to_the_text(block.attn2, block.norm2(x.float()).type_as(x)))
         return self._gated(x, self._fed(block.ffn.net, self._modulated(x, ff_shift, ff_scale)), ff_gate)
 
     def _modulated(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-        """The normed tokens, each row's scaled and shifted its own way."""
+        """The normalized tokens, scaled and shifted by each row's modulation."""
         made = torch.empty_like(x)
         for row in self._rows:
             part = slice(row.first, row.stop)
@@ -88,20 +88,20 @@ class Transformer:
         return made
 
     def _gated(self, x: Tensor, added: Tensor, gate: Tensor) -> Tensor:
-        """x + added * gate, each row's gate its own; written into x."""
+        """x + added * gate, with each row's own gate; written into x."""
         for row in self._rows:
             part = slice(row.first, row.stop)
             self._fused.gate(x[0, part], added[0, part], gate[row.number])
         return x
 
     def _among_themselves(self, layer: Any, x: Tensor) -> Tensor:
-        """Attention of the tokens (1, s, width) to one another."""
+        """Self-attention of the tokens (1, s, width)."""
         query = self._fused.turn(self._through(layer.to_q, x)[0], layer.norm_q.weight, *self._turn)[None]
         key = self._fused.turn(self._through(layer.to_k, x)[0], layer.norm_k.weight, *self._turn)[None]
         return self._attended(layer, query, key, self._through(layer.to_v, x).unflatten(2, (layer.heads, -1)))
 
     def _to_the_text(self, layer: Any, x: Tensor) -> Tensor:
-        """Attention of the tokens (1, s, width) to the text."""
+        """Cross-attention of the tokens (1, s, width) to the text."""
         query = layer.norm_q(self._through(layer.to_q, x))
         key, value = layer.norm_k(self._through(layer.to_k, self._text)), self._through(layer.to_v, self._text)
         return self._attended(layer, *(each.unflatten(2, (layer.heads, -1)) for each in (query, key, value)))
@@ -117,7 +117,7 @@ class Transformer:
         return self._through(layers[2], hidden)
 
     def _through(self, layer: nn.Module, x: Tensor) -> Tensor:
-        """A linear layer, whatever its weights are kept in."""
+        """A linear layer, with weights in any precision."""
         made: Tensor = layer(x, self._fused) if isinstance(layer, LinearFloat8) else layer(x)
         return made
 
@@ -132,8 +132,8 @@ def _kernels(models: Models) -> AbstractContextManager[Any]:
 
 @functools.cache
 def _working(device: torch.device, dtype: torch.dtype, width: int) -> list[SDPBackend]:
-    """KERNELS, without cuDNN's if it cannot do these heads (width numbers each) on this card: it has to find a plan for each
-    card anew, may have none for a new kind, and torch does not go on to the next kernel then (pytorch issue 140930)."""
+    """KERNELS, without cuDNN's if it fails for these heads (of this width) on this GPU: cuDNN looks for a plan on each GPU,
+    may have none for a new model, and torch then does not fall back to the next kernel (pytorch issue 140930)."""
     tried = torch.zeros(1, 1, TRIED_TOKENS, width, dtype=dtype, device=device)
     try:
         with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
@@ -147,15 +147,15 @@ def _working(device: torch.device, dtype: torch.dtype, width: int) -> list[SDPBa
 
 
 def _modulation(embedder: Any, times: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """(rows, width) and (rows, 6, width): what each time means to the output and to every block."""
+    """(rows, width) and (rows, 6, width): the modulation of the output and of every block for each time."""
     told = embedder.time_embedder(embedder.timesteps_proj(times)).to(dtype)
     return told, embedder.time_proj(embedder.act_fn(told)).unflatten(1, (6, -1))
 
 
 @torch.inference_mode()
 def _turns(network: Any, shape: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (s, d / 2) for every token, from tables as diffusers makes them; those of the network are empty, as it
-    was made without numbers."""
+    """Cosines and sines (s, d / 2) for every token, from freshly made diffusers tables; the network's own are empty, since it
+    was created on the meta device."""
     config = network.config
     tables = WanRotaryPosEmbed(config.attention_head_dim, tuple(config.patch_size), config.rope_max_seq_len)
     cosine, sine = tables(torch.empty(shape, device="meta"))
@@ -169,7 +169,7 @@ def _put_together(x: Tensor, frames: int, height: int, width: int) -> Tensor:
 
 
 def _blocks(models: Models) -> Iterator[Any]:
-    """The blocks in order, each on the device while it is the current one."""
+    """The blocks in order, each on the device while it is current."""
     blocks = models.transformer.blocks
     if models.plan.transformer == "resident":
         yield from blocks
@@ -186,13 +186,13 @@ def _blocks(models: Models) -> Iterator[Any]:
 
 
 def _place_for(block: Any, device: torch.device) -> Any:
-    """A block of the same shape on the device, its numbers to come."""
+    """An uninitialized block of the same shape on the device."""
     empty = {id(each): nn.Parameter(torch.empty_like(each, device=device), requires_grad=False) for each in block.parameters()}
     return copy.deepcopy(block, empty)
 
 
 def _bring(source: nn.Module, place: nn.Module, copying: Any) -> None:
-    """Copy a block's weights into its place on the card, beside what runs there, after what used the place before."""
+    """Copy a block's weights into its place on the GPU, in parallel with running work, once the place is free."""
     if copying is not None:
         copying.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(copying) if copying is not None else nullcontext():

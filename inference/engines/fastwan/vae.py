@@ -1,4 +1,4 @@
-"""Between pictures and latents: the image that is encoded, and the latents that become pictures while they are encoded."""
+"""Images to latents and back: encoding the image, and decoding latents while earlier frames go to the video encoder."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from inference.engines.fastwan.decoder import PICTURES, PIXELS, Decoder, Past, p
 from inference.engines.fastwan.models import Models
 from media.still import Picture
 
-#: Tiles are this many latent pixels long at the most, and overlap by so many.
+#: The largest side of a tile, and the overlap of tiles, in latent pixels.
 TILE, OVERLAP = 32, 4
 
 
 @torch.inference_mode()
 def encode(models: Models, picture: Picture) -> Tensor:
-    """The latent frame (1, 48, 1, h / 16, w / 16) float32 of a picture (h, w, 3): the middle of what it may be, normalised."""
+    """The latent frame (1, 48, 1, h / 16, w / 16) float32 of an image (h, w, 3): the mode of its distribution, normalised."""
     pixels = torch.from_numpy(picture).to(models.device).permute(2, 0, 1)[None, :, None].float() / 127.5 - 1
     with _in_32_bits():
         found = models.vae.encode(pixels).latent_dist.mode()
@@ -30,8 +30,8 @@ def encode(models: Models, picture: Picture) -> Tensor:
 
 @contextmanager
 def _in_32_bits() -> Iterator[None]:
-    """Convolutions of numbers in 32 bits use all of them. Left to itself torch has cuDNN take 19 (TF32). Not by the older
-    `allow_tf32`: where one of the two ways has been used, the other one raises."""
+    """Run fp32 convolutions in full precision; by default torch lets cuDNN use TF32 (19 bits). Not set by the older
+    `allow_tf32`: once one of the two APIs has been used, the other raises."""
     convolution = torch.backends.cudnn.conv
     before, convolution.fp32_precision = convolution.fp32_precision, "ieee"
     try:
@@ -43,11 +43,11 @@ def _in_32_bits() -> Iterator[None]:
 def pictures(
     models: Models, decoder: Decoder | tiny.Decoder, latents: Tensor, chunk: int, tiled: bool, decoded: Callable[[int], None]
 ) -> Iterator[Picture]:
-    """The video's pictures (h, w, 3) uint8 RGB from normalised latents (1, 48, t, h / 16, w / 16), `chunk` latent frames at
-    a time. decoded(latent frames done) is called after each part; what it raises passes through.
+    """The video's frames (h, w, 3) uint8 RGB from normalised latents (1, 48, t, h / 16, w / 16), `chunk` latent frames at a
+    time. decoded(latent frames done) is called after each part; what it raises propagates.
 
-    On a card the next part is under way while the pictures of the last one are taken. Tiled: one tile after the other, each
-    through all of the video, so that no picture is ready before the last tile.
+    On a GPU the next part is decoded while the frames of the last one are consumed. Tiled: one tile after the other, each for
+    the whole video, so no frame is ready before the last tile.
     """
     scaled = decoder.scaled(latents.to(models.device))
     if tiled:
@@ -72,13 +72,13 @@ def _taken(finish: Callable[[], Tensor], frames: int, decoded: Callable[[int], N
 
 @torch.inference_mode()
 def _begun(made: Tensor) -> Callable[[], Tensor]:
-    """Begin to bring pictures (1, 3, n, h, w), -1 to 1, to the host as (n, h, w, 3) uint8; what is returned waits for them."""
+    """Start copying frames (1, 3, n, h, w), -1 to 1, to the host as (n, h, w, 3) uint8; the returned function waits."""
     pixels = _bytes(made[0].float()).permute(1, 2, 3, 0).contiguous()
     if pixels.device.type != "cuda":
         return lambda: pixels
     host = torch.empty(pixels.shape, dtype=torch.uint8, pin_memory=True)
     host.copy_(pixels, non_blocking=True)
-    arrived = torch.cuda.Event(blocking=True)  # who waits leaves the processor to the encoder
+    arrived = torch.cuda.Event(blocking=True)  # waiting blocks, which leaves the CPU to the encoder
     arrived.record(torch.cuda.current_stream(pixels.device))
 
     def finish() -> Tensor:
@@ -89,7 +89,7 @@ def _begun(made: Tensor) -> Callable[[], Tensor]:
 
 
 def _tiled(decoder: Decoder | tiny.Decoder, latents: Tensor, chunk: int, decoded: Callable[[int], None]) -> Iterator[Picture]:
-    """The pictures put together on the host from tiles whose edges fade into one another."""
+    """The frames, assembled on the host from tiles whose edges are blended."""
     frames, height, width = latents.shape[2], *(side * PIXELS for side in latents.shape[-2:])
     total = torch.zeros((PICTURES * (frames - 1) + 1, height, width, 3))
     weights = torch.zeros((height, width, 1))
@@ -109,7 +109,7 @@ def _tiled(decoder: Decoder | tiny.Decoder, latents: Tensor, chunk: int, decoded
 
 
 def _bytes(pixels: Tensor) -> Tensor:
-    """uint8 of -1 to 1; what it is given is changed."""
+    """-1 … 1 to uint8; overwrites its input."""
     return pixels.clamp_(-1, 1).add_(1).mul_(127.5).round_().to(torch.uint8)
 
 
@@ -118,13 +118,13 @@ def _pixels(span: slice) -> slice:
 
 
 def _fade(length: int) -> Tensor:
-    """Weights along a side: rising over the overlap at both ends, never 0."""
+    """Blending weights along a side: rising over the overlap from both ends, never 0."""
     ramp = torch.arange(1, length + 1, dtype=torch.float32) / (OVERLAP * PIXELS)
     return torch.minimum(ramp, ramp.flip(0)).clamp_max(1)
 
 
 def _spans(length: int) -> list[slice]:
-    """As few spans of TILE as cover a side with OVERLAP between them, spread evenly."""
+    """The fewest spans of TILE that cover a side with at least OVERLAP between them, evenly spaced."""
     if length <= TILE:
         return [slice(0, length)]
     count = -(-(length - OVERLAP) // (TILE - OVERLAP))

@@ -1,6 +1,5 @@
-"""Linear layers whose 16-bit weights are made 32 bits wide where they are used: the text encoder on processors without
-arithmetic for bfloat16, where torch multiplies number by number. Weights stay mapped from their files; sums are exact to 32
-bits.
+"""Linear layers whose 16-bit weights are widened to fp32 where they are used: for the text encoder on CPUs without bfloat16
+arithmetic, where torch multiplies element by element. Weights stay memory-mapped; sums are in fp32.
 """
 
 from __future__ import annotations
@@ -13,17 +12,17 @@ from torch.nn import functional
 
 from inference.engines.fastwan import layers
 
-#: So many rows of a weight are widened at once: a few megabytes, which stay in the processor's cache while they are used.
+#: Rows of a weight that are widened at once: a few megabytes, which stay in the CPU's cache while they are used.
 ROWS = 1024
 
 
 class LinearWide(nn.Module):
-    """In place of a `Linear` without bias; takes any precision, gives 32 bits."""
+    """Replaces a `Linear` without bias; takes any precision, returns fp32."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
         self.register_buffer("rows", weight.detach())
-        self.register_buffer("weight", torch.empty(0))  # what callers look at to learn the precision
+        self.register_buffer("weight", torch.empty(0))  # callers read the precision from it
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.float()
@@ -31,7 +30,7 @@ class LinearWide(nn.Module):
 
 
 class WordsWide(nn.Module):
-    """In place of an `Embedding`; gives 32 bits."""
+    """Replaces an `Embedding`; returns fp32."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
@@ -42,12 +41,12 @@ class WordsWide(nn.Module):
 
 
 def is_needed(network: Any) -> bool:
-    """Whether this network is in bfloat16 and this processor is not made for that."""
+    """Whether this network is in bfloat16 and this CPU has no bfloat16 arithmetic."""
     return next(network.parameters()).dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def widened(network: Any) -> Any:
-    """The encoder in 32 bits, but for the large weights, which stay as they are. Its first parameter says its precision."""
+    """The encoder in fp32, except for the large weights, which stay as they are. Its first parameter has its precision."""
     layers.replace(network, LinearWide)
     network.set_input_embeddings(WordsWide(network.get_input_embeddings().weight))
     for parameter in network.parameters():
