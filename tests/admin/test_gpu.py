@@ -137,7 +137,7 @@ def test_the_health_of_a_card_is_told_in_words_with_what_to_do(data_dir: Path) -
         assert "runs with 8 of 16 lanes. To do: copies to and from it" in told_of(own, browser, pcie_width=8)
         assert "PCIe runs at 3.0 under load, where 4.0 is possible. To do" in told_of(own, browser, pcie_generation=3)
         idle = told_of(own, browser, pcie_generation=1, utilization_gpu=0)
-        assert "PCIe 1.0 x16 while there is little to do, which saves power; 4.0 is possible" in idle
+        assert "PCIe 1.0 x16 at low load, which saves power; 4.0 is possible" in idle
         ecc = told_of(own, browser, ecc_enabled=True, ecc_errors_corrected=9, ecc_errors_uncorrected=2)
         assert "ECC on; corrected ECC errors 9, uncorrected ECC errors 2. To do: its results may be wrong" in ecc
         rows = {"correctable": 1, "uncorrectable": 2, "pending": True, "failed": False}

@@ -105,7 +105,7 @@ def test_a_card_that_works_but_is_not_well_is_warned_about(worker: Run, library:
     found = [check for check in json.loads(done.stdout)["checks"] if check["name"] == "GPU 0"]
     assert [(one["level"], one["said"]) for one in found[1:]] == [
         ("warn", "PCIe runs with 4 of 16 lanes"),
-        ("warn", "remapped rows 2, 2 of them for errors that could not be corrected, and more wait for a new start"),
+        ("warn", "remapped rows 2, 2 of them for uncorrectable errors, and more are pending a reboot"),
     ]
     assert all(one["do"] for one in found[1:])
     well = with_card(library, tmp_path, pcie_generation=1)

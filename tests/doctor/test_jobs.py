@@ -70,7 +70,7 @@ def test_a_job_that_is_worked_on_without_progress_is_said(old: Operator, folder:
     age(old)
     (found,) = warned(situation(folder))
     assert found.said == "job-1 is generating at 50% and has made no progress for 20 minutes"
-    assert found.do.endswith("worker restart inference --now begins it again")
+    assert found.do.endswith("worker restart inference --now starts it over")
 
 
 def test_without_a_queue_there_is_nothing_to_say(folder: Path) -> None:

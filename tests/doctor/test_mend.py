@@ -50,7 +50,7 @@ def test_what_is_wrong_is_said_by_the_examination_and_put_right_only_if_asked(
     assert (done.returncode, done.stderr) == (0, "")
     assert "(mode 644); restricts it to its owner (0600)\n      now readable by its owner only\n" in done.stdout
     assert "      deleted .doctor-1, .admin_token-ab\n" in done.stdout
-    assert "1 log-ins to the page are over but still kept; forgets them\n      1 ended\n" in done.stdout
+    assert "1 expired sessions of the page are still stored; deletes them\n      deleted 1\n" in done.stdout
     assert "      recreated\n" in done.stdout
     assert "to do: worker doctor --fix" not in done.stdout
     assert (data_dir / "admin_token").stat().st_mode & 0o777 == 0o600
@@ -89,7 +89,7 @@ def test_a_program_that_was_stopped_is_started(worker: Run, operator: Operator, 
         supervision._asked(supervisord.folder / "run", "stopProcess", "uploader")  # as an operator might, by hand
         variables = {**WELL, "TMPDIR": tempfile.gettempdir()}
         found = json.loads(worker("doctor", "--json", **variables).stdout)["checks"]
-        assert [(one["name"], one["do"]) for one in found if one["said"].startswith("does not run")] == [
+        assert [(one["name"], one["do"]) for one in found if one["said"].startswith("is stopped")] == [
             ("uploader", "worker doctor --fix starts it")
         ]
         fixes = json.loads(worker("doctor", "--fix", "--json", **variables).stdout)["fixes"]

@@ -252,7 +252,7 @@ def test_an_engine_whose_libraries_cannot_be_loaded_makes_the_worker_unfit_and_s
 def test_weights_that_may_not_be_read_make_the_worker_unfit_and_are_named(tmp_path: Path) -> None:
     with running(tmp_path, fake("may_not_read"), MODELS_DIR="/models") as program:
         flag = until(lambda: program.control.flag("unfit"))
-        assert "may not be read: /models/unet.pth;" in flag["reason"]
+        assert "cannot be read: /models/unet.pth;" in flag["reason"]
         assert program.process.poll() is None
 
 
@@ -292,7 +292,7 @@ def test_a_card_that_torch_cannot_use_is_said_and_keeps_no_fleet_waiting(tmp_pat
     alone, preview, fleet = done.stdout.splitlines()
     assert alone.startswith("cpu, torch ")
     assert "cannot use the NVIDIA Old: " in alone
-    assert "until then musetalk computes on the processor" in alone
+    assert "until then musetalk runs on the CPU" in alone
     assert preview == "cpu, None"
     assert fleet.startswith("refused: torch ")
     assert fleet.endswith("; see worker doctor")

@@ -307,7 +307,7 @@ def test_a_stalled_connection_is_a_broken_one(target: Path) -> None:
     with FileServer([slow, whole(BODY)]) as server:
         get(server.url(), target, limits)
     assert target.read_bytes() == BODY
-    with FileServer([slow]) as server, pytest.raises(Unreachable, match="less than 1000 bytes a second"):
+    with FileServer([slow]) as server, pytest.raises(Unreachable, match="less than 1000 bytes per second"):
         get(server.url(), target.with_name("other"), limits)
 
 
@@ -424,7 +424,7 @@ def test_tls_is_asked_for_by_name_and_a_certificate_must_hold(target: Path, tmp_
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=serve, args=(server,), daemon=True)
         thread.start()
-        with pytest.raises(InvalidInput, match="localhost has a certificate that does not hold: self") as raised:
+        with pytest.raises(InvalidInput, match="localhost has an invalid certificate: self") as raised:
             get(f"https://localhost:{server.getsockname()[1]}{SECRET}", target)
         thread.join(10)
     assert names == ["localhost"]

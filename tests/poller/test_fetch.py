@@ -233,7 +233,7 @@ def test_a_decoder_that_dies_costs_the_job_and_nothing_else() -> None:
 
 def test_a_decoder_that_somebody_ends_says_nothing_of_its_file() -> None:
     ended = [sys.executable, "-c", "import os; os.kill(os.getpid(), 15)"]
-    with pytest.raises(EngineFailed, match="was ended by signal 15"):
+    with pytest.raises(EngineFailed, match="was killed by signal 15"):
         fetch.run_probe(ended, lambda: None)
 
 
