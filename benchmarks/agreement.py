@@ -1,12 +1,12 @@
-"""How far FastWan's inexact choices are from the exact one: FASTWAN_LINEARS=fp8 and FASTWAN_DECODER=tiny.
+"""How far FastWan's inexact options are from the exact ones: FASTWAN_LINEARS=fp8 and FASTWAN_DECODER=tiny.
 
-    python -m benchmarks.agreement --models DIR [--image FILE --prompt TEXT]     with the trained weights that lie there
+    python -m benchmarks.agreement --models DIR [--image FILE --prompt TEXT]     with the trained weights in DIR
     python -m benchmarks.agreement --size 64x64x5                                with random ones of the true architecture
 
-The same job is done with each choice: same image, prompt and noise. Said are the distance of fp8's latents, relative to the
-exact ones, and how far the pictures are from those of the exact choice, in decibels (PSNR; 40 is hard to see, 30 easy). Random
-weights say nothing about the tiny decoder's pictures, so only latents are compared then. It needs the memory of one FastWan
-after the other with --models, 20 GB on a processor without.
+The same job is run with each option: same image, prompt and noise. Reported are the relative difference of fp8's latents, and
+the PSNR of the frames against the exact ones in decibels (at 40 a difference is hard to see, at 30 easy). Random weights say
+nothing about the tiny decoder's frames, so only latents are compared then. With --models it needs the memory of one FastWan at
+a time; without, 20 GB on a CPU.
 """
 
 from __future__ import annotations
@@ -86,15 +86,15 @@ def _lines(said: dict[str, Any]) -> Iterator[str]:
     yield f"{said['size']}, {said['weights']} weights, {said['device']}"
     yield f"fp8: latents differ by {100 * said['latents_fp8']:.1f} %"
     if "pictures_fp8_db" in said:
-        yield f"fp8: pictures are at {said['pictures_fp8_db']:.1f} dB"
-        yield f"tiny: pictures are at {said['pictures_tiny_db']:.1f} dB"
+        yield f"fp8: frames are at {said['pictures_fp8_db']:.1f} dB"
+        yield f"tiny: frames are at {said['pictures_tiny_db']:.1f} dB"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=Path, metavar="DIR", help="MODELS_DIR with the trained weights")
     parser.add_argument("--size", default="832x480x25", metavar="WxHxF")
-    parser.add_argument("--image", type=Path, help="the first frame; none: the prompt alone makes the video")
+    parser.add_argument("--image", type=Path, help="the first frame; without it, the video is made from the prompt alone")
     parser.add_argument("--prompt", default=PROMPT)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

@@ -1,17 +1,16 @@
-"""FastWan as we run it against diffusers' own pipeline, on the same inputs, networks and card.
+"""Our FastWan engine against diffusers' own pipeline, on the same inputs, networks and device.
 
-    python -m benchmarks.fastwan --tiny            two CPU cores: small networks; shows that every path runs
-    python -m benchmarks.fastwan                   a card: the true architecture in bfloat16
+    python -m benchmarks.fastwan --tiny            two CPU cores: small networks; shows that every path works
+    python -m benchmarks.fastwan                   a GPU: the true architecture in bfloat16
 
 All weights are random and made in place, so nothing is downloaded. (A) is diffusers' image-to-video pipeline with the distilled
-steps as a fixed schedule and the VAE in 32 bits, as the model's card has it; (A2) the same with the VAE's decoder in 16 bits;
-(B) A2 with cuDNN's attention and the transformer's blocks compiled. All get the same embeddings of the prompt, and all write
-the same H.264. Each has a VAE of its own. cuDNN chooses its kernels by trying them in ours, as the engine has it, and not in
-theirs, as torch has it. Before anything is timed, ours and theirs must agree. Rounds are interleaved; the table shows medians.
-Ours brings pictures to the host and encodes them while the next ones are decoded, so that these are within its decode. Memory
-is that of the contestant's own networks and what one untimed request took beside them; nobody's text encoder is in it. Encoding
-a prompt is timed once, on its own. The floor is what the card's measured matrix rate makes of the arithmetic (counted,
-multiply-add = 2).
+steps as a fixed schedule and the VAE in fp32, as in the model card; (A2) the same with the VAE's decoder in 16 bits; (B) A2
+with cuDNN attention and the transformer's blocks compiled. All get the same prompt embeddings and write the same H.264. Each
+has its own VAE. cuDNN autotuning is on for ours, as in the engine, and off for theirs, as torch ships it. Before anything is
+timed, ours and theirs must agree. Rounds are interleaved; the table shows medians. Ours copies frames to the host and encodes
+them while the next ones are decoded, so its decode time includes both. Memory is the contestant's own networks plus what one
+untimed request took; text encoders are not included. Encoding a prompt is timed separately, once. The floor is the time for the
+arithmetic (counted, multiply-add = 2) at the GPU's measured matrix rate.
 """
 
 from __future__ import annotations
@@ -163,7 +162,7 @@ def compare(found: models.Models, size: shape.Shape, with_image: bool, rounds: i
     engine = engines["ours"]
     difference = apart(engine, pipes["A2"], heard, picture, size)
     if difference[0] > AGREED[found.dtype] or difference[1] > AGREED_OF_255:
-        raise SystemExit(f"ours and theirs differ: latents by {difference[0]:.2g}, pictures by {difference[1]:.2f} of 255")
+        raise SystemExit(f"ours and theirs differ: latents by {difference[0]:.2g}, frames by {difference[1]:.2f} of 255")
     with tempfile.TemporaryDirectory() as name:
         output = Path(name) / "o.mp4"
         contestants: dict[str, Callable[[], dict[str, Any]]] = {
@@ -221,7 +220,7 @@ def ignore(phase: str, done: int, total: int) -> None:
 
 
 def rows(result: dict[str, Any], rate: float | None) -> Iterator[str]:
-    """One line a contestant: seconds, ratio to A, peak memory, and the share of the card's matrix rate."""
+    """One line per contestant: seconds, ratio to A, peak memory, and the share of the GPU's matrix rate."""
     base = result["runs"]["A"]["wall_s"]
     width, height, frames = (int(side) for side in result["size"].split("x"))
     counted = TFLOP.get((width, height, frames))
@@ -240,7 +239,7 @@ def rows(result: dict[str, Any], rate: float | None) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tiny", action="store_true", help="small networks, short clips: for a machine without a card")
+    parser.add_argument("--tiny", action="store_true", help="small networks, short clips: for a machine without a GPU")
     parser.add_argument("--sizes", nargs="+", default=None, metavar="WxHxF")
     parser.add_argument("--modes", nargs="+", default=["image", "text"], choices=["image", "text"])
     parser.add_argument("--rounds", type=int, default=5)
@@ -267,9 +266,7 @@ def _table(report: dict[str, Any]) -> str:
         floors = ", ".join(f"{size[0]}x{size[1]}x{size[2]} {sum(tflop) / rate:.2f} s" for size, tflop in TFLOP.items())
         lines.append(f"{rate:.0f} TFLOP/s; the floor: {floors}")
     at_its_length, filled = report["prompt"]
-    lines.append(
-        f"a prompt of {fastwan_prompt.WORDS} word pieces: {at_its_length:.3f} s ours, {filled:.3f} s theirs, filled up"
-    )
+    lines.append(f"a prompt of {fastwan_prompt.WORDS} tokens: {at_its_length:.3f} s ours, {filled:.3f} s theirs, padded")
     lines += [
         "",
         HEAD,
@@ -278,7 +275,7 @@ def _table(report: dict[str, Any]) -> str:
     ]
     for result in report["results"]:
         latents, pictures = result["difference"]
-        lines.append(f"\n{result['size']} {result['mode']}: latents differ by {latents:.1e}, pictures by {pictures:.2f} of 255")
+        lines.append(f"\n{result['size']} {result['mode']}: latents differ by {latents:.1e}, frames by {pictures:.2f} of 255")
         lines.append(f"with fp8, latents differ from ours by {100 * result['fp8']:.1f} %")
     return "\n".join(lines)
 

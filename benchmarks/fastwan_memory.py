@@ -1,4 +1,4 @@
-"""What one contestant of benchmarks/fastwan.py holds of the card, whatever else is on it."""
+"""GPU memory of one contestant of benchmarks/fastwan.py, whatever else is on the GPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from inference.engines.fastwan.engine import Engine
 
 
 def peak_mib(run: Callable[[], Any], contestant: Any, device: torch.device) -> float | None:
-    """The most that its own networks and one request through them hold at once; None without a card."""
+    """The most that its own networks and one request through them hold at once; None without a GPU."""
     if device.type != "cuda":
         return None
     own_bytes: int = sum({each.data_ptr(): each.nbytes for each in weights(contestant)}.values())
@@ -26,7 +26,7 @@ def peak_mib(run: Callable[[], Any], contestant: Any, device: torch.device) -> f
 
 
 def weights(contestant: Any) -> Iterator[Tensor]:
-    """All that it keeps between requests: of a pipeline, or of our engine, whose decoder has some of its own."""
+    """All weights kept between requests: a pipeline's, or our engine's, whose decoder has some of its own."""
     networks = [contestant.transformer, contestant.vae] if not isinstance(contestant, Engine) else []
     if isinstance(contestant, Engine):
         loaded = contestant._loaded

@@ -1,6 +1,6 @@
-"""diffusers' own pipeline, to be measured against: our networks and inputs, its own order of work and its own decode.
+"""diffusers' own pipeline, as the baseline: our networks and inputs, its own order of work and its own decode.
 
-It is put together in tests/fakes/wan_pipeline.py, where the tests of parity need it too.
+It is built in tests/fakes/wan_pipeline.py, which the parity tests use too.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ SEED = 1
 
 
 def variants(found: models.Models) -> dict[str, Any]:
-    """The pipelines on these networks, by name: A, A2 and, on a card, B. Each has a VAE of its own, laid out as diffusers does:
-    our decoder lays out anew the one that it is given."""
+    """The pipelines on these networks, by name: A, A2 and, on a card, B. Each has its own VAE in diffusers' memory layout: our
+    decoder changes the layout of the one that it is given."""
     made = {
         "A": pipeline(found.transformer, copied(found.vae, torch.float32)),
         "A2": pipeline(found.transformer, copied(found.vae)),
@@ -36,7 +36,7 @@ def variants(found: models.Models) -> dict[str, Any]:
 
 
 class Clock:
-    """Seconds by stage; on a card a stage is over when the card is done."""
+    """Seconds by stage; on a GPU a stage ends when the GPU is done."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -1,4 +1,4 @@
-"""Encoding a prompt, ours and diffusers' way: done once a prompt, so not a part of what benchmarks/fastwan.py repeats."""
+"""Encoding a prompt, ours and diffusers' way: done once per prompt, so not part of what benchmarks/fastwan.py repeats."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ FULL = {
     "num_heads": 64,
     "relative_attention_num_buckets": 32,
 }
-#: Word pieces of a prompt of two sentences.
+#: Tokens of a prompt of two sentences.
 WORDS, ROUNDS = 40, 5
 
 
 def seconds(tiny: bool, device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
-    """Medians of a prompt at its true length, and filled up to text.TOKENS as diffusers has it; random weights, gone after."""
+    """Medians for a prompt at its true length, and padded to text.TOKENS as in diffusers; random weights, freed afterwards."""
     with torch.device("meta"):
         encoder = UMT5EncoderModel(UMT5Config(**{**fastwan.TEXT, **({} if tiny else FULL)}))
     encoder.to(dtype).to_empty(device=device).eval()
