@@ -142,7 +142,7 @@ def test_the_health_of_a_card_is_told_in_words_with_what_to_do(data_dir: Path) -
         assert "ECC on; corrected ECC errors 9, uncorrected ECC errors 2. To do: its results may be wrong" in ecc
         rows = {"correctable": 1, "uncorrectable": 2, "pending": True, "failed": False}
         said = told_of(own, browser, remapped_rows=rows)
-        assert "remapped rows 3, 2 of them for errors that could not be corrected, and more wait for a new start. To do" in said
+        assert "remapped rows 3, 2 of them for uncorrectable errors, and more are pending a reboot. To do" in said
         assert "replace the card" in told_of(own, browser, remapped_rows=rows | {"failed": True})
         pages = {"correctable": 4, "uncorrectable": 0, "pending": None}
         assert "retired pages 4 " in told_of(own, browser, remapped_rows=None, retired_pages=pages)

@@ -93,7 +93,7 @@ def test_a_program_that_was_stopped_is_started(worker: Run, operator: Operator, 
             ("uploader", "worker doctor --fix starts it")
         ]
         fixes = json.loads(worker("doctor", "--fix", "--json", **variables).stdout)["fixes"]
-        assert [(one["name"], one["result"]) for one in fixes] == [("uploader", "it starts")]
+        assert [(one["name"], one["result"]) for one in fixes] == [("uploader", "starting")]
         supervisord.running_pid("uploader")
     assert (operator.control.notes()[0]["action"], operator.control.notes()[0]["target"]) == ("doctor --fix", "uploader")
 
