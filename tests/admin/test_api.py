@@ -142,7 +142,7 @@ def test_jobs_are_cancelled_retried_and_handed_in(admin: Admin, client: Client) 
         ("jobs", {"video_url": "file:///etc/passwd"}, "video_url: must be an http:// or https:// link"),
         ("jobs", {"video_url": "/etc/passwd"}, "video_url: must be an http:// or https:// link"),
         ("jobs", {"video_url": "https://a.example/v"}, "audio_url: "),
-        ("processes/guard/restart", {"reason": "x"}, "'guard' cannot be restarted; there are poller"),
+        ("processes/guard/restart", {"reason": "x"}, "'guard' cannot be restarted; must be one of poller"),
         ("processes/inference/restart", {"reason": "x", "when": "later"}, "when: must be after or now"),
     ],
 )

@@ -79,12 +79,14 @@ def test_a_server_that_gives_byte_by_byte_is_left_when_the_pull_is_stopped(tmp_p
     assert heard[-1] == (tmp_path / "w.bin.part").stat().st_size < 100
 
 
-#: A pull from what its argument names.
+#: A pull of what its argument names. Python's own handler, since a shell that starts tests in the background ignores SIGINT.
 PROGRAM = """
+import signal
 import sys
 from pathlib import Path
 from weights.manifest import File
 from weights.pull import pull
+signal.signal(signal.SIGINT, signal.default_int_handler)
 pull(Path(sys.argv[1]), [File(path="w.bin", url=sys.argv[2], size_bytes=10, sha256="0" * 64)])
 """
 
