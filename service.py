@@ -45,8 +45,8 @@ log = logging.getLogger(__name__)
 EXIT_SETTINGS = 2
 EXIT_RUNNING = 3
 
-#: How long the lasting loops continue after a signal, in seconds: above inference's own grace period, and below every
-#: stopwaitsecs of supervisord.conf. How old the liveness file of a live program may be then.
+#: How long the lasting loops continue after a signal, in seconds: above inference's own grace period, and below the
+#: stopwaitsecs of the programs that have such loops (supervisord.conf). How old the liveness file of a live program may be.
 LINGER_S, ALIVE_S = 40.0, 5.0
 #: Seconds between attempts to put back what previous runs held.
 RECOVER_AGAIN_S = 1.0
