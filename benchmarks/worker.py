@@ -30,12 +30,12 @@ from typing import Any
 
 import requests
 
+from jobqueue import spool
 from tests.fakes import b2, clips
 from tests.fakes.engines.copies import made_from
 from tests.fakes.file_server import FileServer, Handler, whole
 from tests.patience import free_port, until
 from tests.torture.worker import ROOT, Worker
-from uploader.stores import sha1_of
 from uploader.stores.b2 import B2Store
 
 KEY = {"X-Internal-API-Key": "benchmark"}
@@ -175,7 +175,7 @@ def loop(here: World, jobs: int, a_process_each: bool) -> tuple[float, float]:
         rendered.append((begin, time.monotonic()))
         output.write_bytes(made_from(video, sound))
         name = f"avatar/outputs/{job['musetalk_job_id']}.mp4"
-        stored = store.put(output, name, "video/mp4", sha1_of(output), lambda *_: None)
+        stored = store.put(output, name, "video/mp4", spool.sha1_of(output), lambda *_: None)
         report(here, job, stored)
     return time.monotonic() - began, share(rendered)
 

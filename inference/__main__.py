@@ -59,7 +59,7 @@ class Inference:
             try:
                 result = stage.do(job, progress)
             except CardLost as error:
-                self._note_loss(str(error))
+                self._note_loss(error)
                 raise
             if self.losses:
                 self.losses = 0
@@ -104,13 +104,13 @@ class Inference:
             again = clock.utc(left_s)[11:16]
             raise EngineFailed(f"the GPU failed {self.losses} times in a row; next attempt at {again} UTC; run worker doctor")
 
-    def _note_loss(self, reason: str) -> None:
+    def _note_loss(self, error: BaseException) -> None:
         """The card is lost, and this process with it."""
         try:
             if self.control.card_lost() >= MOST_LOST:
-                self.control.put_up("unfit", f"the GPU keeps failing: {reason}", "inference")
-        except ERRORS as error:
-            log.error("the queue cannot be written: %s", error)
+                self.control.put_up("unfit", f"the GPU keeps failing: {first_line(error)}", "inference")
+        except ERRORS as full:
+            log.error("the queue cannot be written: %s", full)
 
     def _load(self) -> Engine:
         settings = self.service.settings
@@ -125,7 +125,7 @@ class Inference:
             engine.warm_up()
         except RuntimeError as error:  # CUDA errors are RuntimeErrors
             if getattr(engine, "is_lost", bool)():
-                self._note_loss(first_line(error))
+                self._note_loss(error)
                 raise  # only a new process can use the card again
             reason = first_line(error)
             raise EngineFailed(f"{engine.name} cannot run on {device}: {reason}; run worker doctor") from error

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import hashlib
 import os
 import resource
 import time
@@ -95,8 +94,7 @@ class Generate:
 
     def _result(self, job: Job, metrics: Metrics, wall_s: float) -> dict[str, Any]:
         output = spool.output_file(self.data_dir, job.id)
-        with output.open("rb") as file:  # the uploader stores only a file with this digest
-            sha1 = hashlib.file_digest(file, lambda: hashlib.sha1(usedforsecurity=False)).hexdigest()
+        sha1 = spool.sha1_of(output)  # the uploader stores only a file with this digest
         numbers = {
             "engine": self.engine.name,
             "frames": metrics.frames,

@@ -60,6 +60,12 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def sha1_of(path: Path) -> str:
+    """The SHA-1 of a file, like the store's checksums."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.sha1(usedforsecurity=False)).hexdigest()
+
+
 def cache(data_dir: Path) -> Path:
     """Where engines keep their caches, a folder each; any file in it may be deleted at any time."""
     return data_dir / "cache"

@@ -76,10 +76,15 @@ class Progress:
             asked = self._held(phase, fraction, done, total)
         if asked.cancel_reason is not None:
             raise Cancelled(asked.cancel_reason)
-        if self._stop.is_set():
+        if self.is_stopping:
             self._stopping_since = self._stopping_since or now
             if now - self._stopping_since > self._grace_s:
                 raise Stopped
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the program is to end."""
+        return self._stop.is_set()
 
     def _held(self, phase: str, fraction: float, done: int | None, total: int | None) -> Any:
         log.info("waiting for the orchestrator to confirm this job, because the clock jumped")
@@ -109,7 +114,7 @@ def work(
                 queue.bell.wait(mark)
                 continue
             with structlog.contextvars.bound_contextvars(job=job.id, stage=stage.name, attempt=job.attempt):
-                job = _one(stage, do, queue, job, Progress(queue, job, stop, grace_s), stop, timeout_s)
+                job = _one(stage, do, queue, job, Progress(queue, job, stop, grace_s), timeout_s)
         except LostJob:
             job = None
             log.warning("the job is no longer ours; its work is discarded")
@@ -122,9 +127,7 @@ def work(
             queue.put_back(stage, job, 0, unharmed=True)
 
 
-def _one(
-    stage: Stage, do: Do, queue: Queue, job: Job, progress: Progress, stop: threading.Event, timeout_s: float
-) -> Job | None:
+def _one(stage: Stage, do: Do, queue: Queue, job: Job, progress: Progress, timeout_s: float) -> Job | None:
     """Do this job; returns the next one if it was taken in the commit that ended this."""
     try:
         if job.cancel_reason is not None:
@@ -148,7 +151,7 @@ def _one(
         found.__cause__ = error
         _fail_or_retry(stage, queue, job, found, timeout_s)
     else:
-        state, following = queue.done_and_take(stage, job, result, take=not stop.is_set())
+        state, following = queue.done_and_take(stage, job, result, take=not progress.is_stopping)
         faults.point(f"{stage.name}.after_commit")
         log.info("%s after %.1f s", state, clock.now() - job.stage_since)
         return following

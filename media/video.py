@@ -223,10 +223,10 @@ class _Converter:
             interpolation=Interpolation.BILINEAR,  # others are three times slower here
             threads=1,
         )
-        picture: Picture = rgb.to_ndarray()
+        pixels = rgb.to_ndarray()
         if hdr.is_high(frame):
-            picture = hdr.shown(rgb.to_ndarray(), frame.color_trc, frame.color_primaries)
-        return self._clip.turn.apply(picture)
+            pixels = hdr.shown(pixels, frame.color_trc, frame.color_primaries)
+        return self._clip.turn.apply(pixels)
 
 
 def _still_clip(path: Path) -> Clip:

@@ -11,7 +11,7 @@ from errors import EngineFailed, shortage
 from jobqueue import clock, faults, spool
 from jobqueue.job import Job
 from jobqueue.worker import Progress
-from uploader.stores import Store, sha1_of
+from uploader.stores import Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class Upload:
 def _checked_sha1(output: Path, job: Job) -> str:
     """The SHA-1 of the finished video, which must be the same as when it was rendered; otherwise it is rendered again."""
     try:
-        sha1 = sha1_of(output)
+        sha1 = spool.sha1_of(output)
     except OSError as error:
         raise shortage(error) or EngineFailed(f"the finished video cannot be read: {error.strerror}") from error
     if sha1 != job.result.get("sha1", sha1):

@@ -32,6 +32,7 @@ PAGES = [
 
 def violations(page: Page) -> list[Any]:
     """What axe has against the page as it is now. Evaluated, not added: the page's own rules forbid a script of others."""
+    page.wait_for_load_state()  # with its styles: a click returns before the next page has them
     page.evaluate(AXE)
     found: list[Any] = page.evaluate(LOOK, RULES)
     return found

@@ -89,7 +89,7 @@ def test_proxies_of_the_environment_are_not_used(target: Path) -> None:
 def test_a_download_that_fails_leaves_neither_connection_nor_memory_behind(target: Path, bad: Answer) -> None:
     def transfers() -> int:
         gc.collect()
-        return sum(isinstance(kept, Transfer) for kept in gc.get_objects())
+        return sum(type(kept) is Transfer for kept in gc.get_objects())
 
     limits, before = replace(LIMITS, tries=2, max_bytes=1000), transfers()
     with FileServer([bad]) as server:

@@ -13,7 +13,6 @@ from jobqueue.database import Database
 from jobqueue.job import FETCH, GENERATE, UPLOAD, Job, NewJob
 from jobqueue.queue import Queue
 from jobqueue.worker import Progress
-from uploader.stores import sha1_of
 from uploader.stores.directory import DirectoryStore
 from uploader.upload import Upload
 
@@ -29,7 +28,7 @@ def rendered(data_dir: Path) -> tuple[Job, Progress, Path]:
     for stage in (FETCH, GENERATE):
         taken = queue.take(stage, f"{stage.program}/test")
         assert taken
-        queue.done(stage, taken, {"sha1": sha1_of(video)} if stage is GENERATE else {})
+        queue.done(stage, taken, {"sha1": spool.sha1_of(video)} if stage is GENERATE else {})
     job = queue.take(UPLOAD, "uploader/test")
     assert job
     return job, Progress(queue, job, threading.Event(), 5.0), video

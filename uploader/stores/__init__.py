@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,9 +37,3 @@ class Store(Protocol):
 
     def put_json(self, name: str, data: dict[str, Any]) -> None:
         """Store a small JSON object. Raises Unavailable."""
-
-
-def sha1_of(path: Path) -> str:
-    """The SHA-1 of a file, like the store's checksums."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.sha1(usedforsecurity=False)).hexdigest()

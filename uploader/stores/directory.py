@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from errors import EngineFailed, Unavailable
 from jobqueue import spool
-from uploader.stores import OnBytes, Stored, StoreRefused, sha1_of
+from uploader.stores import OnBytes, Stored, StoreRefused
 
 
 class DirectoryStore:
@@ -41,7 +41,7 @@ class DirectoryStore:
             aside = target.with_name(f".{target.name}.part")
             shutil.copyfile(path, aside)
             spool.keep(aside, target)
-            kept = (target.stat().st_size, sha1_of(target))
+            kept = (target.stat().st_size, spool.sha1_of(target))
         except OSError as error:
             raise Unavailable(f"the local store could not save the video: {error.strerror}", stage="upload") from error
         if kept != (size, sha1):
