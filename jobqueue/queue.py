@@ -121,7 +121,7 @@ class Queue:
     def put_back(self, stage: Stage, job: Job, delay_s: float, error: JobError | None = None, unharmed: bool = False) -> Job:
         """Back to waiting, to be taken again after delay_s seconds. unharmed: this start does not count. Raises LostJob."""
         noted = {**job.result, "last_error": error.message} if error else job.result
-        not_before = clock.now() + delay_s if delay_s else 0
+        not_before = clock.now() + delay_s
         return self._move(job, stage.waiting, result=noted, not_before=not_before, unharmed=unharmed, heed_cancel=True)
 
     def fail(self, job: Job, error: dict[str, Any]) -> Job:

@@ -44,7 +44,7 @@ create table job (
     frames_total  integer,
     cancel_reason text,                                  -- set: someone asked for the job to end
     not_before    real not null default 0,               -- boot clock, s
-    stage_since   real not null,                         -- boot clock, s: when the present stage was entered
+    stage_since   real not null,                         -- boot clock, s: when the present stage began, moved on by waiting
     result        text not null default '{}' check (json_valid(result)),
     error         text check (error is null or json_valid(error)),
     created_at    text not null,

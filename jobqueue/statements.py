@@ -16,8 +16,10 @@ select id from job where state = :waiting and not_before <= :now
     and not exists (select 1 from control where name = 'restart ' || :program)
 order by number limit 1"""  # noqa: S608
 
+#: Waiting does not count against the stage's time limit: its beginning moves on by what the job has waited, except for back-off.
 TAKE = """
 update or rollback job set state = :working, owner = :owner, attempt = attempt + 1, updated_at = :at,
+    stage_since = stage_since + :now - max(not_before, stage_since),
     started_at = case when :working = 'generating' then coalesce(started_at, :at) else started_at end
 where id = :id and state = :waiting and owner is null"""
 

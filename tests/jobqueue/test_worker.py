@@ -14,6 +14,7 @@ import pytest
 
 import errors
 from errors import Cancelled, EngineFailed, InvalidInput, LostJob, Unavailable
+from jobqueue import clock
 from jobqueue.job import GENERATE, Job
 from jobqueue.outbox import Outbox
 from jobqueue.queue import Queue
@@ -235,33 +236,62 @@ def test_what_a_job_keeps_of_an_error_is_of_a_known_length() -> None:
     assert kept["stack_trace"].endswith("the end")
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        *(
-            OSError(number, os.strerror(number))
-            for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EROFS)
-        ),
-        RuntimeError("can't start new thread"),
-    ],
-)
-def test_a_machine_that_is_short_of_something_costs_no_job(
-    queue: Queue, error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_machine_that_is_short_of_something_costs_no_job(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobqueue.worker.MOST_WITHOUT_HANDLES", 100)
     monkeypatch.setattr("jobqueue.pause.before_try", lambda tries: 0.01)
+    shortages: list[Exception] = [
+        OSError(number, os.strerror(number)) for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EROFS)
+    ]
+    shortages.append(RuntimeError("can't start new thread"))
+    assert len(shortages) > GENERATE.most_attempts
     ready(queue)
-    tries: list[int] = []
 
     def do(job: Job, progress: Progress) -> dict[str, Any]:
-        tries.append(job.attempt)
-        if len(tries) <= 2 * GENERATE.most_attempts:
-            raise error
+        if shortages:
+            raise shortages.pop()
         return {}
 
     with working(queue, do):
         until(lambda: state(queue, "a") in ("generated", "failed"))
     assert state(queue, "a") == "generated"
+
+
+def has_waited(queue: Queue, job_id: str, seconds: float) -> None:
+    """As if it had entered its stage, or been put back, that long ago."""
+    back = "update job set stage_since = stage_since - :s, not_before = max(0, not_before - :s) where id = :id"
+    queue.database.write(lambda at: at.execute(back, {"s": seconds, "id": job_id}).fetchall())
+
+
+def test_waiting_does_not_count_against_a_jobs_time(queue: Queue) -> None:
+    ready(queue)
+    spent: list[float] = []
+
+    def do(job: Job, progress: Progress) -> dict[str, Any]:
+        spent.append(clock.now() - job.stage_since)
+        if len(spent) == 1:
+            raise Unavailable("not yet")
+        return {}
+
+    has_waited(queue, "a", 4000)  # behind others, or while the worker was paused
+    with working(queue, do, timeout_s=60):
+        until(lambda: spent)
+    until(lambda: state(queue, "a") == "ready")
+    has_waited(queue, "a", 4000)
+    with working(queue, do, timeout_s=60):
+        until(lambda: state(queue, "a") == "generated")
+    assert len(spent) == 2
+    assert max(spent) < 60
+
+
+def test_the_time_between_tries_counts(queue: Queue) -> None:
+    ready(queue)
+    job = queue.take(GENERATE, "inference/1")
+    assert job
+    queue.put_back(GENERATE, job, 30.0)
+    has_waited(queue, "a", 40)
+    again = queue.take(GENERATE, "inference/1")
+    assert again
+    assert 30 <= clock.now() - again.stage_since < 40
 
 
 def test_a_program_that_gets_no_file_handle_back_ends_and_its_job_waits(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
