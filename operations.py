@@ -121,10 +121,11 @@ class Operator:
         self._note(action, job.id, None, "done")
         return job
 
-    def sample(self, engine: str, data_dir: Path) -> Job:
-        """Add the sample job, which tests the whole pipeline in a minute. Raises ValueError if its files are gone."""
+    def sample(self, engine: str, data_dir: Path, **fields: Any) -> Job:
+        """Add the sample job, which tests the whole pipeline in a minute; `fields` replace its own. Raises ValueError if its
+        files are gone."""
         files = {field: str(SAMPLES / name) for field, name in SAMPLE[engine].items()}
-        payload = {"musetalk_job_id": f"sample-{secrets.token_hex(4)}", **files, **SAMPLE_WORDS[engine]}
+        payload = {"musetalk_job_id": f"sample-{secrets.token_hex(4)}", **files, **SAMPLE_WORDS[engine], **fields}
         return self.submit(payload, engine, data_dir, "sample job")
 
     def restart(self, program: str, run_dir: Path, reason: str, after_job: bool = False) -> bool:

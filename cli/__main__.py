@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cli import bundle, demo, doctor, look, models, operate, setup, testing, token, up
+from cli import bench, bundle, demo, doctor, look, models, operate, setup, testing, token, up
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -18,7 +18,7 @@ def main() -> None:
 for command in (
     *(setup.setup, up.up, demo.demo, testing.test, look.status, look.jobs, operate.pause, operate.resume, operate.drain),
     *(operate.retry, operate.cancel, operate.delete_files, operate.submit, operate.restart, operate.login_url, token.token),
-    *(look.audit, look.logs, models.models, doctor.doctor, bundle.bundle),
+    *(look.audit, look.logs, models.models, doctor.doctor, bench.bench, bundle.bundle),
 ):
     main.add_command(command)
 

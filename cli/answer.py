@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
@@ -91,6 +92,15 @@ def open_worker() -> Worker:
         settings=settings,
         operator=Operator(actor=f"cli:{_user()}", queue=Queue(database), control=Control(database), outbox=Outbox(database)),
     )
+
+
+@contextlib.contextmanager
+def refusing() -> Iterator[None]:
+    """Turn an operation's refusal into the command's failure."""
+    try:
+        yield
+    except ValueError as error:
+        raise Failure(str(error), EXIT_USAGE) from None
 
 
 def not_found(job_id: str) -> NoReturn:

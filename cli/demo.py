@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
-import sys
 import time
 import urllib.error
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import click
 
-from cli import system
+from cli import progress, system
 from cli.answer import EXIT_FAILED, Failure, say
 from cli.system import Job
 from operations import SAMPLE, SAMPLES
@@ -73,7 +71,7 @@ def _submitted(running: system.Demo, samples: str) -> str:
 
 def _finished(running: system.Demo, job_id: str, quiet: bool) -> Job:
     """The job when it is over; its progress is shown meanwhile."""
-    with _progress_shown(quiet) as show:
+    with progress.shown(quiet) as show:
 
         def look() -> Job | None:
             running.check_alive()
@@ -85,30 +83,6 @@ def _finished(running: system.Demo, job_id: str, quiet: bool) -> Job:
             return job if job["state"] in ("succeeded", "failed", "cancelled") else None
 
         return _until(look, JOB_S, f"the sample job did not finish within {JOB_S:.0f} s")
-
-
-@contextlib.contextmanager
-def _progress_shown(quiet: bool) -> Iterator[Callable[[float, str], None]]:
-    """A progress bar on a terminal, otherwise a line per step."""
-    stream = sys.stderr
-    if stream.isatty() and not quiet:
-        with click.progressbar(length=100, file=stream, show_eta=False, item_show_func=_phase) as bar:
-            yield lambda fraction, phase: bar.update(max(0, round(fraction * 100) - bar.pos), phase)
-        return
-    shown = ""
-
-    def line(fraction: float, phase: str) -> None:
-        nonlocal shown
-        words = f"{fraction:4.0%}  {phase}"
-        if words != shown:
-            shown = words
-            click.echo(words, err=True)
-
-    yield line
-
-
-def _phase(phase: Any) -> str:
-    return phase or ""
 
 
 def _result(running: system.Demo, job: Job) -> dict[str, Any]:

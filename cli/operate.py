@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
 import re
 import time
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import click
@@ -24,6 +22,7 @@ from cli.answer import (
     Worker,
     not_found,
     open_worker,
+    refusing,
     say,
     with_json,
 )
@@ -59,7 +58,7 @@ reason_option = click.option("--reason", default="", help="The reason, shown on 
 @with_json
 def pause(reason: str, for_s: float | None, as_json: bool) -> None:
     """Stop claiming and starting jobs; running jobs finish, uploads and reports continue."""
-    with _refusing():
+    with refusing():
         changed = open_worker().operator.pause(reason, for_s)
     say("paused" if changed else "already paused", {"paused": True, "changed": changed}, as_json)
 
@@ -78,7 +77,7 @@ def resume(as_json: bool) -> None:
 @with_json
 def drain(reason: str, deadline_s: float | None, as_json: bool) -> None:
     """Stop claiming jobs; when all jobs are done and reported, the worker exits with 0."""
-    with _refusing():
+    with refusing():
         changed = open_worker().operator.drain(reason, deadline_s)
     say("draining" if changed else "already draining", {"draining": True, "changed": changed}, as_json)
 
@@ -107,7 +106,7 @@ def retry(job_ids: tuple[str, ...], as_json: bool) -> None:
     """Retry failed or cancelled jobs."""
     worker = open_worker()
     if len(job_ids) > 1:
-        with _refusing():
+        with refusing():
             done = worker.operator.retry_all(list(job_ids))
         say(f"{len(done)} of {len(job_ids)} jobs will be retried", {"asked": len(job_ids), "done": done}, as_json)
         return
@@ -126,7 +125,7 @@ def cancel(job_ids: tuple[str, ...], reason: str, as_json: bool) -> None:
     """Cancel jobs."""
     worker, reason = open_worker(), reason or "cancelled by the operator"
     if len(job_ids) > 1:
-        with _refusing():
+        with refusing():
             done = worker.operator.cancel_all(list(job_ids), reason)
         say(f"{len(done)} of {len(job_ids)} jobs cancelled", {"asked": len(job_ids), "done": done}, as_json)
         return
@@ -144,7 +143,7 @@ def cancel(job_ids: tuple[str, ...], reason: str, as_json: bool) -> None:
 @with_json
 def delete_files(job_ids: tuple[str, ...], reason: str, as_json: bool) -> None:
     """Permanently delete the files of finished jobs from this machine; the jobs stay in the list."""
-    with _refusing():
+    with refusing():
         done = open_worker().operator.discard_all(list(job_ids), reason or "deleted by the operator")
     if not done:
         raise Failure("none of these jobs has ended", EXIT_REFUSED)
@@ -187,7 +186,7 @@ def submit(
         raise Failure("--sample and --like: cannot be combined with each other, or with files, links or fields", EXIT_USAGE)
     engine, data_dir = intake.shape(worker.settings.ENGINE), worker.settings.data_dir
     try:
-        with _refusing():
+        with refusing():
             if like:
                 job = worker.operator.again(worker.operator.queue.get(like) or not_found(like), data_dir)
             else:
@@ -216,15 +215,6 @@ def login_url(as_json: bool) -> None:
     page = answers.status(worker.settings, worker.operator)["page"] or answers.page_url(worker.settings)
     link = worker.operator.login_link(page)
     say(link, {"login_url": link}, as_json)
-
-
-@contextlib.contextmanager
-def _refusing() -> Iterator[None]:
-    """Turn an operation's refusal into the command's failure."""
-    try:
-        yield
-    except ValueError as error:
-        raise Failure(str(error), EXIT_USAGE) from None
 
 
 def _field(text: str) -> tuple[str, Any]:

@@ -48,6 +48,11 @@ select event.job, event.state, event.at from event join (
         where engine = ? limit 50
 ) as done on event.job = done.id and event.round = done.round order by event.job, event.id"""
 
+#: The changes of state of some jobs, a JSON list of ids.
+SPENT = """
+select event.job, event.state, event.at from event join job on job.id = event.job and job.round = event.round
+where job.id in (select value from json_each(?)) order by event.job, event.id"""
+
 ACTS = "select * from audit where target = ? order by id desc limit 20"
 
 TOLD = "select max(id) as newest from report where job = ?"
@@ -106,16 +111,14 @@ def marks(database: Database, since: str, most: int) -> list[Row]:
 
 def usual(database: Database, engine: str) -> dict[str, float]:
     """By state: the median of the seconds that the newest successful jobs of an engine spent in it; "all": from end to end."""
-    spent: dict[str, dict[str, float]] = {}
-    rows = database.read(USUAL, engine)
-    for row, following in pairwise(rows):
-        if row["job"] == following["job"]:
-            one = spent.setdefault(row["job"], {"all": 0.0})
-            seconds = (datetime.fromisoformat(following["at"]) - datetime.fromisoformat(row["at"])).total_seconds()
-            for name in (row["state"], "all"):
-                one[name] = one.get(name, 0.0) + seconds
-    states = {state for one in spent.values() for state in one}
-    return {state: statistics.median(one.get(state, 0.0) for one in spent.values()) for state in states}
+    jobs = _spent(database.read(USUAL, engine))
+    states = {state for one in jobs.values() for state in one}
+    return {state: statistics.median(one.get(state, 0.0) for one in jobs.values()) for state in states}
+
+
+def spent(database: Database, job_ids: list[str]) -> dict[str, dict[str, float]]:
+    """By job: the seconds that its newest round spent in each state; "all": from end to end."""
+    return _spent(database.read(SPENT, json.dumps(job_ids)))
 
 
 def told(database: Database, job_id: str) -> int | None:
@@ -127,3 +130,15 @@ def told(database: Database, job_id: str) -> int | None:
 def acts(database: Database, job_id: str) -> list[Row]:
     """What operators did with a job, newest first: audit rows."""
     return database.read(ACTS, job_id)
+
+
+def _spent(rows: list[Row]) -> dict[str, dict[str, float]]:
+    """By job: the seconds between its changes of state, which are in order."""
+    spent: dict[str, dict[str, float]] = {}
+    for row, following in pairwise(rows):
+        if row["job"] == following["job"]:
+            one = spent.setdefault(row["job"], {"all": 0.0})
+            seconds = (datetime.fromisoformat(following["at"]) - datetime.fromisoformat(row["at"])).total_seconds()
+            for name in (row["state"], "all"):
+                one[name] = one.get(name, 0.0) + seconds
+    return spent

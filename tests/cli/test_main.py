@@ -6,7 +6,22 @@ import pytest
 
 from tests.cli.conftest import Run
 
-COMMANDS = ("setup", "up", "demo", "test", "status", "jobs", "pause", "resume", "drain", "retry", "cancel", "submit", "logs")
+COMMANDS = (
+    "setup",
+    "up",
+    "demo",
+    "test",
+    "status",
+    "jobs",
+    "pause",
+    "resume",
+    "drain",
+    "retry",
+    "cancel",
+    "submit",
+    "logs",
+    "bench",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
