@@ -35,7 +35,7 @@ REMEDIES = {"paused": "worker resume ends it", "draining": "worker resume ends i
 @click.option(
     "--timeout",
     "timeout_s",
-    default=1800.0,
+    default=1800,
     show_default=True,
     type=click.FloatRange(0),
     metavar="SECONDS",
@@ -118,11 +118,15 @@ def _run(worker: Worker, ids: list[str], timeout_s: float, quiet: bool) -> list[
 
 
 def _submit(worker: Worker, job_id: str) -> None:
-    """The sample job, with a prompt of its own where a repeated one would be answered from a cache."""
+    """The sample job of the engine that the worker was started with, which this shell's ENGINE need not be."""
     shape = intake.shape(answers.started(worker.settings).get("engine") or worker.settings.ENGINE)
-    own = {name: f"{words} ({job_id})" for name, words in SAMPLE_WORDS[shape].items()}
     with refusing():
-        worker.operator.sample(shape, worker.settings.data_dir, musetalk_job_id=job_id, **own)
+        worker.operator.sample(shape, worker.settings.data_dir, **fields(shape, job_id))
+
+
+def fields(shape: str, job_id: str) -> dict[str, str]:
+    """What makes a job its own: also its prompt if it has one, because an encoded prompt is cached."""
+    return {"musetalk_job_id": job_id} | {name: f"{words} ({job_id})" for name, words in SAMPLE_WORDS[shape].items()}
 
 
 def _known(worker: Worker, ids: list[str]) -> list[Job]:

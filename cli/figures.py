@@ -101,7 +101,7 @@ def advice(figures: dict[str, Any]) -> list[str]:
         idle = f"the GPU renders nothing {1 - figures['rendering']:.0%} of the time"
         return [f"{idle}: it waits while inputs are prepared and videos are finished; more or faster CPU cores help"]
     if figures["gpu_load"] is not None and figures["gpu_load"] < BUSY:
-        return ["the GPU waits for the CPU while frames are made: faster CPU cores or a larger BATCH_SIZE help"]
+        return ["the GPU waits for the CPU while frames are made: faster CPU cores or a larger BATCH_SIZE may help"]
     return ["the GPU is the limit: only a faster one makes more jobs per hour"]
 
 

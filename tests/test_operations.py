@@ -109,6 +109,11 @@ def test_the_sample_job_is_a_job_like_any_other(operator: Operator, tmp_path: Pa
     assert noted(operator) == ("test", "sample job", job.id, None, "done")
 
 
+def test_fields_of_the_sample_job_can_be_replaced(operator: Operator, tmp_path: Path) -> None:
+    job = operator.sample("fastwan", tmp_path, musetalk_job_id="mine", prompt="She waves.")
+    assert (job.id, job.inputs["prompt"]) == ("mine", "She waves.")
+
+
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [

@@ -70,6 +70,17 @@ def test_how_far_the_job_on_the_gpu_is(queue: Queue) -> None:
     assert (after.moves == before.moves, after.progress == before.progress) == (True, False)
 
 
+def test_the_seconds_of_a_job_are_counted_by_state_in_its_newest_round(queue: Queue) -> None:
+    ready(queue)
+    assert queue.newest()[0].id == "a"
+    queue.cancel("a", "why")
+    queue.retry("a")
+    queue.cancel("a", "why")
+    (spent,) = glance.spent(queue.database, ["a", "unknown"]).values()
+    assert set(spent) == {"claimed", "all"}
+    assert spent["all"] == spent["claimed"] >= 0
+
+
 def test_ends_are_counted_since_a_time(queue: Queue) -> None:
     queue.add(arrival())
     queue.cancel("a", "why")
