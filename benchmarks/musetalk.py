@@ -13,6 +13,7 @@ is the frame rate that the GPU's measured matrix throughput allows at 0.79 TFLOP
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import statistics
@@ -89,9 +90,9 @@ def hollow(full: models.Models) -> models.Models:
     def remembered(network: Any, shape: Callable[[torch.Tensor], Any]) -> Callable[..., Any]:
         known: dict[Any, Any] = {}
 
-        def answer(seen: torch.Tensor, *_: Any) -> Any:
+        def answer(seen: torch.Tensor, *others: Any, **named: Any) -> Any:
             if shape(seen) not in known:
-                known[shape(seen)] = network(seen, *_)
+                known[shape(seen)] = network(seen, *others, **named)
             return known[shape(seen)]
 
         return answer
@@ -104,7 +105,9 @@ def hollow(full: models.Models) -> models.Models:
         name: remembered(getattr(full, name), by_shape) for name in ("pose", "detector", "parser", "unet")
     }
     vae = SimpleNamespace(config=full.vae.config, encode=encode, decode=decode)
-    return replace(full, vae=vae, **looking)
+    whisper = copy.copy(full.whisper)  # its weights are asked for their device
+    whisper.forward = remembered(full.whisper.forward, by_shape)
+    return replace(full, vae=vae, whisper=whisper, **looking)
 
 
 def person(path: Path, width: int, height: int, seconds: int) -> Path:

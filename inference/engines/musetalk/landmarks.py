@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -71,7 +72,24 @@ def whole(pictures: torch.Tensor) -> Regions:
 
 def warp(pictures: torch.Tensor, regions: Regions) -> torch.Tensor:
     """(n, 3, 384, 288) float32 normalised, from (n, h, w, 3) uint8 RGB: each region with padding around it, black beyond the
-    picture; bilinear, rounded to bytes."""
+    picture; bilinear, rounded to bytes. With OpenCV, as published, if the pictures are in host memory."""
+    seen = opencvs(pictures, regions) if pictures.device.type == "cpu" else interpolated(pictures, regions)
+    mean, deviation = (card.sent(np.array(three, np.float32).reshape(3, 1, 1), seen.device) for three in (MEAN, DEVIATION))
+    return seen.sub_(mean).div_(deviation)
+
+
+def opencvs(pictures: torch.Tensor, regions: Regions) -> torch.Tensor:
+    """(n, 3, 384, 288) float32, whole numbers: OpenCV's bilinear `warpAffine`, which counts in 1/32 pixel."""
+    middle, size = _frames(regions)
+    views = np.empty((len(pictures), HEIGHT, WIDTH, 3), np.uint8)
+    for view, picture, corner, pixel in zip(views, pictures.numpy(), middle - size / 2, size / (WIDTH, HEIGHT), strict=True):
+        matrix = np.column_stack([np.diag(pixel), corner])
+        cv2.warpAffine(picture, matrix, (WIDTH, HEIGHT), dst=view, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    return torch.from_numpy(views).permute(0, 3, 1, 2).float()
+
+
+def interpolated(pictures: torch.Tensor, regions: Regions) -> torch.Tensor:
+    """The same on any device, with exact weights: the bytes of a smooth picture differ by at most one."""
     middle, size = _frames(regions)
     count, height, width = pictures.shape[:3]
     columns, left_right = _between(np.arange(WIDTH), WIDTH, size[:, :1], middle[:, :1], width)
@@ -90,9 +108,7 @@ def warp(pictures: torch.Tensor, regions: Regions) -> torch.Tensor:
         between.gather(3, column[:, None, None].expand(-1, 3, HEIGHT, -1)).mul_(weight[:, None, None])
         for column, weight in zip(across.unbind(1), across_weight.unbind(1), strict=True)
     )
-    seen = left.add_(right)
-    mean, deviation = (card.sent(np.array(three, np.float32).reshape(3, 1, 1), seen.device) for three in (MEAN, DEVIATION))
-    return seen.round_().sub_(mean).div_(deviation)
+    return left.add_(right).round_()
 
 
 def with_mirrored(across: torch.Tensor, down: torch.Tensor) -> Scores:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from inference.engines import card
 from inference.engines.musetalk.ahead import Ahead
@@ -72,8 +73,8 @@ class Pictures:
         size = max(1, min(size, BATCH_BYTES // (self._clip.width * self._clip.height * 3)))
         first = 0
         with Ahead(self._decoded(size), AHEAD, "decode", self._waiting) as coming:
-            for pictures in coming:
-                yield Batch(first, card.sent(np.stack(pictures), self._device), pictures)
+            for pictures, stacked in coming:
+                yield Batch(first, card.sent(stacked, self._device), pictures)
                 first += len(pictures)
 
     def keep(self, number: int, picture: Picture, part: Box) -> None:
@@ -107,11 +108,11 @@ class Pictures:
         part, pixels = self._kept[number]
         return View(part.x1, part.y1, card.sent(pixels, self._device))
 
-    def _decoded(self, size: int) -> Iterator[list[Picture]]:
-        """Reads one frame more than needed, to know whether there are more."""
+    def _decoded(self, size: int) -> Iterator[tuple[list[Picture], NDArray[np.uint8]]]:
+        """Batches, as a list and as one array. Reads one frame more than needed, to know whether there are more."""
         with closing(video.pictures(self._clip)) as coming:  # type: ignore[type-var]
             left = self._count
             while left > 0 and (pictures := list(itertools.islice(coming, min(size, left)))):
                 left -= len(pictures)
-                yield pictures
+                yield pictures, np.stack(pictures)
             self.whole = left > 0 or next(coming, None) is None
