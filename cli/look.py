@@ -1,4 +1,4 @@
-"""The read-only commands: status, jobs. They read the queue and ask supervisord; they work without a running worker."""
+"""The read-only commands: status, jobs, audit. They read the queue and ask supervisord; they work without a running worker."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ import click
 
 import answers
 from cli.answer import Worker, not_found, open_worker, say, with_json
-from cli.logs import logs
 from jobqueue.control import STALE_S
 from jobqueue.job import FINISHED, STAGES, Event, Job, Report
-
-__all__ = ["audit", "jobs", "logs", "status"]
 
 STATES = (*(state for stage in STAGES for state in (stage.waiting, stage.working)), *sorted(FINISHED))
 #: The newest reports of a job that are shown; --json has all that are kept.
