@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import hmac
 import logging
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from flask import Flask, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
-from jobqueue.database import ERRORS, Database
 from orchestrator import operators, workers
 from orchestrator.context import Orchestrator
 from orchestrator.fields import InvalidBody
 from orchestrator.jobs import Conflict, Rules
 from orchestrator.silence import Silence
+from orchestrator.transaction import ERRORS, Database
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +27,12 @@ log = logging.getLogger(__name__)
 MOST_BODY_BYTES = 1024 * 1024
 
 
-def create_app(path: Path, api_key: str, rules: Rules) -> Flask:
-    """The application on a database file prepared by `database.prepare`; call it after any fork."""
+def create_app(open_database: Callable[[], Database], api_key: str, rules: Rules) -> Flask:
+    """The application on a prepared database; call it after any fork."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MOST_BODY_BYTES
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    database = Database(path)
+    database = open_database()
     silence = Silence(database, rules)
     app.extensions["orchestrator"] = Orchestrator(database=database, rules=rules, silence=silence)
     app.before_request(lambda: _check_key(api_key))

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 from flask import abort, current_app, request
 
-from jobqueue.database import Database
 from orchestrator.jobs import Rules
 from orchestrator.silence import Silence
+from orchestrator.transaction import Database
 
 
 @dataclass(frozen=True, kw_only=True)

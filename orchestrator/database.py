@@ -1,246 +1,265 @@
-"""Every SQL statement of the orchestrator, and the making of its file.
+"""Every SQL statement of the orchestrator, for both databases; `sqlite.py` and `postgres.py` run them.
 
-Connections (SQLite through apsw, one per thread, opened after fork) are the worker queue's, on a different file. A different
-database would only have to provide the functions of this module.
-
-Times used in decisions are seconds of the boot clock, times of day are UTC text.
+A statement is written once, in what both understand: `:name` for a value, and `for update` wherever a row is read to be
+decided on, which SQLite (one writer at a time) leaves out. `:now` and `:utc` are the database's own: its clock for decisions,
+in seconds, and the time of day as UTC text. So several machines can share a database without comparing their clocks.
 """
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from datetime import datetime, timedelta
 from typing import Any
 
-import apsw
+from jobqueue.database import Row
+from orchestrator.transaction import Database, Transaction
 
-from jobqueue import clock
-from jobqueue.database import Database, Row, check_library, connect
-
-APPLICATION_ID = 0x47505552  # "GPUR"
-VERSION = 1
 #: How long the answer to a claim with an Idempotency-Key is remembered, in seconds.
 KEY_LIFE_S = 3600.0
-
-#: A connection inside a transaction, as `Database.write` hands it to its callback.
-Transaction = apsw.Connection
-
-
-class WrongFile(Exception):
-    """The file is not an orchestrator's, is from a newer version, or is corrupt."""
-
-
-def prepare(path: Path) -> None:
-    """Create the file if there is none, and start a new run: silence while we were down does not count.
-
-    Raises WrongFile with a line for the user.
-    """
-    check_library()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        connection = connect(path, create=True)
-    except apsw.NotADBError as error:
-        raise WrongFile(f"{path}: is not a database; move it away to start with a new one") from error
-    try:
-        _create(connection, path)
-        now = {"now": clock.now(), "expires": clock.now() + KEY_LIFE_S}
-        connection.execute("begin immediate")
-        connection.execute("update job set vouched_at = :now where state in ('claimed', 'running')", now)
-        connection.execute("update worker set seen_at = null")
-        connection.execute("update claim_key set expires_at = :expires", now)
-        connection.execute("commit")
-    except apsw.CorruptError as error:
-        raise WrongFile(f"{path}: is corrupt; move it away to start with a new one") from error
-    finally:
-        connection.close()
-
-
-def _create(connection: Transaction, path: Path) -> None:
-    application, version = connection.pragma("application_id"), connection.pragma("user_version")
-    if application == 0 and version == 0 and not connection.pragma("schema_version"):
-        connection.execute("begin immediate")
-        connection.execute(Path(__file__).with_name("schema.sql").read_text())
-        connection.execute(f"pragma application_id = {APPLICATION_ID}")
-        connection.execute(f"pragma user_version = {VERSION}")
-        connection.execute("commit")
-    elif application != APPLICATION_ID:
-        raise WrongFile(f"{path}: is another program's database; choose another folder")
-    elif version != VERSION:
-        raise WrongFile(f"{path}: has version {version}, this program supports {VERSION}; update the program")
-
 
 # ---- jobs --------------------------------------------------------------------------------------------------------------
 
 
 def job(at: Transaction, job_id: str) -> Row | None:
-    return _one(at, "select * from job where id = ?", (job_id,))
+    return _one(at("select * from job where id = :id for update", id=job_id))
 
 
 def buffer_job(at: Transaction, buffer_job_id: str) -> Row | None:
-    return _one(at, "select * from job where buffer_job_id = ?", (buffer_job_id,))
+    return _one(at("select * from job where buffer_job_id = :id for update", id=buffer_job_id))
 
 
 def jobs(database: Database, state: str | None, limit: int) -> list[Row]:
     """The newest first."""
     if state is None:
-        return database.read("select * from job order by number desc limit ?", limit)
-    return database.read("select * from job where state = ? order by number desc limit ?", state, limit)
+        return database.read("select * from job order by number desc limit :limit", limit=limit)
+    return database.read("select * from job where state = :state order by number desc limit :limit", state=state, limit=limit)
 
 
 def job_in_full(database: Database, job_id: str) -> tuple[Row, list[Row], list[Row]] | None:
     """A job, its history, and the terminal reports that came in for it."""
-    found = database.read("select * from job where id = ?", job_id)
+    found = database.read("select * from job where id = :id", id=job_id)
     if not found:
         return None
-    events = database.read("select state, worker, detail, at from event where job = ? order by id", job_id)
-    reports = database.read("select worker, path, body, verdict, accepted, at from report where job = ? order by id", job_id)
+    events = database.read("select state, worker, detail, at from event where job = :id order by id", id=job_id)
+    reports = database.read(
+        "select worker, path, body, verdict, accepted, at from report where job = :id order by id", id=job_id
+    )
     return found[0], events, reports
 
 
 def add_job(at: Transaction, job_id: str, buffer_job_id: str | None, submission: dict[str, Any]) -> None:
-    values = (job_id, buffer_job_id, submission["engine"], json.dumps(submission), clock.utc(), clock.utc())
-    at.execute(
-        "insert into job (id, buffer_job_id, engine, submission, created_at, updated_at) values (?, ?, ?, ?, ?, ?)", values
+    at(
+        """insert into job (id, buffer_job_id, engine, submission, created_at, updated_at)
+           values (:id, :buffer_job_id, :engine, :submission, :utc, :utc)""",
+        id=job_id,
+        buffer_job_id=buffer_job_id,
+        engine=submission["engine"],
+        submission=json.dumps(submission),
     )
 
 
 def claim_next(at: Transaction, worker: str, *, buffer: bool) -> Row | None:
-    """Assign the oldest waiting job of one queue to a worker."""
+    """Assign the oldest waiting job of one queue to a worker; not one that somebody else is claiming at this moment."""
     return _one(
-        at,
-        """update job set state = 'claimed', worker = :worker, attempts = attempts + 1, detail = null, phase = null,
-                  vouched_at = :now, updated_at = :utc
-           where number = (select number from job where state = 'queued' and (buffer_job_id is not null) = :buffer
-                           order by number limit 1)
-           returning *""",
-        _times(worker=worker, buffer=buffer),
+        at(
+            """update job set state = 'claimed', worker = :worker, attempts = attempts + 1, detail = null, phase = null,
+                      vouched_at = :now, updated_at = :utc
+               where number = (select number from job where state = 'queued' and (buffer_job_id is not null) = :buffer
+                               order by number limit 1 for update skip locked)
+               returning *""",
+            worker=worker,
+            buffer=buffer,
+        )
     )
 
 
 def keep_key(at: Transaction, worker: str, key: str, job_id: str) -> None:
-    at.execute("insert or replace into claim_key values (?, ?, ?, ?)", (worker, key, job_id, clock.now() + KEY_LIFE_S))
+    """Not an upsert: of two equal claims at the same moment the second must fail, be tried again, and find the first's job."""
+    at("delete from claim_key where worker = :worker and key = :key", worker=worker, key=key)
+    at(
+        "insert into claim_key (worker, key, job, expires_at) values (:worker, :key, :job, :now + :life_s)",
+        worker=worker,
+        key=key,
+        job=job_id,
+        life_s=KEY_LIFE_S,
+    )
 
 
 def job_of_key(at: Transaction, worker: str, key: str, *, buffer: bool) -> Row | None:
     """The job of the previous answer to this claim, if the worker still has it; also confirms the job."""
     return _one(
-        at,
-        """update job set vouched_at = :now
-            where state in ('claimed', 'running') and worker = :worker and (buffer_job_id is not null) = :buffer
-              and id = (select job from claim_key where worker = :worker and key = :key and expires_at > :now)
-            returning *""",
-        _times(worker=worker, key=key, buffer=buffer),
+        at(
+            """update job set vouched_at = :now
+                where state in ('claimed', 'running') and worker = :worker and (buffer_job_id is not null) = :buffer
+                  and id = (select job from claim_key where worker = :worker and key = :key and expires_at > :now)
+                returning *""",
+            worker=worker,
+            key=key,
+            buffer=buffer,
+        )
     )
 
 
 def request_cancel(at: Transaction, job_id: str) -> None:
-    at.execute(
+    at(
         "update job set cancel_requested = 1, updated_at = :utc where id = :id and state in ('claimed', 'running')",
-        _times(id=job_id),
+        id=job_id,
     )
 
 
 def set_running(at: Transaction, job_id: str, progress: float, phase: str, metrics: str | None) -> None:
     """A running report: progress never goes down, even when the job has started over elsewhere."""
-    at.execute(
-        """update job set state = 'running', progress = max(progress, :progress), phase = :phase,
-                   metrics = coalesce(:metrics, metrics), vouched_at = :now, updated_at = :utc
+    at(
+        """update job set state = 'running', phase = :phase, metrics = coalesce(:metrics, metrics),
+                  progress = case when progress < :progress then :progress else progress end,
+                  vouched_at = :now, updated_at = :utc
             where id = :id and state in ('claimed', 'running')""",
-        _times(id=job_id, progress=progress, phase=phase, metrics=metrics),
+        id=job_id,
+        progress=progress,
+        phase=phase,
+        metrics=metrics,
     )
 
 
 def finish(at: Transaction, job_id: str, state: str, outcome: dict[str, Any]) -> None:
     """End a job. `outcome`: detail, error, output_url, metrics (JSON text), each may be None."""
-    at.execute(
+    at(
         """update job set state = :state, detail = :detail, error = :error, output_url = :output_url,
                   metrics = coalesce(:metrics, metrics), finished_at = :utc, updated_at = :utc,
                   progress = case :state when 'succeeded' then 1.0 else progress end,
                   phase = case :state when 'succeeded' then 'completed' else 'failed' end
            where id = :id""",
-        _times(id=job_id, state=state, **outcome),
+        id=job_id,
+        state=state,
+        **outcome,
     )
 
 
 def requeue(at: Transaction, job_id: str, detail: str) -> None:
-    at.execute(
+    at(
         """update job set state = 'queued', worker = null, requeues = requeues + 1, phase = null, detail = :detail,
                   updated_at = :utc where id = :id""",
-        _times(id=job_id, detail=detail),
+        id=job_id,
+        detail=detail,
     )
 
 
 # ---- silence -----------------------------------------------------------------------------------------------------------
 
-UNVOUCHED = "select * from job where state in ('claimed', 'running') and vouched_at <= ? order by number"
+
+def last_look(database: Database, silence_s: float) -> tuple[float, bool]:
+    """How long ago an orchestrator last noted that it listens, in seconds, and whether a job seems silent too long."""
+    row = database.read(
+        """select :now - looked_at as ago_s,
+                  exists (select 1 from job where state in ('claimed', 'running') and vouched_at <= :now - :silence_s) as silent
+             from listening""",
+        silence_s=silence_s,
+    )[0]
+    return row["ago_s"], bool(row["silent"])
 
 
-def any_unvouched(database: Database, since: float) -> bool:
-    return bool(database.read(UNVOUCHED + " limit 1", since))
+def listen(at: Transaction, longest_gap_s: float) -> float:
+    """Note that an orchestrator listens. If none did for longer than longest_gap_s, that time is excluded from every silence.
+
+    Returns the excluded seconds. Also mends what a clock that was set back has left in the future.
+    """
+    gap_s = float(at("select :now - looked_at as gap_s from listening for update")[0]["gap_s"])
+    at("update listening set looked_at = :now")
+    if 0 <= gap_s <= longest_gap_s:
+        return 0.0
+    gap_s = max(0.0, gap_s)
+    at(
+        """update job set vouched_at = case when vouched_at + :gap_s < :now then vouched_at + :gap_s else :now end
+            where state in ('claimed', 'running')""",
+        gap_s=gap_s,
+    )
+    at(
+        """update worker set seen_at = case when seen_at + :gap_s < :now then seen_at + :gap_s else :now end
+            where seen_at is not null""",
+        gap_s=gap_s,
+    )
+    return gap_s
 
 
-def unvouched(at: Transaction, since: float) -> list[Row]:
-    """Assigned jobs that their worker has not confirmed since then."""
-    return list(at.execute(UNVOUCHED, (since,)))
+def unvouched(at: Transaction, silence_s: float) -> list[Row]:
+    """Assigned jobs that their worker had not confirmed for silence_s at the time of `listen`, in the same transaction.
 
-
-def shift_clocks(at: Transaction, gap_s: float) -> None:
-    """Exclude a period during which we could not hear anyone."""
-    values = _times(gap=gap_s)
-    at.execute("update job set vouched_at = min(:now, vouched_at + :gap) where state in ('claimed', 'running')", values)
-    at.execute("update worker set seen_at = min(:now, seen_at + :gap) where seen_at is not null", values)
-
-
-def drop_old_keys(at: Transaction) -> None:
-    at.execute("delete from claim_key where expires_at <= :now", _times())
+    A job that somebody is writing to at this moment is no silent one.
+    """
+    return at(
+        """select * from job where state in ('claimed', 'running')
+              and vouched_at <= (select looked_at from listening) - :silence_s
+            order by number for update skip locked""",
+        silence_s=silence_s,
+    )
 
 
 # ---- workers and reports -----------------------------------------------------------------------------------------------
 
 
 def keep_beat(at: Transaction, worker: str, queue: str, body: dict[str, Any]) -> None:
-    at.execute(
+    at(
         """insert into worker (id, queue, seen_at, beat, beat_at) values (:worker, :queue, :now, :beat, :utc)
            on conflict (id) do update set queue = :queue, seen_at = :now, beat = :beat, beat_at = :utc""",
-        _times(worker=worker, queue=queue, beat=json.dumps(body)),
+        worker=worker,
+        queue=queue,
+        beat=json.dumps(body),
     )
 
 
-def vouch(at: Transaction, worker: str, job_ids: list[str] | None) -> None:
-    """A worker reports its jobs; None: it does not report them, and is assumed to have all that it was given."""
-    at.execute(
-        """update job set vouched_at = :now where state in ('claimed', 'running') and worker = :worker
-            and (:ids is null or id in (select value from json_each(:ids))
-                              or buffer_job_id in (select value from json_each(:ids)))""",
-        _times(worker=worker, ids=None if job_ids is None else json.dumps(job_ids)),
+def assigned(at: Transaction, worker: str) -> list[Row]:
+    return at(
+        """select id, buffer_job_id, cancel_requested from job where state in ('claimed', 'running') and worker = :worker
+            order by number for update""",
+        worker=worker,
     )
 
 
-def cancelled_at(at: Transaction, worker: str) -> list[str]:
-    """The jobs that a worker has and should give up."""
-    rows = at.execute(
-        """select id from job where state in ('claimed', 'running') and worker = ? and cancel_requested
-           order by number""",
-        (worker,),
-    )
-    return [row["id"] for row in rows]
+def vouch(at: Transaction, job_id: str) -> None:
+    """The worker of this job, which `assigned` has named in the same transaction, has it."""
+    at("update job set vouched_at = :now where id = :id", id=job_id)
 
 
 def workers(database: Database) -> list[Row]:
-    return database.read("select * from worker order by id")
+    return database.read("select worker.*, :now - seen_at as silent_s from worker order by id")
 
 
 def keep_report(at: Transaction, job_id: str, path: str, body: dict[str, Any], verdict: str) -> None:
-    values = _times(job=job_id, worker=body.get("worker_id"), path=path, body=json.dumps(body), verdict=verdict)
-    at.execute(
-        "insert into report (job, worker, path, body, verdict, at) values (:job, :worker, :path, :body, :verdict, :utc)", values
+    at(
+        """insert into report (job, worker, path, body, verdict, at)
+           values (:job, :worker, :path, :body, :verdict, :utc)""",
+        job=job_id,
+        worker=body.get("worker_id"),
+        path=path,
+        body=json.dumps(body),
+        verdict=verdict,
     )
 
 
-def _one(at: Transaction, sql: str, values: dict[str, Any] | tuple[Any, ...]) -> Row | None:
-    rows: list[Row] = list(at.execute(sql, values))
+# ---- forgetting --------------------------------------------------------------------------------------------------------
+
+
+def drop_old_keys(at: Transaction) -> None:
+    at("delete from claim_key where expires_at <= :now")
+
+
+def forget(at: Transaction, keep_days: int, most: int) -> int:
+    """Delete the oldest jobs that ended over keep_days ago, with events and reports, at most `most`; how many there were."""
+    now = datetime.fromisoformat(at("select :utc as utc")[0]["utc"])
+    before = (now - timedelta(days=keep_days)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    old = at(
+        "select id from job where finished_at < :before order by finished_at limit :most for update skip locked",
+        before=before,
+        most=most,
+    )
+    for row in old:
+        at("delete from event where job = :id", **row)
+        at("delete from report where job = :id", **row)
+        at("delete from job where id = :id", **row)
+    unknown = "select id from report where verdict = 'unknown' and at < :before limit :most"
+    at(f"delete from report where id in ({unknown})", before=before, most=most)  # noqa: S608 - our own text
+    return len(old)
+
+
+def _one(rows: list[Row]) -> Row | None:
     return rows[0] if rows else None
-
-
-def _times(**values: Any) -> dict[str, Any]:
-    return {**values, "now": clock.now(), "utc": clock.utc()}

@@ -11,8 +11,9 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from jobqueue.database import Database, Row
+from jobqueue.database import Row
 from orchestrator import database as sql
+from orchestrator.transaction import Database, Transaction
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +29,12 @@ class Conflict(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """silence_s: seconds without a sign of a job before another worker may have it; most_requeues: how often that is done."""
+    """silence_s: seconds without a sign of a job before another worker may have it; most_requeues: how often that is done;
+    keep_days: days for which an ended job is kept, 0 for ever."""
 
     silence_s: float
     most_requeues: int
+    keep_days: int
 
 
 def submit(database: Database, submission: dict[str, Any]) -> tuple[Row, bool]:
@@ -39,7 +42,7 @@ def submit(database: Database, submission: dict[str, Any]) -> tuple[Row, bool]:
     job_id = submission.get("musetalk_job_id") or str(uuid.uuid4())
     buffer_job_id = f"buffer-{uuid.uuid4()}" if submission.get("buffer") else None
 
-    def add(at: sql.Transaction) -> tuple[Row, bool]:
+    def add(at: Transaction) -> tuple[Row, bool]:
         known = sql.job(at, job_id)
         if known is None:
             sql.add_job(at, job_id, buffer_job_id, submission)
@@ -57,7 +60,7 @@ def claim(database: Database, worker: str, *, buffer: bool, key: str | None) -> 
     The same key from the same worker gets the same job again, as long as the worker still has it.
     """
 
-    def give(at: sql.Transaction) -> Row | None:
+    def give(at: Transaction) -> Row | None:
         if key and (before := sql.job_of_key(at, worker, key, buffer=buffer)):
             return before
         given = sql.claim_next(at, worker, buffer=buffer)
@@ -77,7 +80,7 @@ def cancel(database: Database, job_id: str) -> Row | None:
     Raises Conflict if it has succeeded or failed.
     """
 
-    def ask(at: sql.Transaction) -> Row | None:
+    def ask(at: Transaction) -> Row | None:
         job = sql.job(at, job_id)
         if job is None:
             return None
@@ -92,17 +95,21 @@ def cancel(database: Database, job_id: str) -> Row | None:
     return database.write(ask)
 
 
-def take_back(database: Database, since: float, rules: Rules) -> None:
-    """Requeue the jobs that have not been confirmed since then (boot clock, seconds)."""
+def take_back(database: Database, rules: Rules, *, durable: bool) -> None:
+    """Requeue the jobs that have been silent too long. Time in which no orchestrator listened does not count."""
 
-    def put_back(at: sql.Transaction) -> list[tuple[str, str]]:
-        return [(job["id"], _put_back(at, job, rules)) for job in sql.unvouched(at, since)]
+    def put_back(at: Transaction) -> tuple[float, list[tuple[str, str]]]:
+        gap_s = sql.listen(at, rules.silence_s / 2)
+        return gap_s, [(job["id"], _put_back(at, job, rules)) for job in sql.unvouched(at, rules.silence_s)]
 
-    for job_id, what in database.write(put_back):
+    gap_s, taken = database.write(put_back, durable=durable)
+    if gap_s:
+        log.warning("no orchestrator was listening for %.1f s; that time does not count as silence", gap_s)
+    for job_id, what in taken:
         log.warning("job %s: %s", job_id, what)
 
 
-def _put_back(at: sql.Transaction, job: Row, rules: Rules) -> str:
+def _put_back(at: Transaction, job: Row, rules: Rules) -> str:
     silent = f"no sign of it from {job['worker']} for {rules.silence_s:g} s"
     if job["cancel_requested"]:
         sql.finish(at, job["id"], "cancelled", outcome(error=CANCELLED, detail=silent))

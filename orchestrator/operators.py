@@ -8,7 +8,6 @@ from typing import Any
 from flask import Blueprint, abort, request
 from flask.typing import ResponseReturnValue
 
-from jobqueue import clock
 from orchestrator import database as sql
 from orchestrator import jobs, wire
 from orchestrator.context import here, json_body
@@ -69,7 +68,7 @@ def list_workers() -> ResponseReturnValue:
 
 
 def _worker(row: dict[str, Any]) -> dict[str, Any]:
-    silent_s = None if row["seen_at"] is None else round(max(0.0, clock.now() - row["seen_at"]), 3)
+    silent_s = None if row["silent_s"] is None else round(max(0.0, row["silent_s"]), 3)
     return {
         "worker_id": row["id"],
         "queue": row["queue"],

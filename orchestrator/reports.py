@@ -11,9 +11,10 @@ import logging
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from jobqueue.database import Database, Row
+from jobqueue.database import Row
 from orchestrator import database as sql
 from orchestrator import jobs
+from orchestrator.transaction import Database, Transaction
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class Verdict:
 def receive(database: Database, report: Report) -> Verdict:
     """Take a report in. A terminal one is on disk before this returns; a running one may be lost with the machine."""
 
-    def write(at: sql.Transaction) -> Verdict:
+    def write(at: Transaction) -> Verdict:
         job = sql.job(at, report.key) if report.path == "progress" else sql.buffer_job(at, report.key)
         verdict = judge(job, report)
         if report.terminal:
@@ -99,7 +100,7 @@ def _sender(report: Report) -> str | None:
     return report.body.get("worker_id")
 
 
-def _finish(at: sql.Transaction, job: Row, body: dict[str, Any]) -> None:
+def _finish(at: Transaction, job: Row, body: dict[str, Any]) -> None:
     succeeded = body["status"] == "succeeded"
     state = "succeeded" if succeeded else "cancelled" if body["error"] == jobs.CANCELLED else "failed"
     outcome = jobs.outcome(
@@ -111,7 +112,7 @@ def _finish(at: sql.Transaction, job: Row, body: dict[str, Any]) -> None:
     sql.finish(at, job["id"], state, outcome)
 
 
-def _go_on(at: sql.Transaction, job: Row, body: dict[str, Any]) -> None:
+def _go_on(at: Transaction, job: Row, body: dict[str, Any]) -> None:
     sql.set_running(at, job["id"], float(body["progress"]), body["phase"], _as_text(body.get("metrics")))
 
 

@@ -8,11 +8,11 @@ from typing import Any
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 
-from jobqueue.database import ERRORS
 from orchestrator import database as sql
 from orchestrator import jobs, reports, wire
 from orchestrator.context import here, json_body
 from orchestrator.fields import InvalidBody, checked_body
+from orchestrator.transaction import ERRORS, Transaction
 
 log = logging.getLogger(__name__)
 
@@ -67,10 +67,13 @@ def _heartbeat(worker: str, queue: str) -> ResponseReturnValue:
     if held is not None and body.get("current_job_id"):
         held = [*held, body["current_job_id"]]
 
-    def note(at: sql.Transaction) -> list[str]:
+    def note(at: Transaction) -> list[str]:
         sql.keep_beat(at, worker, queue, body)
-        sql.vouch(at, worker, held)
-        return sql.cancelled_at(at, worker)
+        jobs_here = sql.assigned(at, worker)
+        for job in jobs_here:
+            if held is None or job["id"] in held or job["buffer_job_id"] in held:
+                sql.vouch(at, job["id"])
+        return [job["id"] for job in jobs_here if job["cancel_requested"]]
 
     cancel = here().database.write(note, durable=False)
     return {"detail": "ok", **({"cancel_job_ids": cancel} if cancel else {})}

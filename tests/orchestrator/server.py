@@ -120,9 +120,10 @@ def answer(response: requests.Response, status: int = 200) -> Any:
 
 
 @contextmanager
-def running(data: Path, *options: str) -> Iterator[Server]:
-    """An orchestrator on a free port, ended with SIGTERM; its exit code must be 0 unless the test has killed it."""
-    server = _started(data, options)
+def running(place: Path | str, *options: str) -> Iterator[Server]:
+    """An orchestrator on a free port, on a folder or on the database of an URL, ended with SIGTERM; its exit code must be 0
+    unless the test has killed it."""
+    server = _started(place, options)
     try:
         yield server
     finally:
@@ -132,10 +133,10 @@ def running(data: Path, *options: str) -> Iterator[Server]:
     assert code == 0 or not was_alive
 
 
-def _started(data: Path, options: tuple[str, ...]) -> Server:
+def _started(place: Path | str, options: tuple[str, ...]) -> Server:
     for _ in range(3):  # a port that was free may be taken by the time it is used
         port = free_port()
-        process = start(data, port, *options)
+        process = start(place, port, *options)
         server = Server(process, f"http://127.0.0.1:{port}")
         until(functools.partial(_is_up_or_dead, server))
         if process.poll() is None:
@@ -147,10 +148,12 @@ def _is_up_or_dead(server: Server) -> bool:
     return server.process.poll() is not None or answers(server)
 
 
-def start(data: Path, port: int, *options: str, **variables: str) -> subprocess.Popen[bytes]:
+def start(place: Path | str, port: int, *options: str, **variables: str) -> subprocess.Popen[bytes]:
     """With the key of the tests, unless INTERNAL_API_KEY gives one."""
     key = () if "INTERNAL_API_KEY" in variables else ("--api-key", KEY)
-    command = [sys.executable, "-m", "orchestrator", "--port", str(port), "--data", str(data), *key, *options]
+    data = ("--data", str(place)) if isinstance(place, Path) else ()
+    variables = {"DATABASE_URL": "" if isinstance(place, Path) else place, **variables}
+    command = [sys.executable, "-m", "orchestrator", "--port", str(port), *data, *key, *options]
     pipes: dict[str, Any] = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL}
     return subprocess.Popen(command, cwd=ROOT, env=os.environ | variables, start_new_session=True, **pipes)
 
