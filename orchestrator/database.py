@@ -73,16 +73,21 @@ def claim_next(at: Transaction, worker: str, *, buffer: bool) -> Row | None:
     )
 
 
-def keep_key(at: Transaction, worker: str, key: str, job_id: str) -> None:
-    """Not an upsert: of two equal claims at the same moment the second must fail, be tried again, and find the first's job."""
-    at("delete from claim_key where worker = :worker and key = :key", worker=worker, key=key)
+def keep_key(at: Transaction, worker: str, key: str, given: Row) -> None:
+    """Of two equal claims at the same moment the second must fail here; it is run again, and finds the first one's job.
+
+    So only a key that `job_of_key` would not find may be replaced.
+    """
+    values = {"worker": worker, "key": key, "buffer": given["buffer_job_id"] is not None, "job": given["id"]}
     at(
-        "insert into claim_key (worker, key, job, expires_at) values (:worker, :key, :job, :now + :life_s)",
-        worker=worker,
-        key=key,
-        job=job_id,
-        life_s=KEY_LIFE_S,
+        """delete from claim_key where worker = :worker and key = :key
+              and not (expires_at > :now and exists (
+                  select 1 from job where id = claim_key.job and state in ('claimed', 'running') and worker = :worker
+                                      and (buffer_job_id is not null) = :buffer))""",
+        **values,
     )
+    expiring = "insert into claim_key (worker, key, job, expires_at) values (:worker, :key, :job, :now + :life_s)"
+    at(expiring, **values, life_s=KEY_LIFE_S)
 
 
 def job_of_key(at: Transaction, worker: str, key: str, *, buffer: bool) -> Row | None:

@@ -65,7 +65,7 @@ def claim(database: Database, worker: str, *, buffer: bool, key: str | None) -> 
             return before
         given = sql.claim_next(at, worker, buffer=buffer)
         if given and key:
-            sql.keep_key(at, worker, key, given["id"])
+            sql.keep_key(at, worker, key, given)
         return given
 
     given = database.write(give)

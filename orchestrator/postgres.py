@@ -128,7 +128,7 @@ def _run(connection: Connection, sql: str, /, **values: Any) -> list[Row]:
 
 @functools.cache
 def _in_postgres(sql: str) -> str:
-    return re.sub(r":(\w+)", lambda name: CLOCKS.get(name[1], f"%({name[1]})s"), sql)
+    return re.sub(r":([a-z]\w*)", lambda name: CLOCKS.get(name[1], f"%({name[1]})s"), sql)
 
 
 def _storable(value: Any) -> Any:
@@ -175,6 +175,8 @@ def prepare(url: str) -> None:
     """Create the tables if there are none. Raises WrongDatabase with a line for the user."""
     try:
         with _connect(url) as connection, connection.transaction():
+            if (encoding := connection.info.parameter_status("server_encoding")) != "UTF8":
+                raise WrongDatabase(f"DATABASE_URL: the {place(url)} has encoding {encoding}; create it with encoding UTF8")
             connection.execute("select pg_advisory_xact_lock(%s)", [PREPARING])
             found = connection.execute("select tablename from pg_tables where schemaname = current_schema()").fetchall()
             _create(connection, {row["tablename"] for row in found}, place(url))

@@ -41,7 +41,9 @@ create table job (
     check ((state = 'failed') <= (error is not null))
 );
 
-create index job_queued on job ((buffer_job_id is not null), number) where state = 'queued';
+-- Two, because for one on `buffer_job_id is not null` the planner does not use it where that is false.
+create index job_queued_main on job (number) where state = 'queued' and buffer_job_id is null;
+create index job_queued_buffer on job (number) where state = 'queued' and buffer_job_id is not null;
 create index job_worker on job (worker) where state in ('claimed', 'running');
 create index job_state on job (state, number);
 create index job_finished on job (finished_at) where finished_at is not null;
@@ -115,4 +117,4 @@ create table claim_key (
 
 create table listening (looked_at double precision not null); -- this server's clock, s
 
-insert into listening (looked_at) values (0);
+insert into listening (looked_at) values (extract(epoch from clock_timestamp()));

@@ -34,8 +34,9 @@ NEIGHBOURS = {
 
 #: A library and the modules that may import it.
 DOORS: dict[str, tuple[str, ...]] = {
-    "apsw": ("jobqueue/", "orchestrator/"),
+    "apsw": ("jobqueue/", "orchestrator/sqlite.py"),
     "sqlite3": (),
+    "psycopg": ("orchestrator/postgres.py",),
     "requests": ("poller/", "weights/transfer.py"),
     "b2sdk": ("uploader/stores/b2.py",),
     "pynvml": ("telemetry/gpu.py",),

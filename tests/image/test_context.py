@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.test_architecture import FLOORS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,9 +33,10 @@ def test_every_package_of_the_house_is_in_the_image() -> None:
     assert "!*.py" in RULES
 
 
-def test_the_engines_packages_are_the_worker_s_and_more() -> None:
-    other = sorted(lock("worker") - lock("engine"))
-    assert not other, f"requirements/engine.txt has other versions of {other}; make it anew (CONTRIBUTING.md)"
+@pytest.mark.parametrize("name", ["engine", "fleet"])
+def test_the_packages_of_an_extra_are_the_worker_s_and_more(name: str) -> None:
+    other = sorted(lock("worker") - lock(name))
+    assert not other, f"requirements/{name}.txt has other versions of {other}; make it anew (CONTRIBUTING.md)"
 
 
 def test_the_base_image_is_a_version() -> None:

@@ -13,9 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import requests
 
 from tests.patience import free_port, until
+
+#: For a test that also holds on PostgreSQL; the others run on SQLite only, for their time.
+ON_BOTH = pytest.mark.parametrize("place", ["sqlite", "postgresql"], indirect=True)
 
 ROOT = Path(__file__).parents[2]
 KEY = "a-key-for-the-tests"
@@ -156,6 +160,16 @@ def start(place: Path | str, port: int, *options: str, **variables: str) -> subp
     command = [sys.executable, "-m", "orchestrator", "--port", str(port), *data, *key, *options]
     pipes: dict[str, Any] = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL}
     return subprocess.Popen(command, cwd=ROOT, env=os.environ | variables, start_new_session=True, **pipes)
+
+
+def refusal(place: Path | str, port: int, *options: str, **variables: str) -> str:
+    """The one line with which an orchestrator refuses to start."""
+    process = start(place, port, *options, **variables)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 2
+    lines = said.decode().splitlines()
+    assert len(lines) == 1, lines
+    return str(lines[0])
 
 
 def answers(server: Server) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.orchestrator.server import KEY, Server, answer, running, start
+from tests.orchestrator.server import KEY, Server, answer, refusal, running, start
 from tests.patience import free_port, until
 
 
@@ -83,17 +83,17 @@ def test_a_killed_main_process_leaves_the_port_free(tmp_path: Path) -> None:
 
 
 def test_a_second_one_on_the_same_folder_is_refused(server: Server, tmp_path: Path) -> None:
-    assert "another orchestrator is using it" in _refusal(tmp_path / "data", free_port())
+    assert "another orchestrator is using it" in refusal(tmp_path / "data", free_port())
 
 
 def test_a_port_in_use_is_refused(server: Server, tmp_path: Path) -> None:
     port = int(server.url.rpartition(":")[2])
-    assert f"--port {port}" in _refusal(tmp_path / "other", port)
+    assert f"--port {port}" in refusal(tmp_path / "other", port)
 
 
 def test_a_file_that_is_not_ours_is_refused(tmp_path: Path) -> None:
     (tmp_path / "orchestrator.db").write_bytes(b"a text, not a database" * 100)
-    assert "not a database" in _refusal(tmp_path, free_port())
+    assert "not a database" in refusal(tmp_path, free_port())
 
 
 def test_the_key_may_come_from_the_environment_whatever_else_of_a_workers_is_there(tmp_path: Path) -> None:
@@ -111,16 +111,7 @@ def test_the_key_may_come_from_the_environment_whatever_else_of_a_workers_is_the
     ("key", "says"), [("", "is missing; set it"), ("  ", "is missing"), ("a\nb", "must be one line of text")]
 )
 def test_a_key_that_cannot_be_sent_is_refused(tmp_path: Path, key: str, says: str) -> None:
-    assert says in _refusal(tmp_path, free_port(), INTERNAL_API_KEY=key)
-
-
-def _refusal(data: Path, port: int, **variables: str) -> str:
-    process = start(data, port, **variables)
-    _, said = process.communicate(timeout=30)
-    assert process.returncode == 2
-    lines = said.decode().splitlines()
-    assert len(lines) == 1, lines
-    return lines[0]
+    assert says in refusal(tmp_path, free_port(), INTERNAL_API_KEY=key)
 
 
 def _submits(server: Server) -> bool:

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.orchestrator.server import Server, answer, freeze, running, thaw
+from tests.orchestrator.server import ON_BOTH, Server, answer, freeze, running, thaw
 from tests.patience import until
 
 SILENCE_S = 1.0
 
 
 @pytest.fixture
-def brief(tmp_path: Path) -> Iterator[Server]:
-    with running(tmp_path / "data", "--silence-s", str(SILENCE_S), "--most-requeues", "2") as started:
+def brief(place: Path | str) -> Iterator[Server]:
+    with running(place, "--silence-s", str(SILENCE_S), "--most-requeues", "2") as started:
         yield started
 
 
@@ -31,6 +31,7 @@ def is_queued(server: Server, job_id: str) -> Callable[[], bool]:
     return lambda: server.state(job_id) == "queued"
 
 
+@ON_BOTH
 def test_the_job_of_a_silent_worker_goes_to_another(brief: Server) -> None:
     job_id = brief.submit()
     brief.claim("silent")
@@ -52,6 +53,7 @@ def test_a_job_is_requeued_without_anybody_asking_for_work(brief: Server) -> Non
     assert "silent" in job["history"][-1]["detail"]
 
 
+@ON_BOTH
 def test_heartbeats_keep_a_job(brief: Server) -> None:
     job_id = brief.submit()
     brief.claim("w1")
@@ -66,6 +68,7 @@ def test_progress_keeps_a_job(brief: Server) -> None:
     assert brief.history(job_id) == ["queued", "claimed", "running"]
 
 
+@ON_BOTH
 def test_a_job_that_its_worker_does_not_know_of_is_requeued(brief: Server) -> None:
     held, lost = brief.submit(), brief.submit()
     brief.claim("w1")
@@ -118,6 +121,7 @@ def test_a_key_does_not_bring_back_a_job_that_was_lost(brief: Server) -> None:
     assert brief.claim("w1", Idempotency_Key="a") is None
 
 
+@ON_BOTH
 def test_a_worker_offline_is_shown_as_such(brief: Server) -> None:
     brief.beat("w1")
     until(lambda: brief.get("/workers")["workers"][0]["online"] is False)
