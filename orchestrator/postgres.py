@@ -72,6 +72,7 @@ class Postgres:
         self._url = url
         self._local = threading.local()
         self._pid = os.getpid()
+        self._is_down = False  # it has not come back in PATIENCE_S: all threads would be busy with waiting, and /health silent
 
     def read(self, sql: str, /, **values: Any) -> list[Row]:
         return self._patiently(lambda connection: _run(connection, sql, **values))
@@ -80,13 +81,14 @@ class Postgres:
         return self._patiently(functools.partial(_write_once, statements))
 
     def _patiently(self, act: Callable[[Connection], T]) -> T:
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + (0 if self._is_down else PATIENCE_S)
         while True:
             try:
                 return act(self._connection())
             except psycopg.Error as error:
-                is_worth_it = isinstance(error, IN_THE_WAY) or self._give_up_connection()
-                if not is_worth_it or time.monotonic() > deadline:
+                is_lost = not isinstance(error, IN_THE_WAY) and self._give_up_connection()
+                if not (is_lost or isinstance(error, IN_THE_WAY)) or time.monotonic() > deadline:
+                    self._is_down = is_lost
                     raise DatabaseUnavailable(_one_line(error)) from error
             time.sleep(random.uniform(0.01, 0.2))  # noqa: S311 - jitter, not a secret
 
@@ -96,6 +98,7 @@ class Postgres:
             if os.getpid() != self._pid:
                 raise RuntimeError("this object was made before a fork; a connection must not cross it")
             connection = self._local.connection = _connect(self._url)
+            self._is_down = False
         return connection
 
     def _give_up_connection(self) -> bool:
