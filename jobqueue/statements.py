@@ -16,7 +16,7 @@ select id from job where state = :waiting and not_before <= :now
     and not exists (select 1 from control where name = 'restart ' || :program)
 order by number limit 1"""  # noqa: S608
 
-#: Waiting does not count against the stage's time limit: its beginning moves on by what the job has waited, except for back-off.
+#: Waiting does not count against the stage's time limit, so its beginning moves on by the time waited; back-off counts.
 TAKE = """
 update or rollback job set state = :working, owner = :owner, attempt = attempt + 1, updated_at = :at,
     stage_since = stage_since + :now - max(not_before, stage_since),

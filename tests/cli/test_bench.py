@@ -162,4 +162,4 @@ def test_stopped_it_cancels_its_jobs(up: Up) -> None:
         _, err = process.communicate(timeout=60)
     assert (process.returncode, err.splitlines()[-1]) == (1, "stopped; the unfinished jobs are cancelled")
     until(up.all_ended)
-    assert up.operator.outbox.waiting() == 0
+    until(lambda: up.operator.outbox.waiting() == 0)

@@ -15,7 +15,7 @@ from orchestrator import database as sql
 from orchestrator.postgres import Postgres, place, prepare, secrets
 from orchestrator.transaction import Transaction, WrongDatabase
 from tests.orchestrator.cluster import IN_URL, PASSWORD, Cluster
-from tests.orchestrator.server import TALKING_HEAD, Server, answer, answers, progress, refusal, running
+from tests.orchestrator.server import ROOT, TALKING_HEAD, Server, answer, answers, progress, refusal, running
 from tests.patience import free_port, until
 
 
@@ -205,7 +205,7 @@ def test_two_databases_or_none_are_refused(tmp_path: Path) -> None:
 
 def test_a_missing_driver_is_named(tmp_path: Path) -> None:
     (tmp_path / "psycopg.py").write_text("raise ImportError('no driver')\n")
-    assert "psycopg[binary]" in refusal("postgresql://h/n", free_port(), PYTHONPATH=str(tmp_path))
+    assert "psycopg[binary]" in refusal("postgresql://h/n", free_port(), PYTHONPATH=f"{tmp_path}:{ROOT}")
 
 
 @pytest.mark.parametrize(
