@@ -21,7 +21,7 @@ _SHORT_OF = {
 }
 
 #: Maximum characters of a message, and of the end of a stack trace, that a job keeps and reports.
-LONGEST = 20_000
+MAX_TEXT = 20_000
 
 
 class JobError(Exception):
@@ -43,15 +43,15 @@ class JobError(Exception):
         self.details = details
 
     def as_json(self, default_stage: str) -> dict[str, Any]:
-        """The structured error that a failed job keeps (PROTOCOL §4). A library's text of any length is cut to LONGEST."""
+        """The structured error that a failed job keeps (PROTOCOL §4). A library's text of any length is cut to MAX_TEXT."""
         trace = self.details.get("stack_trace")
         return {
-            "message": self.message[:LONGEST],
+            "message": self.message[:MAX_TEXT],
             "error_type": self.error_type,
             "retryable": self.retryable,
             "stage": self.stage or default_stage,
             "details": {name: _as_json(value) for name, value in self.details.items() if name != "stack_trace"},
-            "stack_trace": trace[-LONGEST:] if isinstance(trace, str) else trace,
+            "stack_trace": trace[-MAX_TEXT:] if isinstance(trace, str) else trace,
         }
 
 

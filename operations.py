@@ -21,9 +21,9 @@ from jobqueue.wake import EVERYONE
 #: Programs that an operator may restart; not the guard and supervisord, which would have to do it.
 RESTARTABLE = ("poller", "inference", "uploader", "api", "admin")
 #: Maximum number of jobs per action.
-MOST_AT_ONCE = 500
+MAX_AT_ONCE = 500
 #: Minimum and maximum duration of a pause, and deadline of a drain, in seconds.
-SHORTEST_S, LONGEST_S = 1.0, 30 * 86400.0
+MIN_S, MAX_S = 1.0, 30 * 86400.0
 #: The sample job: its files and other fields, by the shape of the job.
 SAMPLES = Path(__file__).parent / "samples"
 SAMPLE = {"musetalk": {"video_url": "face.mp4", "audio_url": "speech.wav"}, "fastwan": {"image_url": "face.jpg"}}
@@ -70,7 +70,7 @@ class Operator:
         return done
 
     def cancel_all(self, job_ids: list[str], reason: str) -> list[str]:
-        """Cancel jobs, at most MOST_AT_ONCE; returns those that had not ended. Raises ValueError if there are more."""
+        """Cancel jobs, at most MAX_AT_ONCE; returns those that had not ended. Raises ValueError if there are more."""
         done = self.queue.cancel_all(_not_too_many(job_ids), reason)
         self._note_all("cancel", job_ids, done, reason)
         return done
@@ -82,13 +82,13 @@ class Operator:
         return job
 
     def retry_all(self, job_ids: list[str], reason: str | None = None) -> list[str]:
-        """New rounds of jobs, at most MOST_AT_ONCE; returns those that were failed or cancelled. Raises ValueError."""
+        """New rounds of jobs, at most MAX_AT_ONCE; returns those that were failed or cancelled. Raises ValueError."""
         done = [job.id for job in self.queue.retry_all(_not_too_many(job_ids))]
         self._note_all("retry", job_ids, done, reason)
         return done
 
     def discard_all(self, job_ids: list[str], reason: str) -> list[str]:
-        """Delete the files of jobs, at most MOST_AT_ONCE; returns those that have ended. The poller does it within seconds, but
+        """Delete the files of jobs, at most MAX_AT_ONCE; returns those that have ended. The poller does it within seconds, but
         never before a job's end is acknowledged. Raises ValueError if there are more."""
         jobs = [self.queue.get(job_id) for job_id in _not_too_many(job_ids)]
         done = [job.id for job in jobs if job is not None and job.finished]
@@ -199,8 +199,8 @@ class Operator:
         return f"{base_url.rstrip('/')}/login#code={code}"
 
     def _put_up(self, flag: Flag, action: str, reason: str, end: str, seconds: float | None) -> bool:
-        if seconds is not None and not SHORTEST_S <= seconds <= LONGEST_S:
-            raise ValueError(f"{seconds:g} s: must be a time from {SHORTEST_S:g} s to {LONGEST_S / 86400:g} days")
+        if seconds is not None and not MIN_S <= seconds <= MAX_S:
+            raise ValueError(f"{seconds:g} s: must be a time from {MIN_S:g} s to {MAX_S / 86400:g} days")
         changed = self.control.put_up(flag, reason, self.actor, **({} if seconds is None else {end: seconds}))
         ends = "" if seconds is None else f", {end} {self.control.flags().get(flag, {}).get(end)}"
         self._note(action, None, reason, f"done{ends}" if changed else "nothing to do")
@@ -228,8 +228,8 @@ def _said(changed: bool) -> str:
 
 
 def _not_too_many(job_ids: list[str]) -> list[str]:
-    if len(job_ids) > MOST_AT_ONCE:
-        raise ValueError(f"{len(job_ids)} jobs; at most {MOST_AT_ONCE} at once")
+    if len(job_ids) > MAX_AT_ONCE:
+        raise ValueError(f"{len(job_ids)} jobs; at most {MAX_AT_ONCE} at once")
     return job_ids
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from entrance import kept_token, login_hash, make_token
-from jobqueue.control import IDLE_S, LONGEST_S, Control
+from jobqueue.control import IDLE_S, MAX_SESSION_S, Control
 
 #: The permissions.
 Role = Literal["act", "look"]
@@ -60,7 +60,7 @@ class Access:
         now = time.time()
         for role in self._secrets():
             row = self._control.session(self.hashed(session, role))
-            if row is None or now - row["seen_at"] > IDLE_S or now - row["created_at"] > LONGEST_S:
+            if row is None or now - row["seen_at"] > IDLE_S or now - row["created_at"] > MAX_SESSION_S:
                 continue
             if now - row["seen_at"] > TOUCH_EVERY_S:
                 self._control.touch_session(row["hash"], now)

@@ -16,12 +16,12 @@ from admin.security import LARGE, actor, local_path
 from jobqueue import intake, listing
 from jobqueue.job import FINISHED, STAGES, WAITING, WORKING, Job
 from jobqueue.listing import Line
-from operations import MOST_AT_ONCE, Operator
+from operations import MAX_AT_ONCE, Operator
 
 pages = flask.Blueprint("actions", __name__)
 
 #: The longest reason that is kept, in characters.
-LONGEST_REASON = 500
+MAX_REASON = 500
 #: The states that an action on many jobs is of use in.
 USEFUL = {"retry": ("failed", "cancelled"), "cancel": tuple(sorted(WAITING | WORKING)), "delete": tuple(sorted(FINISHED))}
 #: What such an action is called before "3 jobs".
@@ -127,8 +127,8 @@ def ask_about_many() -> str:
         "many.html",
         action=action,
         called=CALLED[action],
-        jobs=found[:MOST_AT_ONCE],
-        cut=len(found) > MOST_AT_ONCE,
+        jobs=found[:MAX_AT_ONCE],
+        cut=len(found) > MAX_AT_ONCE,
         named=NAMED,
         back=form.get("list", ""),
     )
@@ -158,7 +158,7 @@ def reason() -> str:
 
 
 def _said() -> str:
-    return flask.request.form.get("reason", "").strip()[:LONGEST_REASON]
+    return flask.request.form.get("reason", "").strip()[:MAX_REASON]
 
 
 def _minutes_s() -> float | None:
@@ -179,7 +179,7 @@ def _action() -> str:
 
 def _chosen(states: tuple[str, ...]) -> list[Job]:
     queue = flask.current_app.extensions["worker"].queue
-    found = [queue.get(unquote(job_id)) for job_id in flask.request.form.getlist("job")[: MOST_AT_ONCE + 1]]
+    found = [queue.get(unquote(job_id)) for job_id in flask.request.form.getlist("job")[: MAX_AT_ONCE + 1]]
     return [job for job in found if job is not None and job.state in states]
 
 
@@ -188,7 +188,7 @@ def _matching(states: tuple[str, ...]) -> list[Line]:
     asked = jobs.wanted(flask.request.form)
     states = tuple(state for state in states if not asked.states or state in asked.states)
     asked = replace(asked, states=states, sort="newest", after=None)
-    return listing.lines(flask.current_app.extensions["worker"].queue.database, asked, MOST_AT_ONCE + 1) if states else []
+    return listing.lines(flask.current_app.extensions["worker"].queue.database, asked, MAX_AT_ONCE + 1) if states else []
 
 
 def _to_job(job_id: str) -> flask.typing.ResponseReturnValue:

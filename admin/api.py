@@ -24,7 +24,7 @@ from support import log_files, setting
 pages = flask.Blueprint("api", __name__, url_prefix="/api/v1")
 
 STATES = FINISHED | WAITING | WORKING
-MOST = 500
+MAX_ROWS = 500
 
 View = Callable[..., Any]
 
@@ -92,7 +92,7 @@ def jobs() -> dict[str, Any]:
     states = tuple(flask.request.args.getlist("state"))
     if unknown := [state for state in states if state not in STATES]:
         flask.abort(400, f"state: got {unknown[0][:40]!r}; must be one of {', '.join(sorted(STATES))}")
-    limit, text = _number("limit", 50, MOST), flask.request.args.get("q", "")[:200]
+    limit, text = _number("limit", 50, MAX_ROWS), flask.request.args.get("q", "")[:200]
     found = operator().queue.newest(states, text, _number("before", 2**62, 2**62), limit)
     return {
         "jobs": [answers.summary(job) for job in found],
@@ -155,14 +155,14 @@ def settings() -> dict[str, Any]:
 @get("/audit")
 def audit() -> dict[str, Any]:
     """?q= &before= (an id) &limit="""
-    limit, text = _number("limit", 50, MOST), flask.request.args.get("q", "")[:200]
+    limit, text = _number("limit", 50, MAX_ROWS), flask.request.args.get("q", "")[:200]
     return {"audit": operator().control.notes(limit, text, _number("before", 2**62, 2**62))}
 
 
 @get("/doctor")
 def examination() -> dict[str, Any]:
     """The output of `worker doctor --json`. One examination at a time: requests during a run get its result."""
-    found = doctor.found(doctor.FRESH_S, doctor.LONGEST_WAIT_S)
+    found = doctor.found(doctor.FRESH_S, doctor.MAX_WAIT_S)
     if found is None:
         flask.abort(503, "the checks are still running, or too many requests are waiting for them; try again")
     return found

@@ -15,7 +15,7 @@ pages = flask.Blueprint("audit", __name__)
 
 PAGE = 50
 #: Rows that a file has at the most.
-MOST_EXPORTED = 100_000
+MAX_EXPORTED = 100_000
 COLUMNS = ("at", "actor", "action", "target", "reason", "result")
 
 
@@ -44,7 +44,7 @@ def _text() -> str:
 
 def _csv(text: str) -> Iterator[str]:
     worker = flask.current_app.extensions["worker"]
-    place, left = 2**62, MOST_EXPORTED
+    place, left = 2**62, MAX_EXPORTED
     yield ",".join(COLUMNS) + "\r\n"
     while left > 0 and (notes := worker.control.notes(min(1000, left), text, place)):
         lines = io.StringIO()

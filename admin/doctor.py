@@ -19,7 +19,7 @@ pages = flask.Blueprint("doctor", __name__)
 #: How long what was found is good for the next who asks, in seconds.
 FRESH_S = 10.0
 #: How long a page waits for an examination, and a program; it usually takes two seconds.
-WAIT_S, LONGEST_WAIT_S = 8.0, 50.0
+WAIT_S, MAX_WAIT_S = 8.0, 50.0
 #: The worst first, as they are counted at the top.
 LEVELS = ("fail", "warn", "ok")
 

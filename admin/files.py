@@ -17,7 +17,7 @@ from jobqueue.job import Job
 from jobqueue.listing import Line
 
 #: Files sent at once: a player that stops reading holds a thread, and the page needs some too.
-MOST_READERS = 4
+MAX_READERS = 4
 #: How long one more waits for its turn, in seconds: pieces are sent within moments, and a player that is refused gives up.
 TURN_S = 1.0
 #: What goes out in one step, whoever reads it: it needs no place.
@@ -25,7 +25,7 @@ SMALL = 64 * 1024
 #: Most bytes of one answer to a player: one that stops reading in the middle of a large video must not keep a place.
 PIECE = 1024 * 1024
 KINDS = ("output", "video", "audio", "image", "frame")
-_places = threading.BoundedSemaphore(MOST_READERS)
+_places = threading.BoundedSemaphore(MAX_READERS)
 _HEADS = {
     b"\x89PNG": "image/png",
     b"\xff\xd8\xff": "image/jpeg",

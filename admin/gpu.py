@@ -38,7 +38,7 @@ ROWS = (
 #: Columns that the charts have.
 DRAWN = ("at", *(name for name, *_ in ROWS), "memory_total_mib", "power_limit_w")
 #: Marks of jobs that are sent at once.
-MOST_JOBS = 1500
+MAX_JOBS = 1500
 #: How old the tables of the past may be, in seconds; what is now is never older than the poller's last word.
 PAST_S = 10
 #: What NVML's reasons mean, and whether somebody should look. `telemetry.card.THROTTLE_WORDS` has them all.
@@ -68,7 +68,7 @@ def history() -> dict[str, Any]:
     span_s, step_s = RANGES.get(request.args.get("range", ""), RANGES["20 min"])
     now = time.time()
     after = max(request.args.get("after", 0, type=int), int(now) - span_s - step_s)
-    jobs = glance.marks(worker.queue.database, clock.utc(min(after, now) - now), MOST_JOBS)
+    jobs = glance.marks(worker.queue.database, clock.utc(min(after, now) - now), MAX_JOBS)
     cards = worker.samples.columns(min(after, 2**40), step_s)
     return {
         "moved": worker.samples.mark()[1],

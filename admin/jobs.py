@@ -38,7 +38,7 @@ CHOICES = {
 }
 PAGE = 25
 #: Lines that a file has at the most.
-MOST_EXPORTED = 50_000
+MAX_EXPORTED = 50_000
 EXPORTED = (
     *("id", "state", "engine", "source", "round", "created_at", "started_at", "finished_at"),
     *("took_s", "gpu_s", "size_bytes", "message"),
@@ -58,7 +58,7 @@ def export(kind: str) -> flask.typing.ResponseReturnValue:
     if kind not in ("csv", "json"):
         flask.abort(404)
     worker, asked = flask.current_app.extensions["worker"], wanted(flask.request.args)
-    found = (_row(line, worker.mask) for line in listing.all_lines(worker.queue.database, asked, MOST_EXPORTED))
+    found = (_row(line, worker.mask) for line in listing.all_lines(worker.queue.database, asked, MAX_EXPORTED))
     mimetype = "text/csv; charset=utf-8" if kind == "csv" else "application/json"
     response = flask.Response(
         flask.stream_with_context(_as_csv(found) if kind == "csv" else _as_json(found)), content_type=mimetype

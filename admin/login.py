@@ -5,7 +5,7 @@ from __future__ import annotations
 import flask
 
 from admin import security
-from jobqueue.control import LONGEST_S
+from jobqueue.control import MAX_SESSION_S
 
 pages = flask.Blueprint("login", __name__)
 
@@ -31,7 +31,7 @@ def enter() -> flask.typing.ResponseReturnValue:
         return flask.render_template("login.html", failed=failed, target=target), 403
     worker.control.note("web", "log in", address, None, "done")
     response = flask.redirect(target, 303)
-    name, age_s = security.cookie_name(worker), int(LONGEST_S)
+    name, age_s = security.cookie_name(worker), int(MAX_SESSION_S)
     response.set_cookie(name, session, max_age=age_s, httponly=True, samesite="Lax", secure=request.is_secure)
     return response
 

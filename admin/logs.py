@@ -1,7 +1,7 @@
 """The programs' log files as the pages read on in them: by place in the file, and by job.
 
 A place is the file's inode and a byte offset: a rotated file is read to its end, then its successor. One request reads at most
-MOST_BYTES.
+MAX_BYTES.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import BinaryIO
 from support import log_files
 from support.log_files import Mask
 
-MOST_BYTES = 64 * 1024
+MAX_BYTES = 64 * 1024
 #: How far back the lines about one job are looked for in each program's log, in bytes.
 JOB_BYTES = 1024 * 1024
 #: The programs that say something about a job.
@@ -33,7 +33,7 @@ class Piece:
 
 
 def read(folder: Path, name: str, after: str, mask: Mask) -> Piece | None:
-    """What follows the place `after`; the newest MOST_BYTES if it is empty or not known any more. None: no such log."""
+    """What follows the place `after`; the newest MAX_BYTES if it is empty or not known any more. None: no such log."""
     found = log_files.opened(folder, name)
     if not found:
         return None
@@ -42,8 +42,8 @@ def read(folder: Path, name: str, after: str, mask: Mask) -> Piece | None:
         if place is None:
             inode, file = found[-1]
             size = os.fstat(file.fileno()).st_size
-            data, end = _chunk(file, max(0, size - MOST_BYTES), middle=size > MOST_BYTES)
-            cut = size > MOST_BYTES or bool(after)
+            data, end = _chunk(file, max(0, size - MAX_BYTES), middle=size > MAX_BYTES)
+            cut = size > MAX_BYTES or bool(after)
         else:
             inode, file = found[place]
             data, end = _chunk(file, _offset(after))
@@ -77,13 +77,13 @@ def of_job(folder: Path, job_id: str, mask: Mask, limit: int = 500) -> Piece:
 
 
 def _chunk(file: BinaryIO, start: int, middle: bool = False) -> tuple[list[bytes], int]:
-    """At most MOST_BYTES of whole lines from a byte on, and where they end. middle: the first line may be half a one."""
+    """At most MAX_BYTES of whole lines from a byte on, and where they end. middle: the first line may be half a one."""
     file.seek(start)
-    data = file.read(MOST_BYTES)
+    data = file.read(MAX_BYTES)
     end = data.rfind(b"\n") + 1
-    if end == 0 and len(data) == MOST_BYTES:  # one line, longer than a whole look: it is passed over
+    if end == 0 and len(data) == MAX_BYTES:  # one line, longer than a whole look: it is passed over
         file.seek(start)
-        file.readline(256 * MOST_BYTES)
+        file.readline(256 * MAX_BYTES)
         return [b'{"level": "warning", "event": "(a line longer than 64 KB was left out)"}'], file.tell()
     lines = data[:end].splitlines()
     return lines[1:] if middle else lines, start + end

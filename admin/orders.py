@@ -12,7 +12,7 @@ import flask
 
 import answers
 from admin import security, shown
-from admin.actions import LONGEST_REASON, USEFUL, do_to_many, operator, refusing
+from admin.actions import MAX_REASON, USEFUL, do_to_many, operator, refusing
 from admin.api import answer, known
 from jobqueue import intake
 
@@ -125,7 +125,7 @@ def _reason(body: dict[str, Any], needed: bool = True) -> str:
     reason = body.get("reason", "")
     if not isinstance(reason, str) or (needed and not reason.strip()):
         flask.abort(400, "reason: is missing; must be a text")
-    return reason.strip()[:LONGEST_REASON]
+    return reason.strip()[:MAX_REASON]
 
 
 def _minutes_s(body: dict[str, Any], name: str) -> float | None:

@@ -85,7 +85,7 @@ def _form(values: Any, failed: str) -> str:
         params=fields.PARAMS.get(settings.ENGINE, ()),
         values=values,
         failed=failed,
-        most_mb=settings.MAX_INPUT_MB,
+        max_mb=settings.MAX_INPUT_MB,
     )
 
 

@@ -8,7 +8,7 @@ from jobqueue.job import Job
 from service import LINGER_S, can_finish, start
 from settings import VERSION
 
-#: Of these, api.generate.MOST_WAITERS may wait for jobs and api.outputs.MOST_READERS may send videos; the rest answer probes.
+#: Of these, api.generate.MAX_WAITERS may wait for jobs and api.outputs.MAX_READERS may send videos; the rest answer probes.
 THREADS = 32
 
 

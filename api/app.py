@@ -26,7 +26,7 @@ from telemetry.metrics import CONTENT_TYPE
 
 log = logging.getLogger(__name__)
 
-MOST_BODY_BYTES = 1024 * 1024
+MAX_BODY_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ def create_app(
     keep waiting for a job; it may not if the job cannot finish before the worker stops."""
     queue, control, outbox = open_queue()
     app = Flask("api", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = MOST_BODY_BYTES
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     probes = Probes(queue, control, engine=configuration.engine, mode=configuration.mode, version=configuration.version)
     generate = Generate(
         queue,

@@ -25,7 +25,7 @@ from jobqueue.queue import Queue
 log = logging.getLogger(__name__)
 
 #: Maximum number of waiting requests; fewer than the server has threads, so that probes are always answered.
-MOST_WAITERS = 24
+MAX_WAITERS = 24
 RETRY_AFTER_S = 10
 
 
@@ -54,12 +54,12 @@ class Generate:
         self._queue, self._control = queue, control
         self._engine, self._gpu_class = engine, gpu_class
         self._patience_s, self._may_wait = patience_s, may_wait
-        self._places = threading.BoundedSemaphore(MOST_WAITERS)
+        self._places = threading.BoundedSemaphore(MAX_WAITERS)
 
     def answer(self, read_body: Callable[[], bytes], queue_job_id: str | None, peer: socket.socket | None) -> Answer:
         """Run a job to its end. queue_job_id: the platform's own id. peer: the client, to notice that it disconnected."""
         if not self._places.acquire(blocking=False):
-            return _later(f"{MOST_WAITERS} requests are waiting already")
+            return _later(f"{MAX_WAITERS} requests are waiting already")
         try:
             payload, wrong = _parsed(read_body)
             wrong = wrong or intake.problems(payload, self._engine)

@@ -14,7 +14,7 @@ from jobqueue.queue import Queue
 log = logging.getLogger(__name__)
 
 #: Maximum number of unfinished jobs from /generate; more are rejected.
-MOST_QUEUED = 16
+MAX_QUEUED = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,4 +113,4 @@ def not_loaded(seen: Seen) -> str | None:
 def full(queue: Queue) -> str | None:
     """Why /generate cannot accept another job; None if it can."""
     queued = sum(job.source == "queue" for job in queue.unfinished())
-    return f"the queue is full: {queued} jobs are waiting, at most {MOST_QUEUED}" if queued >= MOST_QUEUED else None
+    return f"the queue is full: {queued} jobs are waiting, at most {MAX_QUEUED}" if queued >= MAX_QUEUED else None

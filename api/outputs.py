@@ -9,7 +9,7 @@ from flask import Response, send_file
 from werkzeug.exceptions import NotFound, ServiceUnavailable
 
 #: Maximum number of concurrent responses; a paused player holds its thread until it is dropped.
-MOST_READERS = 4
+MAX_READERS = 4
 _TYPES = {".mp4": "video/mp4", ".json": "application/json"}
 
 
@@ -18,7 +18,7 @@ class Outputs:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._places = threading.BoundedSemaphore(MOST_READERS)
+        self._places = threading.BoundedSemaphore(MAX_READERS)
 
     def send(self, name: str) -> Response:
         """A file of the store. Raises NotFound, or ServiceUnavailable if too many are being sent."""
@@ -26,7 +26,7 @@ class Outputs:
         if path is None:
             raise NotFound
         if not self._places.acquire(blocking=False):
-            raise ServiceUnavailable(f"{MOST_READERS} videos are being sent already", retry_after=2)
+            raise ServiceUnavailable(f"{MAX_READERS} videos are being sent already", retry_after=2)
         try:
             response = send_file(path, mimetype=_TYPES[path.suffix], conditional=True, max_age=0)
         except BaseException:

@@ -24,7 +24,7 @@ from operations import SAMPLE_WORDS
 
 LOOK_EVERY_S = 0.25
 #: How many of its jobs wait for the GPU at once: enough that it never waits for the next, few enough for the jobs of others.
-MOST_WAITING = 4
+MAX_WAITING = 4
 BEFORE_THE_GPU = ("claimed", "fetching", "ready")
 #: What ends a state in which no job would start.
 REMEDIES = {"paused": "worker resume ends it", "draining": "worker resume ends it", "unfit": "worker doctor says what to do"}
@@ -104,7 +104,7 @@ def _run(worker: Worker, ids: list[str], timeout_s: float, quiet: bool) -> list[
                     why = (job.error or {}).get("message") or job.cancel_reason
                     raise Failure(f"{job.id} {job.state}: {why}; see worker jobs {job.id}", EXIT_FAILED)
             waiting = sum(job.state in BEFORE_THE_GPU for job in found)
-            for job_id in ids[len(found) :][: MOST_WAITING - waiting]:
+            for job_id in ids[len(found) :][: MAX_WAITING - waiting]:
                 _submit(worker, job_id)
             finished = sum(job.finished for job in found)
             show(int(20 * sum(job.progress for job in found) / len(ids)) / 20, f"{finished} of {len(ids)} jobs")

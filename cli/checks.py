@@ -15,14 +15,14 @@ from pathlib import Path
 
 import answers
 from cli.answer import EXIT_USAGE, Failure
-from doctor.start import SHM, SMALLEST_SHM_BYTES, fault_of_ports
+from doctor.start import MIN_SHM_BYTES, SHM, fault_of_ports
 from jobqueue import migrations
 from jobqueue.control import Control
 from jobqueue.database import Database
 from settings import Settings
 
 #: A socket's path may have 107 bytes; supervisord adds a dot and its process id while it makes it.
-LONGEST_RUN_DIR = 75
+MAX_RUN_DIR = 75
 
 
 def make_ready(settings: Settings) -> list[str]:
@@ -63,8 +63,8 @@ def _check_folder(settings: Settings) -> None:
 
 
 def _make_run_dir(run_dir: Path) -> None:
-    if len(str(run_dir)) > LONGEST_RUN_DIR:
-        raise _refusal(f"TMPDIR={run_dir.parent}: is too long for sockets; must be at most {LONGEST_RUN_DIR - 20} characters")
+    if len(str(run_dir)) > MAX_RUN_DIR:
+        raise _refusal(f"TMPDIR={run_dir.parent}: is too long for sockets; must be at most {MAX_RUN_DIR - 20} characters")
     try:
         run_dir.mkdir(mode=0o700, exist_ok=True)
         found = run_dir.lstat()
@@ -106,7 +106,7 @@ def _warnings(settings: Settings) -> list[str]:
     found = []
     with contextlib.suppress(OSError):
         shm = shutil.disk_usage(SHM).total
-        if shm < SMALLEST_SHM_BYTES:
+        if shm < MIN_SHM_BYTES:
             found.append(f"{SHM} has only {shm >> 20} MB; engines that share memory may need --shm-size=1g")
     if settings.USE_OPTIMIZED_INFERENCE is not None:
         found.append("USE_OPTIMIZED_INFERENCE is ignored; inference is always optimized")

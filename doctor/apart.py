@@ -18,7 +18,7 @@ from doctor.examination import WHOLE_S, as_answer
 from doctor.finding import Finding
 
 #: Callers that may wait for an examination at once: a server has a limited number of threads.
-MOST_WAITERS = 4
+MAX_WAITERS = 4
 COMMAND = (sys.executable, "-m", "doctor")
 
 
@@ -28,7 +28,7 @@ class Doctor:
     def __init__(self, command: tuple[str, ...] = COMMAND) -> None:
         self._command = command
         self._changed = threading.Condition()
-        self._places = threading.BoundedSemaphore(MOST_WAITERS)
+        self._places = threading.BoundedSemaphore(MAX_WAITERS)
         self._is_examining = False
         self._found: dict[str, Any] | None = None
         self._ended = 0.0

@@ -22,7 +22,7 @@ from weights import manifest, verify
 #: A write-ahead log larger than this is not being checkpointed: some reader holds it for too long.
 LARGE_LOG_BYTES = 256 * 2**20
 #: Files that are listed individually.
-MOST_LINES = 5
+MAX_LINES = 5
 #: MuseTalk's files that deprecated variables may name.
 UNET, UNET_CONFIG = "musetalkV15/unet.pth", "musetalkV15/musetalk.json"
 NAMED_BY = "set by MUSETALK_UNET_MODEL_PATH or MUSETALK_UNET_CONFIG"
@@ -50,7 +50,7 @@ def weights(now: Situation) -> list[Finding]:
         return [Finding(name="weights", level="ok", said=said)]
     said = f"{len(lacking)} files that {engine} needs are missing or wrong in {folder}"
     lines = [f"{verdict.path} {verdict.said.split(';')[0]}" for verdict in lacking]
-    lines = [*lines[:MOST_LINES], *([f"and {len(lines) - MOST_LINES} more"] if len(lines) > MOST_LINES else [])]
+    lines = [*lines[:MAX_LINES], *([f"and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else [])]
     return [Finding(name="weights", level="fail", said=said, do=f"worker models pull {engine}", lines=tuple(lines))]
 
 

@@ -16,7 +16,7 @@ STUCK_S = 600.0
 #: How long a job may wait for an idle program, in seconds.
 WAITS_S = 600.0
 #: Jobs that are listed individually.
-MOST = 5
+MAX_NAMED = 5
 
 
 def jobs(now: Situation) -> list[Finding]:
@@ -34,7 +34,10 @@ def jobs(now: Situation) -> list[Finding]:
     idle = {program.name for program in now.programs if program.up_s > WAITS_S} - busy  # it may still be loading
     waiting = [job for job in unfinished if job.state in WAITING and job.not_before <= clock.now() and _still_s(job) > WAITS_S]
     found += [_left(job) for job in waiting if not flags and _program(job) in idle]
-    return [*found[:MOST], Finding(name="jobs", level="ok", said=f"{len(unfinished)} unfinished, {len(found)} of them stuck")]
+    return [
+        *found[:MAX_NAMED],
+        Finding(name="jobs", level="ok", said=f"{len(unfinished)} unfinished, {len(found)} of them stuck"),
+    ]
 
 
 def _stuck(job: Job) -> Finding:

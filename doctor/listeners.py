@@ -21,12 +21,12 @@ from doctor.finding import Finding, Situation
 from settings import Settings
 
 #: Other programs that are listed individually.
-MOST_LINES = 10
+MAX_LINES = 10
 #: The minimum length of a password that others can try, what does not count in it, and how many different characters it
 #: must have besides.
-SHORTEST = 16
+MIN_PASSWORD = 16
 WEAK = re.compile("password|passwort|admin|changeme|letmein|qwerty|secret|worker|12345678|abcdefgh", re.IGNORECASE)
-FEWEST_CHARACTERS = 8
+MIN_CHARACTERS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ def listeners(now: Situation) -> list[Finding]:
     ]
     open_ = ", ".join(sorted({one.place for one in found if one.program and one.port in meant})) or "nothing"
     said = f"open to other machines: {open_}" + (f"; {len(others)} of other programs" if others else "")
-    lines = [*others[:MOST_LINES], *([f"and {len(others) - MOST_LINES} more"] if len(others) > MOST_LINES else [])]
+    lines = [*others[:MAX_LINES], *([f"and {len(others) - MAX_LINES} more"] if len(others) > MAX_LINES else [])]
     return [*warned, Finding(name="listeners", level="ok", said=said, lines=tuple(lines))]
 
 
@@ -92,7 +92,7 @@ def is_public(address: str) -> bool:
 
 def is_weak(password: str | None) -> bool:
     """Whether a password is easy to guess. None is not weak: it lets nobody in."""
-    return password is not None and (len(password) < SHORTEST or len(set(WEAK.sub("", password))) < FEWEST_CHARACTERS)
+    return password is not None and (len(password) < MIN_PASSWORD or len(set(WEAK.sub("", password))) < MIN_CHARACTERS)
 
 
 def page_port(settings: Settings, started: Mapping[str, object]) -> int:

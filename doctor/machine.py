@@ -12,10 +12,10 @@ from pathlib import Path
 import psutil
 
 from doctor.finding import Finding, Level, Situation
-from doctor.start import SHM, SMALLEST_SHM_BYTES
+from doctor.start import MIN_SHM_BYTES, SHM
 from errors import EngineFailed
 from media.write import choose_encoder
-from telemetry.disk import held_bytes, least_free_bytes
+from telemetry.disk import held_bytes, min_free_bytes
 
 #: The size of the write test, and the speed below which the disk counts as slow.
 WRITTEN_BYTES = 16 * 2**20
@@ -31,7 +31,7 @@ def shared_memory(now: Situation) -> list[Finding]:
     except OSError:
         return [Finding(name="shared memory", level="warn", said=f"{SHM} does not exist", do="mount a tmpfs there")]
     said = f"{SHM} has {total >> 20} MB"
-    if total < SMALLEST_SHM_BYTES:
+    if total < MIN_SHM_BYTES:
         return [Finding(name="shared memory", level="warn", said=said, do="start the container with --shm-size=1g")]
     return [Finding(name="shared memory", level="ok", said=said)]
 
@@ -60,7 +60,7 @@ def disk(now: Situation) -> list[Finding]:
 
 def too_little(total_bytes: int, free_bytes: int, held_bytes: int, limit_gb: float) -> tuple[Level, str] | None:
     """The level if free space is low, and what to do; None if there is enough. held_bytes: the size of DATA_DIR."""
-    if free_bytes < least_free_bytes(total_bytes):
+    if free_bytes < min_free_bytes(total_bytes):
         return "fail", "free some space; no job is claimed until then"
     if free_bytes + held_bytes < limit_gb * 1e9:
         return "warn", f"DATA_LIMIT_GB={limit_gb:g} is more than the disk can hold; free some space, or set it lower"

@@ -16,7 +16,7 @@ from doctor.finding import Finding, Situation
 
 TIMEOUT_S = 8.0
 #: How far the clocks may differ: logs and timelines of several machines are compared, and certificates have dates.
-MOST_SKEW_S = 10.0
+MAX_SKEW_S = 10.0
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -89,7 +89,7 @@ def _skew_s(date: str | None) -> float | None:
 
 def _clock(skew_s: float) -> Finding:
     said = f"{abs(skew_s):.0f} s {'ahead of' if skew_s > 0 else 'behind'} the orchestrator's"
-    if abs(skew_s) > MOST_SKEW_S:
+    if abs(skew_s) > MAX_SKEW_S:
         return Finding(name="clock", level="warn", said=said, do="synchronize the clocks (NTP)")
     return Finding(name="clock", level="ok", said=said)
 

@@ -8,7 +8,7 @@ import socket
 from settings import Settings
 
 SHM = "/dev/shm"  # noqa: S108 - the container's shared memory itself is meant
-SMALLEST_SHM_BYTES = 1 << 30
+MIN_SHM_BYTES = 1 << 30
 
 _NO_ADDRESS = "must be an address of this machine, like 127.0.0.1"
 

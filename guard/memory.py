@@ -17,9 +17,9 @@ from telemetry import host
 log = logging.getLogger(__name__)
 
 #: Memory is exhausted when less than this fraction of the limit is free.
-LEAST_FREE = 0.03
+MIN_FREE = 0.03
 #: Only a program with at least this fraction is considered the cause.
-LEAST_GUILT = 0.25
+MIN_GUILT = 0.25
 #: Time for memory to be released before another program is killed, in seconds.
 PAUSE_S = 60.0
 
@@ -34,11 +34,11 @@ class Pressure:
     def look(self, programs: list[Program]) -> str | None:
         """Kill the biggest program if memory is exhausted and that program is the cause; returns its name."""
         limit_bytes, free_bytes = host.memory_bytes(self._cgroup)
-        if free_bytes >= LEAST_FREE * limit_bytes or time.monotonic() < self._quiet_until:
+        if free_bytes >= MIN_FREE * limit_bytes or time.monotonic() < self._quiet_until:
             return None
         sizes = {program.name: _size_bytes(program.pid) for program in programs if program.pid is not None}
         name = max(sizes, key=lambda name: sizes[name], default=None)
-        if name is None or sizes[name] < LEAST_GUILT * limit_bytes:
+        if name is None or sizes[name] < MIN_GUILT * limit_bytes:
             return None
         self._quiet_until = time.monotonic() + PAUSE_S
         log.error(

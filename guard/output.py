@@ -19,8 +19,8 @@ import structlog
 
 log = logging.getLogger(__name__)
 
-LONGEST_LINE_BYTES = 64 * 1024
-MOST_STRANGE_LINES = 200
+MAX_LINE_BYTES = 64 * 1024
+MAX_STRANGE_LINES = 200
 #: When lines that are not log lines count as complete, in seconds.
 SETTLED_S = 0.2
 
@@ -41,7 +41,7 @@ class Output:
     def piece(self, program: str, channel: str, data: bytes) -> None:
         """Take a chunk of a program's output; complete log lines go out at once."""
         *lines, rest = (self._unfinished.get((program, channel), b"") + data).split(b"\n")
-        if len(rest) > LONGEST_LINE_BYTES:
+        if len(rest) > MAX_LINE_BYTES:
             lines, rest = [*lines, rest], b""
         self._unfinished[program, channel] = rest
         self._lines(program, lines)
@@ -74,7 +74,7 @@ class Output:
                 continue
             strange = self._strange.setdefault(program, _Strange(since_s=time.monotonic()))
             strange.lines.append(text)
-            if len(strange.lines) >= MOST_STRANGE_LINES:
+            if len(strange.lines) >= MAX_STRANGE_LINES:
                 self._flush(program)
 
     def _flush(self, program: str) -> None:

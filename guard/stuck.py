@@ -16,9 +16,9 @@ log = logging.getLogger(__name__)
 
 #: How long a program may be silent, in seconds; its main thread touches its liveness file every second. inference gets more
 #: time, because a library may hold the interpreter while a model loads.
-LONGEST_SILENCE_S = {"poller": 20.0, "uploader": 20.0, "inference": 180.0}
+MAX_SILENCE_S = {"poller": 20.0, "uploader": 20.0, "inference": 180.0}
 #: A longer gap than this between two checks means that this process was frozen, and probably the others too.
-LONGEST_PAUSE_S = 12.0
+MAX_PAUSE_S = 12.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +35,14 @@ class Watch:
 
     def __init__(self, run_dir: Path, limits_s: dict[str, float] | None = None) -> None:
         self._run_dir = run_dir
-        self._limits_s = LONGEST_SILENCE_S if limits_s is None else limits_s
+        self._limits_s = MAX_SILENCE_S if limits_s is None else limits_s
         self._signs: dict[str, Sign] = {}
         self._looked_at: float | None = None
 
     def look(self, programs: list[Program], now_s: float | None = None) -> list[str]:
         """Kill the programs that are stuck; returns their names. now_s: monotonic seconds."""
         now_s = time.monotonic() if now_s is None else now_s
-        if self._looked_at is None or now_s - self._looked_at > LONGEST_PAUSE_S:
+        if self._looked_at is None or now_s - self._looked_at > MAX_PAUSE_S:
             self._signs.clear()
         self._looked_at = now_s
         running = [program for program in programs if program.state in ("STARTING", "RUNNING")]

@@ -32,7 +32,7 @@ PUBLISH_EVERY_S = 5.0
 LOAD_AGAIN_S = 60.0
 #: How often in a row the card may be lost, which is once more than a single job can cause; then it is left alone for this many
 #: seconds: initially, and at most.
-MOST_LOST, REST_S, LONGEST_REST_S = GENERATE.most_crashes + 1, 600.0, 3600.0
+MAX_LOST, REST_S, MAX_REST_S = GENERATE.max_crashes + 1, 600.0, 3600.0
 #: Errors of an incompletely installed library: torch loads others by file.
 UNLOADABLE = (ImportError, OSError)
 
@@ -97,9 +97,9 @@ class Inference:
     def _heed_losses(self) -> None:
         """Raises EngineFailed while a card that was lost too often is left alone."""
         self.losses, ago_s = self.control.card_losses()
-        if self.losses < MOST_LOST:
+        if self.losses < MAX_LOST:
             return
-        left_s = min(REST_S * 2 ** (self.losses - MOST_LOST), LONGEST_REST_S) - ago_s
+        left_s = min(REST_S * 2 ** (self.losses - MAX_LOST), MAX_REST_S) - ago_s
         if left_s > 0:
             again = clock.utc(left_s)[11:16]
             raise EngineFailed(f"the GPU failed {self.losses} times in a row; next attempt at {again} UTC; run worker doctor")
@@ -107,7 +107,7 @@ class Inference:
     def _note_loss(self, error: BaseException) -> None:
         """The card is lost, and this process with it."""
         try:
-            if self.control.card_lost() >= MOST_LOST:
+            if self.control.card_lost() >= MAX_LOST:
                 self.control.put_up("unfit", f"the GPU keeps failing: {first_line(error)}", "inference")
         except ERRORS as full:
             log.error("the queue cannot be written: %s", full)

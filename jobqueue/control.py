@@ -33,7 +33,7 @@ Flag = Literal["paused", "draining", "unfit", "hold"]
 STALE_S = 30.0
 #: A session expires after this long without a request, and after this long in any case, in seconds.
 IDLE_S = 12 * 3600.0
-LONGEST_S = 7 * 24 * 3600.0
+MAX_SESSION_S = 7 * 24 * 3600.0
 
 _OVER = "(created_at < ? or seen_at < ?)"
 _NOTE = "insert into audit (at, actor, action, target, reason, result) values (?, ?, ?, ?, ?, ?)"
@@ -207,12 +207,12 @@ class Control:
 
     def sessions_over(self, now_s: float) -> int:
         """How many expired sessions are still stored."""
-        rows = self.database.read(f"select count(*) as n from session where {_OVER}", now_s - LONGEST_S, now_s - IDLE_S)  # noqa: S608
+        rows = self.database.read(f"select count(*) as n from session where {_OVER}", now_s - MAX_SESSION_S, now_s - IDLE_S)  # noqa: S608
         return int(rows[0]["n"])
 
     def forget_sessions(self, now_s: float) -> int:
         """Delete them; returns how many there were."""
-        return len(self._write(f"delete from session where {_OVER} returning 1 as one", now_s - LONGEST_S, now_s - IDLE_S))  # noqa: S608
+        return len(self._write(f"delete from session where {_OVER} returning 1 as one", now_s - MAX_SESSION_S, now_s - IDLE_S))  # noqa: S608
 
     def offer_login(self, hashed: str, until_s: float) -> None:
         """Store the hash of a one-time login code, valid until these wall seconds. An older code stops working."""

@@ -17,7 +17,7 @@ from jobqueue.job import NewJob
 LINKS = {"musetalk": ("video_url", "audio_url"), "fastwan": ("image_url",)}
 
 #: Characters that a prompt may have; the model reads the first 512 words or parts of words.
-MOST_WORDS = 10_000
+MAX_WORDS = 10_000
 
 _ID = re.compile(r"(?!\.)[A-Za-z0-9._:-]{1,200}")  # one that begins with a dot would be a hidden file in the local store
 
@@ -150,9 +150,9 @@ def _words(value: Any) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):
-        return f"is {_said(value)}; must be a text of at most {MOST_WORDS} characters"
-    if len(value) > MOST_WORDS:
-        return f"is {len(value)} characters long; at most {MOST_WORDS}"
+        return f"is {_said(value)}; must be a text of at most {MAX_WORDS} characters"
+    if len(value) > MAX_WORDS:
+        return f"is {len(value)} characters long; at most {MAX_WORDS}"
     try:
         value.encode()
     except UnicodeEncodeError:

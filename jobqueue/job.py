@@ -18,8 +18,8 @@ class Stage:
     """A waiting state, a working state and the program that does the work.
 
     default_step   the protocol's name for the step of an error of unknown origin (PROTOCOL §4 `stage`)
-    most_attempts  starts after which an error of this worker ends the job
-    most_crashes   owners that may die in this stage before the job is considered the cause
+    max_attempts  starts after which an error of this worker ends the job
+    max_crashes   owners that may die in this stage before the job is considered the cause
     """
 
     name: str
@@ -28,8 +28,8 @@ class Stage:
     working: str
     done: str
     default_step: str
-    most_attempts: int = 3
-    most_crashes: int = 3
+    max_attempts: int = 3
+    max_crashes: int = 3
 
 
 FETCH = Stage(
@@ -39,7 +39,7 @@ FETCH = Stage(
     working="fetching",
     done="ready",
     default_step="download",
-    most_crashes=20,
+    max_crashes=20,
 )
 GENERATE = Stage(
     name="generate", program="inference", waiting="ready", working="generating", done="generated", default_step="inference"
@@ -51,7 +51,7 @@ UPLOAD = Stage(
     working="uploading",
     done="succeeded",
     default_step="upload",
-    most_crashes=20,
+    max_crashes=20,
 )
 STAGES = (FETCH, GENERATE, UPLOAD)
 

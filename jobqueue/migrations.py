@@ -26,7 +26,7 @@ APPLICATION_ID = 0x47505557  # "GPUW"
 STEPS = tuple(Path(__file__).with_name(name) for name in ("schema.sql", "listing.sql", "reports.sql"))
 VERSION = len(STEPS)
 #: How many corrupt files are kept, newest first.
-MOST_ASIDE = 3
+MAX_ASIDE = 3
 
 
 class WrongDatabase(Exception):
@@ -85,7 +85,7 @@ def _set_aside(path: Path) -> Path:
         part = path.with_name(path.name + suffix)
         if part.exists():
             part.rename(folder / part.name)
-    for old in sorted(path.parent.glob("corrupt-*"))[:-MOST_ASIDE]:  # a failing disk may damage one at every start
+    for old in sorted(path.parent.glob("corrupt-*"))[:-MAX_ASIDE]:  # a failing disk may damage one at every start
         shutil.rmtree(old, ignore_errors=True)
     return folder
 

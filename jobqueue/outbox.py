@@ -19,9 +19,9 @@ from jobqueue.job import Event, Job, Report, job_from_row
 log = logging.getLogger(__name__)
 
 #: Stored reports per round of a job, the first and the newest: terminal ones, and running ones.
-MOST_OF_END, MOST_OF_RUN = 200, 50
+MAX_OF_END, MAX_OF_RUN = 200, 50
 #: Running reports are kept only among this many newest of all jobs: about 4 MB.
-MOST_RUNNING = 20_000
+MAX_RUNNING = 20_000
 #: Jobs that are read at once where all are looked at.
 PIECE = 1000
 
@@ -81,7 +81,7 @@ class Outbox:
     def keep(self, report: Report) -> None:
         """Record an attempt. It is dropped if the queue cannot be written: no report may wait for its record."""
         ends = report.said != "running"
-        values = asdict(report) | {"ends": ends, "most": MOST_OF_END if ends else MOST_OF_RUN, "all": MOST_RUNNING}
+        values = asdict(report) | {"ends": ends, "most": MAX_OF_END if ends else MAX_OF_RUN, "all": MAX_RUNNING}
 
         def statements(connection: apsw.Connection) -> None:
             for sql in (_KEEP, _TRIM, _THIN):

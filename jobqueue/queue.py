@@ -230,7 +230,7 @@ class Queue:
     def _bury(self, stage: Stage, job: Job, timeout_s: float) -> Job:
         """The owner died: put the job back, or end it if it has cost too much time or too many crashes."""
         dead, spent_s = job.crashes + 1, clock.now() - job.stage_since
-        reason = f"{stage.program} died {dead} times while working on this job" if dead >= stage.most_crashes else None
+        reason = f"{stage.program} died {dead} times while working on this job" if dead >= stage.max_crashes else None
         if spent_s > timeout_s:
             reason = f"{stage.name} took {spent_s:.0f} s, at most {timeout_s:.0f} s (JOB_TIMEOUT_SEC)"
         if reason is not None:

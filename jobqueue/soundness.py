@@ -7,14 +7,14 @@ from pathlib import Path
 from jobqueue.database import Database
 
 #: The first few tell as much as all.
-MOST_FAULTS = 10
+MAX_FAULTS = 10
 
 
 def faults(database: Database) -> list[str]:
     """What is damaged in the file, in SQLite's words; empty if nothing is. Raises what `database.ERRORS` names."""
-    found = [str(value) for row in database.read(f"pragma integrity_check({MOST_FAULTS})") for value in row.values()]
+    found = [str(value) for row in database.read(f"pragma integrity_check({MAX_FAULTS})") for value in row.values()]
     broken = [str(row) for row in database.read("pragma foreign_key_check")]
-    return [line for line in found if line != "ok"] + broken[:MOST_FAULTS]
+    return [line for line in found if line != "ok"] + broken[:MAX_FAULTS]
 
 
 def log_bytes(path: Path) -> int:

@@ -56,9 +56,9 @@ where id = :id and state in ('failed', 'cancelled')
 returning *"""
 
 #: Rounds of one job whose events and reports are kept: a job that is resent forever never gets old enough to be deleted.
-MOST_ROUNDS = 50
+MAX_ROUNDS = 50
 FORGET_ROUNDS = tuple(
-    f"delete from {table} where job = :id and round <= (select round from job where id = :id) - {MOST_ROUNDS}"  # noqa: S608
+    f"delete from {table} where job = :id and round <= (select round from job where id = :id) - {MAX_ROUNDS}"  # noqa: S608
     for table in ("event", "report")
 )
 

@@ -41,7 +41,7 @@ PROGRESS_EVERY_S = 0.25
 QUEUE_PAUSE_S = 1.0
 
 #: Starts of a job after which a program without file handles exits, so that a restart recovers them.
-MOST_WITHOUT_HANDLES = 4
+MAX_WITHOUT_HANDLES = 4
 
 #: Errors that say nothing about the job: it is no longer ours, or the queue cannot be written.
 NOT_THE_JOBS: tuple[type[Exception], ...] = (LostJob, *ERRORS)
@@ -167,12 +167,12 @@ def _unknown(error: Exception) -> JobError:
 def _fail_or_retry(stage: Stage, queue: Queue, job: Job, error: JobError, timeout_s: float) -> None:
     pause_s = pause.before_try(job.attempt)
     late = clock.now() + pause_s - job.stage_since > timeout_s
-    spent = job.attempt >= stage.most_attempts and not isinstance(error, Unavailable)
+    spent = job.attempt >= stage.max_attempts and not isinstance(error, Unavailable)
     if late or spent or isinstance(error, InvalidInput | Unreachable):
         queue.fail(job, error.as_json(stage.default_step))
         log.error("failed: %s", error.message)
     else:
         queue.put_back(stage, job, pause_s, error)
         log.warning("retrying in %.1f s: %s", pause_s, error.message)
-    if job.attempt >= MOST_WITHOUT_HANDLES and lacks_handles(error):
+    if job.attempt >= MAX_WITHOUT_HANDLES and lacks_handles(error):
         raise NoHandles("this program is out of file handles (ulimit -n); restarting to recover them")

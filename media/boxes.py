@@ -7,7 +7,7 @@ from pathlib import Path
 from errors import InvalidInput
 
 #: Parsing stops after this many parts.
-MOST_PARTS = 100_000
+MAX_PARTS = 100_000
 
 #: Programs that write a WAV to a pipe use lengths from this value up to mean "unknown".
 UNKNOWN_LENGTH = 0x7FFF0000
@@ -36,7 +36,7 @@ def chunks(path: Path) -> list[tuple[str, int, int]]:
     size = path.stat().st_size
     with path.open("rb") as file:
         start = 12
-        while start + 8 <= size and len(found) < MOST_PARTS:
+        while start + 8 <= size and len(found) < MAX_PARTS:
             file.seek(start)
             header = file.read(8)
             length = 8 + int.from_bytes(header[4:8], "little")
@@ -51,7 +51,7 @@ def top_level(path: Path) -> list[tuple[str, int, int]]:
     size = path.stat().st_size
     with path.open("rb") as file:
         start = 0
-        while start + 8 <= size and len(found) < MOST_PARTS:
+        while start + 8 <= size and len(found) < MAX_PARTS:
             file.seek(start)
             header = file.read(16)
             length = int.from_bytes(header[:4], "big")

@@ -47,7 +47,7 @@ Prepared = tuple[list[str], str, Callable[[], Database]]
 @click.option(
     "--silence-s", default=30.0, show_default=True, type=click.FloatRange(0.1, 86_400), help="Silence before a requeue."
 )
-@click.option("--most-requeues", default=4, show_default=True, type=click.IntRange(0, 1000), help="Requeues before it fails.")
+@click.option("--max-requeues", default=4, show_default=True, type=click.IntRange(0, 1000), help="Requeues before it fails.")
 @click.option(
     "--keep-days", default=30, show_default=True, type=click.IntRange(0, 36_500), help="Days to keep an ended job; 0: for ever."
 )
@@ -59,7 +59,7 @@ def main(
     database_url: str | None,
     api_key: str | None,
     silence_s: float,
-    most_requeues: int,
+    max_requeues: int,
     keep_days: int,
     log_format: str,
 ) -> None:
@@ -74,7 +74,7 @@ def main(
     logs.set_up("orchestrator", log_format, None, [key, *secrets])
     _check_port(host, port)
     log.info("listening on %s port %d, jobs in %s, silence is %g s", host, port, place, silence_s)
-    rules = Rules(silence_s=silence_s, most_requeues=most_requeues, keep_days=keep_days)
+    rules = Rules(silence_s=silence_s, max_requeues=max_requeues, keep_days=keep_days)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     serving.serve(functools.partial(create_app, open_database, key, rules), [address], threads=THREADS)
 

@@ -24,13 +24,13 @@ from orchestrator.transaction import ERRORS, Database
 log = logging.getLogger(__name__)
 
 #: More than any body of the protocol needs.
-MOST_BODY_BYTES = 1024 * 1024
+MAX_BODY_BYTES = 1024 * 1024
 
 
 def create_app(open_database: Callable[[], Database], api_key: str, rules: Rules) -> Flask:
     """The application on a prepared database; call it after any fork."""
     app = Flask(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = MOST_BODY_BYTES
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.json.sort_keys = False  # type: ignore[attr-defined]
     database = open_database()
     silence = Silence(database, rules)

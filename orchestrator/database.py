@@ -163,14 +163,14 @@ def last_look(database: Database, silence_s: float) -> tuple[float, bool]:
     return row["ago_s"], bool(row["silent"])
 
 
-def listen(at: Transaction, longest_gap_s: float) -> float:
-    """Note that an orchestrator listens. If none did for longer than longest_gap_s, that time is excluded from every silence.
+def listen(at: Transaction, max_gap_s: float) -> float:
+    """Note that an orchestrator listens. If none did for longer than max_gap_s, that time is excluded from every silence.
 
     Returns the excluded seconds. Also mends what a clock that was set back has left in the future.
     """
     gap_s = float(at("select :now - looked_at as gap_s from listening for update")[0]["gap_s"])
     at("update listening set looked_at = :now")
-    if 0 <= gap_s <= longest_gap_s:
+    if 0 <= gap_s <= max_gap_s:
         return 0.0
     gap_s = max(0.0, gap_s)
     at(

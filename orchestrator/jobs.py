@@ -29,11 +29,11 @@ class Conflict(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """silence_s: seconds without a sign of a job before another worker may have it; most_requeues: how often that is done;
+    """silence_s: seconds without a sign of a job before another worker may have it; max_requeues: how often that is done;
     keep_days: days for which an ended job is kept, 0 for ever."""
 
     silence_s: float
-    most_requeues: int
+    max_requeues: int
     keep_days: int
 
 
@@ -114,8 +114,8 @@ def _put_back(at: Transaction, job: Row, rules: Rules) -> str:
     if job["cancel_requested"]:
         sql.finish(at, job["id"], "cancelled", outcome(error=CANCELLED, detail=silent))
         return f"{silent}; cancelled"
-    if job["requeues"] >= rules.most_requeues:
-        error = f"given up after {rules.most_requeues} requeues; the last time there was {silent}"
+    if job["requeues"] >= rules.max_requeues:
+        error = f"given up after {rules.max_requeues} requeues; the last time there was {silent}"
         sql.finish(at, job["id"], "failed", outcome(error=error, detail=error))
         return error
     sql.requeue(at, job["id"], silent)

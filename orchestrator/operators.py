@@ -15,7 +15,7 @@ from orchestrator.fields import InvalidBody
 
 pages = Blueprint("operators", __name__)
 
-MOST_LISTED = 1000
+MAX_LISTED = 1000
 
 
 @pages.get("/health")
@@ -36,8 +36,8 @@ def list_jobs() -> ResponseReturnValue:
     wrong = {}
     if state is not None and state not in jobs.STATES:
         wrong["state"] = f"{state[:40]}: must be {' or '.join(jobs.STATES)}"
-    if not (limit.isascii() and limit.isdigit() and len(limit) < 9 and 1 <= int(limit) <= MOST_LISTED):
-        wrong["limit"] = f"{limit[:40]}: must be a whole number, 1 to {MOST_LISTED}"
+    if not (limit.isascii() and limit.isdigit() and len(limit) < 9 and 1 <= int(limit) <= MAX_LISTED):
+        wrong["limit"] = f"{limit[:40]}: must be a whole number, 1 to {MAX_LISTED}"
     if wrong:
         raise InvalidBody(wrong)
     return {"jobs": [wire.shown(job) for job in sql.jobs(here().database, state, int(limit))]}

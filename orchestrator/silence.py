@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 #: Seconds between cleanings, and how many jobs one of them may delete; if there are more it goes on at the next look.
 CLEANING_S = 60.0
-MOST_FORGOTTEN = 100
+MAX_FORGOTTEN = 100
 
 
 class Silence:
@@ -46,7 +46,7 @@ class Silence:
         while True:
             time.sleep(pause_s)
             self._try(self.look)
-            if time.monotonic() > next_cleaning and self._try(self._clean) != MOST_FORGOTTEN:
+            if time.monotonic() > next_cleaning and self._try(self._clean) != MAX_FORGOTTEN:
                 next_cleaning = time.monotonic() + CLEANING_S
 
     def _clean(self) -> int:
@@ -54,7 +54,7 @@ class Silence:
         self._database.write(sql.drop_old_keys, durable=False)
         if not (keep_days := self._rules.keep_days):
             return 0
-        return self._database.write(lambda at: sql.forget(at, keep_days, MOST_FORGOTTEN), durable=False)
+        return self._database.write(lambda at: sql.forget(at, keep_days, MAX_FORGOTTEN), durable=False)
 
     def _try(self, act: Callable[[], T]) -> T | None:
         try:

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 pages = Blueprint("workers", __name__, url_prefix="/internal")
 
-LONGEST_KEY = 255
+MAX_KEY = 255
 
 
 @pages.post("/main/workers/<worker>/heartbeat")
@@ -82,8 +82,8 @@ def _heartbeat(worker: str, queue: str) -> ResponseReturnValue:
 def _claim(queue: str) -> dict[str, Any] | None:
     body = checked_body(json_body(), wire.CLAIMS[queue])
     key = request.headers.get("Idempotency-Key")
-    if key is not None and not 0 < len(key) <= LONGEST_KEY:
-        raise InvalidBody({"Idempotency-Key": f"must be 1 to {LONGEST_KEY} characters"})
+    if key is not None and not 0 < len(key) <= MAX_KEY:
+        raise InvalidBody({"Idempotency-Key": f"must be 1 to {MAX_KEY} characters"})
     here().silence.look()
     job = jobs.claim(here().database, body["worker_id"], buffer=queue == "buffer", key=key)
     return wire.claimed(job) if job else None

@@ -21,7 +21,7 @@ from jobqueue.queue import Queue
 from jobqueue.wake import SAFETY_POLL_S
 from poller.identity import Identity, News
 from poller.orchestrator import Orchestrator
-from poller.room import MOST_AHEAD, no_room
+from poller.room import MAX_AHEAD, no_room
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class Claiming:
             prefetch_jobs=self._rhythm.prefetch_jobs,
             prefetch_lead_s=self._rhythm.prefetch_lead_s,
             # a buffer reports how many jobs it holds
-            most_ahead=self._rhythm.prefetch_jobs if self._identity.mode == "buffer" else MOST_AHEAD,
+            max_ahead=self._rhythm.prefetch_jobs if self._identity.mode == "buffer" else MAX_AHEAD,
             waiting_for_store=sum(job.state in ("generated", "uploading") for job in unfinished),
             disk_bytes=(disk.total, disk.free),
             now=datetime.now(UTC),
@@ -147,7 +147,7 @@ class Claiming:
             log.warning("could not claim a job: %s", text)
             self._said = text
         self._news.claim = {**self._news.claim, "at": clock.utc(), "result": text}
-        return max(pause.before_try(self._failures), min(self._rhythm.poll_interval_s, pause.LONGEST_S))
+        return max(pause.before_try(self._failures), min(self._rhythm.poll_interval_s, pause.MAX_S))
 
 
 def claim_body(identity: Identity, gpu_class: str) -> dict[str, Any]:

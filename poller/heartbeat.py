@@ -22,7 +22,7 @@ from poller.orchestrator import Answer, Orchestrator
 log = logging.getLogger(__name__)
 
 #: Maximum number of heartbeats in flight; if all of them hang, the next one is skipped.
-MOST_BEATS = 3
+MAX_BEATS = 3
 #: How long the first heartbeat waits for the first readings, in seconds.
 FIRST_LOOK_S = 2.0
 
@@ -40,7 +40,7 @@ class Heartbeat:
         self._identity, self._news, self._interval_s = identity, news, interval_s
         self._began = clock.now()
         self._bare = False
-        self._free = threading.Semaphore(MOST_BEATS)
+        self._free = threading.Semaphore(MAX_BEATS)
         self._newest = self._left_out = 0
 
     def loop(self, stop: threading.Event) -> None:
@@ -55,7 +55,7 @@ class Heartbeat:
                 threading.Thread(target=self._beat, args=(number,), name="beat", daemon=True).start()
             else:
                 if not self._left_out:  # perhaps for hours: the count is logged at the end
-                    log.warning("skipped a heartbeat: the last %d have not been answered", MOST_BEATS)
+                    log.warning("skipped a heartbeat: the last %d have not been answered", MAX_BEATS)
                 self._left_out += 1
             due = max(due + self._interval_s, clock.now())  # after a pause of the whole container: at once
             stop.wait(max(0.0, due - clock.now()))

@@ -20,14 +20,14 @@ from jobqueue.database import ERRORS, RESERVE_BYTES
 from jobqueue.outbox import Outbox
 from jobqueue.queue import Queue
 from operations import incoming
-from telemetry.disk import entries, files, held_bytes, least_free_bytes, size_bytes
+from telemetry.disk import entries, files, held_bytes, min_free_bytes, size_bytes
 
 log = logging.getLogger(__name__)
 
 #: Seconds until the first round, between rounds, and between checks for files that an operator wants deleted.
 FIRST_S, EVERY_S, ASKED_S = 10.0, 60.0, 2.0
 #: Maximum share of a core for rounds; many small jobs make them longer, and so less frequent, up to this interval (s).
-MOST_SHARE, SELDOM_S = 0.005, 300.0
+MAX_SHARE, SELDOM_S = 0.005, 300.0
 #: The same while the disk is nearly full: it fills up within seconds.
 SHORT_SHARE, SHORT_S = 0.05, 10.0
 #: Regardless of DATA_LIMIT_GB, space is freed below this multiple of what must be free for a job to be claimed, and up to twice
@@ -199,7 +199,7 @@ class Janitor:
 
 def pause_after(spent_s: float) -> float:
     """Seconds until the next round, after one that took this much CPU time."""
-    return max(EVERY_S, min(spent_s / MOST_SHARE, SELDOM_S))
+    return max(EVERY_S, min(spent_s / MAX_SHARE, SELDOM_S))
 
 
 def _job_of(name: str) -> str:
@@ -214,7 +214,7 @@ def _free_bytes(folder: Path) -> int:
 def _lacking_bytes(folder: Path) -> float:
     """How much must be deleted from a disk that is too full."""
     disk = shutil.disk_usage(folder)
-    left_bytes = LEFT_TIMES * least_free_bytes(disk.total)
+    left_bytes = LEFT_TIMES * min_free_bytes(disk.total)
     return 2 * left_bytes - disk.free if disk.free < left_bytes else 0.0
 
 

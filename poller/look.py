@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 #: How often GPUs and host are read and published, in seconds.
 EVERY_S = 5.0
 #: Minimum interval between reactions to changes of jobs, in seconds.
-SHORTEST_S = 0.25
+MIN_PERIOD_S = 0.25
 
 _NO_SYSTEM_INFO = dict.fromkeys(
     (
@@ -68,7 +68,7 @@ class Look:
                 self._look(whole)
             except ERRORS as error:
                 self._failed(error)
-            if not stop.wait(SHORTEST_S):
+            if not stop.wait(MIN_PERIOD_S):
                 self._queue.bell.wait(mark, max(0.0, next_whole - clock.now()))
 
     def _look(self, whole: bool) -> None:

@@ -30,11 +30,11 @@ log = logging.getLogger(__name__)
 #: Total time limit of a call, in seconds: well under the 30 s after which a silent worker counts as lost.
 TIMEOUT_S = 10.0
 #: Maximum size of an answer, in bytes.
-LARGEST_ANSWER_BYTES = 1024 * 1024
+MAX_ANSWER_BYTES = 1024 * 1024
 #: Maximum number of abandoned calls still running; above that a call fails at once.
-MOST_LEFT_BEHIND = 24
+MAX_LEFT_BEHIND = 24
 #: Maximum length of an answer's text that is stored, and that goes into one log line, in characters.
-LONGEST_WORDS, LONGEST_LINE = 300, 160
+MAX_WORDS, MAX_LINE = 300, 160
 
 #: Where running jobs of each engine are reported.
 _PROGRESS_PATHS = {"musetalk": "/internal/jobs/{}/progress", "fastwan": "/internal/videogen/jobs/{}/progress"}
@@ -65,7 +65,7 @@ class Answer:
         """One short line for logs and pages: what went wrong, or "200"."""
         if self.status is None:
             return self.words
-        return str(self.status) if self.kind == "ok" else f"HTTP {self.status}: {self.words[:LONGEST_LINE]}"
+        return str(self.status) if self.kind == "ok" else f"HTTP {self.status}: {self.words[:MAX_LINE]}"
 
 
 class Orchestrator:
@@ -91,7 +91,7 @@ class Orchestrator:
 
     def _post(self, path: str, body: dict[str, Any], key: str | None = None, must_be_json: bool = False) -> Answer:
         self._left_behind = [call for call in self._left_behind if call.is_alive()]
-        if len(self._left_behind) >= MOST_LEFT_BEHIND:
+        if len(self._left_behind) >= MAX_LEFT_BEHIND:
             return Answer(kind="down", words=f"{len(self._left_behind)} earlier calls still hang")
         began = time.monotonic()
         call = _Call(self._session, self._request(path, body, key), began + self._timeout_s, self._timeout_s, must_be_json)
@@ -109,7 +109,7 @@ class Orchestrator:
     def _fit(self, words: str) -> str:
         """An error page may echo the request or contain terminal control sequences, and its text goes to logs and the queue."""
         known = words.replace(self._api_key, "••••") if self._api_key else words
-        return plain(known)[:LONGEST_WORDS]
+        return plain(known)[:MAX_WORDS]
 
     def _request(self, path: str, body: dict[str, Any], key: str | None) -> requests.PreparedRequest:
         prepared = requests.Request("POST", self._base_url + "/", data=json.dumps(body).encode()).prepare()
@@ -206,8 +206,8 @@ def _read(response: requests.Response, deadline: float) -> bytes:
     content = b""
     for chunk in response.iter_content(16 * 1024):
         content += chunk
-        if len(content) > LARGEST_ANSWER_BYTES:
-            raise ValueError(f"the answer is larger than {LARGEST_ANSWER_BYTES} bytes")
+        if len(content) > MAX_ANSWER_BYTES:
+            raise ValueError(f"the answer is larger than {MAX_ANSWER_BYTES} bytes")
         if time.monotonic() > deadline:
             raise TimeoutError("the answer was too slow")
     return content

@@ -23,14 +23,14 @@ from poller.orchestrator import Answer, Orchestrator
 
 log = logging.getLogger(__name__)
 
-#: A running job is reported again after this much progress or time (s) since the last report; if unchanged, after LONGEST_S.
-STEP, SHORTEST_S, LONGEST_S = 0.05, 2.0, 10.0
+#: A running job is reported again after this much progress or time (s) since the last report; if unchanged, after MAX_GAP_S.
+STEP, MIN_GAP_S, MAX_GAP_S = 0.05, 2.0, 10.0
 #: How often jobs are checked, in seconds: while there are some, and while there are none (the bell announces new ones).
 BUSY_S, IDLE_S = 0.5, 1.0
 #: Reports of one kind in a row before the other kind gets its turn.
-MOST_IN_A_ROW = 8
+MAX_IN_A_ROW = 8
 #: The longest path that servers accept: an id beyond that is rejected permanently.
-LONGEST_ID = 4000
+MAX_ID = 4000
 #: How long terminal reports are still sent after SIGTERM, in seconds.
 FLUSH_S = 5.0
 
@@ -104,7 +104,7 @@ class Reporting:
 
     def _tell_ends(self) -> bool:
         """Send due terminal reports. Returns whether to continue at once: there were some, and all were accepted."""
-        for count in range(MOST_IN_A_ROW):
+        for count in range(MAX_IN_A_ROW):
             due = self._outbox.due(limit=1)  # reread each time: the job may have been sent again in the meantime
             if not due:
                 return False
@@ -189,7 +189,7 @@ class Reporting:
             return True
         due = [job for job in unfinished if job.source != "local" and self._is_due(job)]
         due.sort(key=lambda job: self._said[_key(job)].at if _key(job) in self._said else 0.0)
-        return all(self.tell_running(job.id).kind != "down" for job in due[:MOST_IN_A_ROW])
+        return all(self.tell_running(job.id).kind != "down" for job in due[:MAX_IN_A_ROW])
 
     def tell_running(self, job_id: str) -> Answer:
         """Send one running report, act on the answer, and remember what was sent. A job that has ended meanwhile is skipped."""
@@ -221,7 +221,7 @@ class Reporting:
         if body["progress"] - before.progress >= STEP or body["phase"] != before.phase:
             return True
         changed = body["progress"] > before.progress or job.frames_done != before.frames_done
-        return passed_s >= (SHORTEST_S if changed else LONGEST_S)
+        return passed_s >= (MIN_GAP_S if changed else MAX_GAP_S)
 
     def _forget(self, unfinished: list[Job]) -> None:
         keys = {_key(job) for job in unfinished}
@@ -232,7 +232,7 @@ class Reporting:
 
 def settled(answer: Answer, job: Job) -> bool:
     """Whether a terminal report is settled: accepted, no longer wanted, or with an id that no server accepts."""
-    absurd = len(job.id) > LONGEST_ID or len(job.buffer_job_id or "") > LONGEST_ID
+    absurd = len(job.id) > MAX_ID or len(job.buffer_job_id or "") > MAX_ID
     return answer.kind in ("ok", "gone") or (absurd and (answer.kind == "refused" or answer.status == 414))
 
 

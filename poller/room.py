@@ -7,13 +7,13 @@ from typing import Any
 
 from jobqueue.control import STALE_S
 from jobqueue.job import Job
-from telemetry.disk import least_free_bytes
+from telemetry.disk import min_free_bytes
 
 #: Maximum number of jobs waiting for the GPU, and the safety factor on the usual download time, since links and jobs differ,
 #: and inputs must be prepared.
-MOST_AHEAD, MARGIN = 8, 3.0
+MAX_AHEAD, MARGIN = 8, 3.0
 #: At this many finished videos waiting to be uploaded, no job is claimed.
-MOST_UNSTORED = 16
+MAX_UNSTORED = 16
 #: The GPU's part of a job's progress (PROTOCOL §3): its start and its size.
 _FROM, _SPAN = 0.10, 0.80
 
@@ -27,7 +27,7 @@ def no_room(
     capacity: int,
     prefetch_jobs: int,
     prefetch_lead_s: float,
-    most_ahead: int,
+    max_ahead: int,
     waiting_for_store: int,
     disk_bytes: tuple[int, int],
     now: datetime,
@@ -38,7 +38,7 @@ def no_room(
     waiting_for_store: finished videos that are not uploaded yet. disk_bytes: size and free space of the data folder's disk.
 
     A job is claimed if fewer than `capacity` are waiting for the GPU or on it. It is prefetched if the GPU is expected to be
-    free for it within `prefetch_lead_s` seconds: while fewer than `prefetch_jobs` wait, and beyond these, up to `most_ahead`,
+    free for it within `prefetch_lead_s` seconds: while fewer than `prefetch_jobs` wait, and beyond these, up to `max_ahead`,
     as long as the waiting jobs would finish before its inputs could arrive. So the GPU does not idle where jobs are short and
     the network is slow, and no other GPU could have started the job much earlier.
     """
@@ -46,9 +46,9 @@ def no_room(
         if flag in flags:
             return flag
     total, free = disk_bytes
-    if free < least_free_bytes(total):
+    if free < min_free_bytes(total):
         return f"the disk has only {free / 1e6:.0f} MB free"
-    if waiting_for_store >= MOST_UNSTORED:
+    if waiting_for_store >= MAX_UNSTORED:
         return f"{waiting_for_store} finished videos are waiting to be uploaded"
     if inference is None or inference.get("age_s", STALE_S) >= STALE_S:
         return "inference is not running"
@@ -61,7 +61,7 @@ def no_room(
     if prefetch_jobs == 0:
         return "a job is running" if not waiting else "enough jobs are queued"
     free_s = _free_s(running, len(waiting), usual, now)
-    most = most_ahead if free_s is not None and free_s < MARGIN * usual.get("fetching", 0.0) else prefetch_jobs
+    most = max_ahead if free_s is not None and free_s < MARGIN * usual.get("fetching", 0.0) else prefetch_jobs
     if len(waiting) >= most:
         return "enough jobs are queued"
     return None if free_s is not None and free_s <= prefetch_lead_s else "the running job is not about to finish"

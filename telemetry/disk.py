@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 #: Minimum free space on a disk: this many bytes, or this share of a small disk.
-LEAST_FREE_BYTES, LEAST_FREE = 1e9, 0.05
+MIN_FREE_BYTES, MIN_FREE = 1e9, 0.05
 
 
-def least_free_bytes(total_bytes: int) -> float:
+def min_free_bytes(total_bytes: int) -> float:
     """The free space that a disk of this size needs before new work is started."""
-    return min(LEAST_FREE_BYTES, total_bytes * LEAST_FREE)
+    return min(MIN_FREE_BYTES, total_bytes * MIN_FREE)
 
 
 def held_bytes(folder: Path) -> int:

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 #: How long a check waits for a report, in milliseconds: an existing one is returned at once.
 WAIT_MS = 1
 #: Maximum number of reports per check: a failing card may send hundreds.
-MOST = 64
+MAX_EVENTS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ class Events:
 
     def take_in(self, pynvml: Any) -> None:
         """Record what has been reported since the last check."""
-        for _ in range(MOST if self._watched else 0):
+        for _ in range(MAX_EVENTS if self._watched else 0):
             try:
                 event = pynvml.nvmlEventSetWait_v2(self._set, WAIT_MS)
             except pynvml.NVMLError:  # none is left; if a card is lost, the next call will show it

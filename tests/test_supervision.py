@@ -23,7 +23,7 @@ from tests.patience import free_port
 
 PROGRAMS = ("poller", "inference", "uploader", "api", "admin", "guard")
 #: What all programs but inference may use together.
-MOST_MEMORY_MIB = 400
+MAX_MEMORY_MIB = 400
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +119,7 @@ def test_all_programs_but_inference_are_small(up: Up) -> None:
     roots = [psutil.Process(program.pid) for name, program in up.programs().items() if name != "inference"]
     processes = [up_process for root in roots for up_process in (root, *root.children(recursive=True))]
     used_mib = sum(process.memory_full_info().pss for process in (psutil.Process(up.first.pid), *processes)) >> 20
-    assert used_mib < MOST_MEMORY_MIB
+    assert used_mib < MAX_MEMORY_MIB
 
 
 def test_status_from_another_environment_says_what_the_worker_was_started_with(up: Up) -> None:

@@ -42,7 +42,7 @@ PLANS = (
 )
 
 #: The size that plans are made for, in pixels; and the most elements that convolution kernels can index with 32 bits.
-PLANNED_PX, MOST_NUMBERS = 1280 * 704, 2**31 - 1
+PLANNED_PX, MAX_NUMBERS = 1280 * 704, 2**31 - 1
 
 # ---- weights: parameters as counted from the published configurations ------------------------------------------------------
 
@@ -157,8 +157,8 @@ def encode_bytes(height: int, width: int) -> int:
 
 def chunk(plan: Plan, height: int, width: int) -> int:
     """Latent frames to decode at once: fewer if frames are larger than planned, so that a part takes no more memory, and its
-    widest tensor, including the frames cached before it, has no more than MOST_NUMBERS elements."""
-    pictures = MOST_NUMBERS // (DECODER_CHANNELS * (height // 2) * (width // 2)) - CACHE_FRAMES
+    widest tensor, including the frames cached before it, has no more than MAX_NUMBERS elements."""
+    pictures = MAX_NUMBERS // (DECODER_CHANNELS * (height // 2) * (width // 2)) - CACHE_FRAMES
     return max(1, min(plan.chunk, plan.chunk * PLANNED_PX // (height * width), pictures // LATENT_FRAMES))
 
 

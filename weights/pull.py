@@ -29,7 +29,7 @@ AT_ONCE = 4
 #: A try that gets this much further into the file than any before it resets the count of tries.
 PROGRESS_BYTES = 2**20
 #: How often a source may send a complete but wrong file.
-MOST_WRONG = 2
+MAX_WRONG = 2
 #: Disk space that must remain free afterwards.
 SPARE_BYTES = 512 * 2**20
 
@@ -45,7 +45,7 @@ class Ways:
     allow_private: bool = False
     tries: int = 6
     pause_s: float = 1.0
-    most_pause_s: float = 60.0
+    max_pause_s: float = 60.0
     stop: threading.Event = field(default_factory=threading.Event)
 
 
@@ -166,7 +166,7 @@ def _tried(file: File, part: BinaryIO, ways: Ways, on_bytes: OnBytes) -> tuple[s
 
 def _persisted(file: File, source: str, part: BinaryIO, ways: Ways, on_bytes: OnBytes) -> str:
     """Fetch and check, retrying as needed. Returns the file's hash."""
-    tries = _Tries(ways.tries, ways.pause_s, ways.most_pause_s)
+    tries = _Tries(ways.tries, ways.pause_s, ways.max_pause_s)
 
     def heard(there_bytes: int) -> None:
         on_bytes(file.path, there_bytes, file.expected_bytes)
@@ -178,7 +178,7 @@ def _persisted(file: File, source: str, part: BinaryIO, ways: Ways, on_bytes: On
             return _checked(file, part, promise, ways.stop)
         except Wrong as error:
             tries.wrong += anew
-            if tries.wrong == MOST_WRONG:
+            if tries.wrong == MAX_WRONG:
                 raise Absent(str(error)) from error
             raise
         finally:
@@ -218,12 +218,12 @@ def _most_bytes(file: File) -> int:
 class _Tries:
     """Counts the tries in a row that made no progress."""
 
-    def __init__(self, most: int, pause_s: float, most_pause_s: float) -> None:
+    def __init__(self, most: int, pause_s: float, max_pause_s: float) -> None:
         self.made = self.wrong = 0
         self._most, self._furthest_bytes = most, 0
         self._since = 0
-        self._most_pause_s = most_pause_s
-        self._random = wait_random_exponential(multiplier=pause_s, max=most_pause_s)
+        self._most_pause_s = max_pause_s
+        self._random = wait_random_exponential(multiplier=pause_s, max=max_pause_s)
 
     def furthest(self, there_bytes: int) -> None:
         """A try has ended with this many bytes in the part."""

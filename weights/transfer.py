@@ -73,12 +73,12 @@ def open_part(part: Path) -> Iterator[BinaryIO]:
 def fetch(
     url: str,
     file: BinaryIO,
-    most_bytes: int,
+    max_bytes: int,
     allow_private: bool,
     stop: threading.Event,
     on_bytes: Callable[[int], None],
 ) -> Promise:
-    """Append the rest of the file at `url` to `file`, but not much more than `most_bytes`.
+    """Append the rest of the file at `url` to `file`, but not much more than `max_bytes`.
 
     `on_bytes` is called with the number of bytes in the file so far.
 
@@ -99,7 +99,7 @@ def fetch(
                     on_bytes(there_bytes)
                     if stop.is_set():
                         raise Stopped
-                    if there_bytes > most_bytes:
+                    if there_bytes > max_bytes:
                         break  # the hash will be wrong anyway
                 return promise
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:

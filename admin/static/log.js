@@ -1,5 +1,5 @@
 // Follows a log: asks every two seconds, while it is seen and wanted, for what was said since. Only text is ever put in.
-const EVERY_MS = 2000, MOST_LINES = 3000;
+const EVERY_MS = 2000, MAX_LINES = 3000;
 const log = document.getElementById("log"), follow = document.getElementById("follow");
 let busy = false;
 
@@ -20,7 +20,7 @@ async function more() {
     log.dataset.after = after;
     lines.forEach(add);
     if (lines.length) document.getElementById("log-empty")?.remove();
-    while (log.childElementCount > MOST_LINES) log.firstElementChild.remove();
+    while (log.childElementCount > MAX_LINES) log.firstElementChild.remove();
     if (lines.length) log.scrollTop = log.scrollHeight;
   } catch {
     // the head says that the page does not answer

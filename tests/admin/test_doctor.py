@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from doctor.apart import MOST_WAITERS
+from doctor.apart import MAX_WAITERS
 from tests.admin.program import PASSWORD, ROOT, Admin, running
 from tests.fakes.file_server import FileServer, Handler
 from tests.patience import PATIENCE_S, until
@@ -95,7 +95,7 @@ def test_while_one_examination_goes_on_nobody_begins_another_or_waits_in_a_long_
             answers.append(requests.get(f"{own.url}/api/v1/doctor", headers=asked, timeout=60))
 
         browser = own.log_in()
-        threads = [threading.Thread(target=ask) for _ in range(MOST_WAITERS + 1)]
+        threads = [threading.Thread(target=ask) for _ in range(MAX_WAITERS + 1)]
         for thread in threads:
             thread.start()
         until(lambda: answers)  # the one for whom there was no place

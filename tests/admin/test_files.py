@@ -65,7 +65,7 @@ def test_a_player_gets_a_large_video_piece_by_piece_and_a_download_all_of_it(adm
 
 def test_a_place_is_given_back_whatever_became_of_the_answer(admin: Admin, browser: requests.Session) -> None:
     for asked in ("bytes=0-1", "bytes=999999999-", "nonsense", "bytes=0-"):
-        for _ in range(files.MOST_READERS + 1):
+        for _ in range(files.MAX_READERS + 1):
             assert get(admin, browser, "output", Range=asked).status_code in (200, 206, 416)
 
 
@@ -129,7 +129,7 @@ def test_readers_that_stop_reading_leave_room_for_the_page(admin: Admin, browser
     port = int(admin.url.rsplit(":", 1)[1])
     readers = []
     try:
-        for _ in range(files.MOST_READERS):
+        for _ in range(files.MAX_READERS):
             reader = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
             reader.sendall(request.encode())
             assert reader.recv(12) == b"HTTP/1.1 200"

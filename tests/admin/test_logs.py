@@ -82,7 +82,7 @@ def test_one_look_reads_no_more_than_its_share(tmp_path: Path) -> None:
     assert first
     assert first.cut
     assert first.lines[-1].text.startswith("line 01999")
-    assert sum(len(line.text) for line in first.lines) < logs.MOST_BYTES
+    assert sum(len(line.text) for line in first.lines) < logs.MAX_BYTES
     inode = (tmp_path / "inference.log").stat().st_ino
     seen, place = [], f"{inode}-0"
     while lines := heard(piece := logs.read(tmp_path, "inference", place, same)):

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from api.generate import MOST_WAITERS
-from api.health import MOST_QUEUED
+from api.generate import MAX_WAITERS
+from api.health import MAX_QUEUED
 from jobqueue.control import Flag
 from jobqueue.job import FETCH, GENERATE
 from tests.api.program import CLIP, JOB, Api, running, taken, work_through
@@ -183,12 +183,12 @@ def test_a_worker_that_takes_nothing_new_says_when_to_come_back_but_known_jobs_j
 
 
 def test_a_full_queue_refuses_new_jobs_and_the_probes_are_answered_while_all_wait(api: Api) -> None:
-    ids = [f"j{number}" for number in range(MOST_QUEUED)]
-    with ThreadPoolExecutor(MOST_WAITERS) as pool:
+    ids = [f"j{number}" for number in range(MAX_QUEUED)]
+    with ThreadPoolExecutor(MAX_WAITERS) as pool:
         waiting = [pool.submit(api.post, {**JOB, "musetalk_job_id": name}) for name in ids]
-        until(lambda: len(api.queue.unfinished()) == MOST_QUEUED)
+        until(lambda: len(api.queue.unfinished()) == MAX_QUEUED)
         full = api.post({**JOB, "musetalk_job_id": "one-more"})
-        for name in ids[: MOST_WAITERS - MOST_QUEUED]:
+        for name in ids[: MAX_WAITERS - MAX_QUEUED]:
             waiting.append(pool.submit(api.post, {**JOB, "musetalk_job_id": name}, headers={"Salad-Job-Id": name}))
             until(functools.partial(_has_salad_id, api, name, name))
         crowded = api.post({**JOB, "musetalk_job_id": ids[0]})
@@ -204,7 +204,7 @@ def test_a_full_queue_refuses_new_jobs_and_the_probes_are_answered_while_all_wai
 
 
 def test_those_who_wait_and_hang_up_make_room_for_others(api: Api) -> None:
-    clients = [socket.create_connection(("127.0.0.1", api.port)) for _ in range(MOST_WAITERS)]
+    clients = [socket.create_connection(("127.0.0.1", api.port)) for _ in range(MAX_WAITERS)]
     for client in clients:
         client.sendall(_request(JOB))
     until(lambda: "waiting already" in api.post({}).text)

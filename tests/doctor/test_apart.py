@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from doctor.apart import MOST_WAITERS, Doctor, examined
+from doctor.apart import MAX_WAITERS, Doctor, examined
 from tests.patience import PATIENCE_S, until
 
 #: Notes that it was begun, waits for leave, and answers.
@@ -33,7 +33,7 @@ def begun(folder: Path) -> int:
 
 def test_all_who_ask_at_once_get_one_examination(tmp_path: Path) -> None:
     doctor, found = Doctor(slow(tmp_path)), list[Any]()
-    threads = [threading.Thread(target=lambda: found.append(doctor.found(60, PATIENCE_S))) for _ in range(MOST_WAITERS - 1)]
+    threads = [threading.Thread(target=lambda: found.append(doctor.found(60, PATIENCE_S))) for _ in range(MAX_WAITERS - 1)]
     for thread in threads:
         thread.start()
     until(lambda: begun(tmp_path))
@@ -42,7 +42,7 @@ def test_all_who_ask_at_once_get_one_examination(tmp_path: Path) -> None:
     (tmp_path / "leave").touch()
     for thread in threads:
         thread.join(PATIENCE_S)
-    assert [each["number"] for each in found] == [0] * (MOST_WAITERS - 1)
+    assert [each["number"] for each in found] == [0] * (MAX_WAITERS - 1)
     assert begun(tmp_path) == 1
 
 
@@ -66,11 +66,11 @@ def test_no_more_wait_than_there_are_places(tmp_path: Path) -> None:
         doctor.found(60, PATIENCE_S)
         ended.set()
 
-    threads = [threading.Thread(target=ask) for _ in range(MOST_WAITERS + 1)]
+    threads = [threading.Thread(target=ask) for _ in range(MAX_WAITERS + 1)]
     for thread in threads:
         thread.start()
     assert ended.wait(PATIENCE_S)  # one too many: it got nothing, at once
-    until(lambda: sum(thread.is_alive() for thread in threads) == MOST_WAITERS)
+    until(lambda: sum(thread.is_alive() for thread in threads) == MAX_WAITERS)
     (tmp_path / "leave").touch()
     for thread in threads:
         thread.join(PATIENCE_S)

@@ -58,7 +58,7 @@ def test_a_port_of_ours_that_is_open_without_need_is_warned_about_by_name(tmp_pa
         assert f"open to other machines: 0.0.0.0:{port}" in meant.said
         (others,) = listeners.listeners(situation(tmp_path, None))
         assert (
-            any(line.startswith(f"0.0.0.0:{port} python") for line in others.lines) or len(others.lines) > listeners.MOST_LINES
+            any(line.startswith(f"0.0.0.0:{port} python") for line in others.lines) or len(others.lines) > listeners.MAX_LINES
         )
         assert others.level == "ok"
 

@@ -9,9 +9,9 @@ import pytest
 
 from jobqueue.database import Database
 from jobqueue.job import Report
-from jobqueue.outbox import MOST_OF_END, MOST_OF_RUN, MOST_RUNNING, Outbox
+from jobqueue.outbox import MAX_OF_END, MAX_OF_RUN, MAX_RUNNING, Outbox
 from jobqueue.queue import Queue
-from jobqueue.statements import MOST_ROUNDS
+from jobqueue.statements import MAX_ROUNDS
 from tests.jobqueue.conftest import arrival
 
 RUNNING = Report(
@@ -36,7 +36,7 @@ def test_a_report_is_kept_as_it_was_said_and_answered(outbox: Outbox) -> None:
     assert outbox.reports("b") == []
 
 
-@pytest.mark.parametrize(("report", "most"), [(RUNNING, MOST_OF_RUN), (LOST, MOST_OF_END)])
+@pytest.mark.parametrize(("report", "most"), [(RUNNING, MAX_OF_RUN), (LOST, MAX_OF_END)])
 def test_the_first_and_the_newest_of_a_round_are_kept(outbox: Outbox, report: Report, most: int) -> None:
     another = replace(LOST if report is RUNNING else RUNNING, words="of the other kind")
     others = [replace(report, job="b"), replace(report, round=2, words="of the next round"), another]
@@ -52,7 +52,7 @@ def test_the_first_and_the_newest_of_a_round_are_kept(outbox: Outbox, report: Re
 def test_of_older_jobs_only_the_reports_of_the_end_are_kept(outbox: Outbox) -> None:
     for report in (RUNNING, LOST):
         outbox.keep(report)
-    passed = f"update report set id = id + {MOST_RUNNING} where job = 'b'"  # as if so many had been kept since
+    passed = f"update report set id = id + {MAX_RUNNING} where job = 'b'"  # as if so many had been kept since
     outbox.keep(replace(RUNNING, job="b"))
     outbox.database.write(lambda connection: connection.execute(passed).fetchall())
     outbox.keep(replace(RUNNING, job="b"))
@@ -61,7 +61,7 @@ def test_of_older_jobs_only_the_reports_of_the_end_are_kept(outbox: Outbox) -> N
 
 
 def test_of_a_job_that_is_sent_again_and_again_only_the_newest_rounds_are_kept(queue: Queue, outbox: Outbox) -> None:
-    rounds = range(1, MOST_ROUNDS + 11)
+    rounds = range(1, MAX_ROUNDS + 11)
     for number in rounds:
         queue.add(replace(arrival("a"), error={"message": "cannot be run"}))
         outbox.keep(replace(LOST, round=number))

@@ -18,7 +18,7 @@ from jobqueue import clock
 from jobqueue.job import GENERATE, Job
 from jobqueue.outbox import Outbox
 from jobqueue.queue import Queue
-from jobqueue.worker import MOST_WITHOUT_HANDLES, NoHandles, Progress, work
+from jobqueue.worker import MAX_WITHOUT_HANDLES, NoHandles, Progress, work
 from tests.jobqueue.conftest import ready
 from tests.patience import PATIENCE_S, until
 
@@ -232,18 +232,18 @@ def test_a_program_that_stops_takes_nothing_more(queue: Queue) -> None:
 
 def test_what_a_job_keeps_of_an_error_is_of_a_known_length() -> None:
     kept = EngineFailed("m" * 10_000_000, stack_trace="s" * 10_000_000 + "the end").as_json("inference")
-    assert (len(kept["message"]), len(kept["stack_trace"])) == (errors.LONGEST, errors.LONGEST)
+    assert (len(kept["message"]), len(kept["stack_trace"])) == (errors.MAX_TEXT, errors.MAX_TEXT)
     assert kept["stack_trace"].endswith("the end")
 
 
 def test_a_machine_that_is_short_of_something_costs_no_job(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobqueue.worker.MOST_WITHOUT_HANDLES", 100)
+    monkeypatch.setattr("jobqueue.worker.MAX_WITHOUT_HANDLES", 100)
     monkeypatch.setattr("jobqueue.pause.before_try", lambda tries: 0.01)
     shortages: list[Exception] = [
         OSError(number, os.strerror(number)) for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EROFS)
     ]
     shortages.append(RuntimeError("can't start new thread"))
-    assert len(shortages) > GENERATE.most_attempts
+    assert len(shortages) > GENERATE.max_attempts
     ready(queue)
 
     def do(job: Job, progress: Progress) -> dict[str, Any]:
@@ -310,4 +310,4 @@ def test_a_program_that_gets_no_file_handle_back_ends_and_its_job_waits(queue: Q
         work(GENERATE, do, queue, "inference/1", threading.Event(), timeout_s=60)
     job = queue.get("a")
     assert job is not None
-    assert (job.state, len(tries)) == ("ready", MOST_WITHOUT_HANDLES)
+    assert (job.state, len(tries)) == ("ready", MAX_WITHOUT_HANDLES)

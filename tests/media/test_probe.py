@@ -21,8 +21,8 @@ from tests.media import files, pictures
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def refusal(path: Path, wanted: str = "video", longest_s: float | None = None) -> str:
-    said = answer(path, wanted, longest_s)
+def refusal(path: Path, wanted: str = "video", max_s: float | None = None) -> str:
+    said = answer(path, wanted, max_s)
     assert not said["ok"], said
     return str(said["error"])
 

@@ -88,6 +88,6 @@ def test_with_zero_days_keys_expire_and_jobs_stay_for_ever(tmp_path: Path) -> No
     database = sqlite.Sqlite(tmp_path / "orchestrator.db")
     end(database, "old", 10_000)
     database.write(lambda at: at("insert into claim_key (worker, key, job, expires_at) values ('w', 'k', 'old', 0)"))
-    Silence(database, jobs.Rules(silence_s=0.4, most_requeues=1, keep_days=0)).start()
+    Silence(database, jobs.Rules(silence_s=0.4, max_requeues=1, keep_days=0)).start()
     until(lambda: database.read("select 1 from claim_key") == [])
     assert len(sql.jobs(database, None, 9)) == 1

@@ -16,7 +16,7 @@ SILENCE_S = 1.0
 
 @pytest.fixture
 def brief(place: Path | str) -> Iterator[Server]:
-    with running(place, "--silence-s", str(SILENCE_S), "--most-requeues", "2") as started:
+    with running(place, "--silence-s", str(SILENCE_S), "--max-requeues", "2") as started:
         yield started
 
 

@@ -34,7 +34,7 @@ class Uncertain(Sqlite):
 def test_a_commit_that_may_have_failed_does_not_end_the_listening(tmp_path: Path) -> None:
     prepare(tmp_path / "orchestrator.db")
     database = Uncertain(tmp_path / "orchestrator.db")
-    Silence(database, Rules(silence_s=0.4, most_requeues=1, keep_days=1)).start()
+    Silence(database, Rules(silence_s=0.4, max_requeues=1, keep_days=1)).start()
     until(lambda: database.looks > 3)
     database.broken = False
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from poller.orchestrator import MOST_LEFT_BEHIND, Orchestrator
+from poller.orchestrator import MAX_LEFT_BEHIND, Orchestrator
 from tests.fakes import orchestrator as behaviours
 from tests.fakes.orchestrator import Behaviour, FakeOrchestrator
 from tests.patience import until
@@ -64,7 +64,7 @@ def test_calls_that_were_left_behind_end_although_their_server_goes_on(fake: Fak
     fake.script = lambda heard: behaviour
     before = set(threading.enumerate())
     orchestrator = Orchestrator(fake.url, None, timeout_s=0.2)
-    for _ in range(MOST_LEFT_BEHIND + 8):
+    for _ in range(MAX_LEFT_BEHIND + 8):
         orchestrator.heartbeat("main", "w", {})
     fake.script = lambda heard: behaviours.says({})
     until(lambda: orchestrator.heartbeat("main", "w", {}).kind == "ok")

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from jobqueue.job import Job
-from poller.room import MOST_AHEAD, no_room, remaining_s
+from poller.room import MAX_AHEAD, no_room, remaining_s
 from tests.poller.house import House
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 LOADED = {"model_loaded": True, "age_s": 1.0}
 #: Nothing waits for the store, the disk has room.
-EMPTY = {"waiting_for_store": 0, "disk_bytes": (10**12, 10**12), "most_ahead": MOST_AHEAD}
+EMPTY = {"waiting_for_store": 0, "disk_bytes": (10**12, 10**12), "max_ahead": MAX_AHEAD}
 
 
 def jobs(house: House, *wanted: str | tuple[int, int, int]) -> list[Job]:
@@ -98,7 +98,7 @@ SHORT = {"claimed": 0.1, "fetching": 2.4, "ready": 0.5, "generating": 2.0, "gene
         (((1, 5, 10), "ready"), {"prefetch_jobs": 0}, "enough jobs are queued"),
         (((1, 5, 10), "ready"), {"prefetch_lead_s": 2.0}, "the running job is not about to finish"),
         (("fetching",), {}, None),  # the GPU idles
-        (((1, 5, 10), "ready"), {"most_ahead": 1}, "enough jobs are queued"),
+        (((1, 5, 10), "ready"), {"max_ahead": 1}, "enough jobs are queued"),
         (((1, 5, 10), *["ready"] * 8), {"usual": {**SHORT, "generating": 0.01}}, "enough jobs are queued"),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from poller.identity import News
-from poller.orchestrator import LONGEST_WORDS, Orchestrator
+from poller.orchestrator import MAX_WORDS, Orchestrator
 from poller.report import Reporting
 from tests.fakes import orchestrator as behaviours
 from tests.fakes.orchestrator import Behaviour, FakeOrchestrator, Heard
@@ -123,7 +123,7 @@ def test_a_report_that_was_taken_while_the_program_died_is_sent_again(house: Hou
         (b"you sent the-secret-key", "you sent ••••"),
         (b"x" * 295 + b"the-secret-key", "x" * 295 + "••••"),
         (b"\xff\xfe", "\ufffd\ufffd"),
-        (b"y" * 5000, "y" * LONGEST_WORDS),
+        (b"y" * 5000, "y" * MAX_WORDS),
         (b"", "no text"),
     ],
 )

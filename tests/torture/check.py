@@ -15,7 +15,7 @@ from jobqueue.database import Database
 from tests.torture.nemesis import events
 
 #: A silence of the worker above this is a bug, in seconds.
-LONGEST_GAP_S = 15.0
+MAX_GAP_S = 15.0
 
 Jobs = list[dict[str, Any]]
 
@@ -36,7 +36,7 @@ def violations(jobs: Jobs, expected: Mapping[str, bytes], objects: Mapping[str, 
 def gaps(heartbeats: list[float], plugs: int) -> list[str]:
     """Silences of the worker, apart from those that restarts of the whole container explain."""
     silences = [after - before for before, after in itertools.pairwise(heartbeats)]
-    long = [f"no heartbeat for {silence:.1f} s" for silence in silences if silence > LONGEST_GAP_S]
+    long = [f"no heartbeat for {silence:.1f} s" for silence in silences if silence > MAX_GAP_S]
     return long[plugs:]
 
 

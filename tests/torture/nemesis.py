@@ -18,7 +18,7 @@ PROGRAMS = ("poller", "inference", "uploader", "api", "guard")
 MEAN_PAUSE_S = 0.35
 #: How often each deed is done, in parts of a hundred.
 DEEDS = {"kill": 70, "stop": 20, "twin": 8, "plug": 2}
-LONGEST_STOP_S = 1.0
+MAX_STOP_S = 1.0
 #: How long a second copy may live; one that is not wanted ends at once, and importing its libraries takes it seconds.
 TWIN_S = 10
 #: Programs that are started a second time.
@@ -66,7 +66,7 @@ class Nemesis:
                 os.kill(pid, signal.SIGKILL)
                 return True
             os.kill(pid, signal.SIGSTOP)
-            time.sleep(self._random.uniform(0, LONGEST_STOP_S))
+            time.sleep(self._random.uniform(0, MAX_STOP_S))
             os.kill(pid, signal.SIGCONT)
         except ProcessLookupError:
             return False

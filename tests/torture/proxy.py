@@ -14,7 +14,7 @@ from typing import Any
 
 #: The share of requests that meet each fault while faults are on.
 FAULTS = {"drop": 0.05, "error": 0.05, "html": 0.02, "delay": 0.05, "lose": 0.06}
-LONGEST_DELAY_S = 2.0
+MAX_DELAY_S = 2.0
 
 
 class _Server(ThreadingHTTPServer):
@@ -68,7 +68,7 @@ class Proxy:
         if fault == "html":
             return self._answer(request, 502, b"<html><body>Bad gateway</body></html>", "text/html")
         if fault == "delay":
-            time.sleep(self._random.uniform(0, LONGEST_DELAY_S))
+            time.sleep(self._random.uniform(0, MAX_DELAY_S))
         try:
             status, kind, answer = self._forward(request, body)
         except OSError:

@@ -108,7 +108,7 @@ def scene(folder: Path, count: int, seed: int) -> Iterator[Scene]:
     threading.Thread(target=files.serve_forever, daemon=True).start()
     port = free_port()
     command = [sys.executable, "-m", "orchestrator", "--port", str(port), "--data", str(folder / "orchestrator")]
-    command += ["--api-key", KEY["X-Internal-API-Key"], "--silence-s", "12", "--most-requeues", "1000"]
+    command += ["--api-key", KEY["X-Internal-API-Key"], "--silence-s", "12", "--max-requeues", "1000"]
     orchestrator = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     proxy = Proxy(port, seed)
     try:

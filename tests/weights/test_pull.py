@@ -32,7 +32,7 @@ def hub() -> Iterator[Hub]:
 
 
 def ways(hub: Hub, **changes: Any) -> Ways:
-    return replace(Ways(mirror=hub.url, pause_s=0.01, most_pause_s=0.05), **changes)
+    return replace(Ways(mirror=hub.url, pause_s=0.01, max_pause_s=0.05), **changes)
 
 
 def one(folder: Path, file: File, how: Ways) -> Outcome:
@@ -295,5 +295,5 @@ def test_a_server_that_asks_for_patience_gets_it(hub: Hub, tmp_path: Path) -> No
     file = hub.keep(BODY)
     hub.faults[file.path] = [status(429, Retry_After=1)]
     began = time.monotonic()
-    assert one(tmp_path, file, ways(hub, most_pause_s=5.0)).state == "fetched"
+    assert one(tmp_path, file, ways(hub, max_pause_s=5.0)).state == "fetched"
     assert time.monotonic() - began >= 1

@@ -32,7 +32,7 @@ def hub() -> Iterator[Hub]:
 
 
 def ways(hub: Hub) -> Ways:
-    return Ways(mirror=hub.url, pause_s=0.01, most_pause_s=0.05)
+    return Ways(mirror=hub.url, pause_s=0.01, max_pause_s=0.05)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 #: The lowest compute capability with bfloat16; without its kernels, attention alone would take 36 GB.
-LEAST_CAPABILITY = (8, 0)
+MIN_CAPABILITY = (8, 0)
 #: The steps' share of a job's arithmetic; the rest is the decoder's: 1,562 of 3,573 TFLOP at 704x1280x121, or of
 #: 1,572 with the tiny one.
 STEPS_SHARE = {"full": 0.44, "tiny": 0.99}
@@ -78,7 +78,7 @@ class Engine:
         """Load the networks by the plan that fits the GPU's free memory: bfloat16 on a GPU, fp32 on a CPU."""
         on_card = device.startswith("cuda")
         if on_card:
-            card.refuse_older(*card.found(device), LEAST_CAPABILITY, "does not support bfloat16")
+            card.refuse_older(*card.found(device), MIN_CAPABILITY, "does not support bfloat16")
         self._folder, self._device = models_dir, device
         self._dtype = torch.bfloat16 if on_card else torch.float32
         torch.backends.cudnn.benchmark = True  # a job decodes its parts with the same few shapes

@@ -25,9 +25,9 @@ FETCHED = "`worker models pull fastwan` fetches it"
 #: The tiny decoder's file, which only FASTWAN_DECODER=tiny needs.
 TINY = manifest.TINY
 #: The longest header allowed in a weights file, in bytes; the published ones have under 100 kB.
-LONGEST_HEADER = 100_000_000
+MAX_HEADER = 100_000_000
 #: The largest end offset allowed for a tensor: the limit of file systems.
-LONGEST_FILE = 2**63
+MAX_FILE = 2**63
 #: What an index may name: a plain file name, with no path; and how a shard's name gives the number of shards.
 PLAIN_NAME = re.compile(r"\w[\w.-]{0,200}")
 ONE_OF_SEVERAL = re.compile(r".+-of-(\d{1,9})\.safetensors")
@@ -105,7 +105,7 @@ def _check_whole(models: Path, path: Path) -> None:
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= LONGEST_HEADER:
+            if not 2 <= length <= MAX_HEADER:
                 raise ValueError("no header")
             header = json.loads(file.read(length))
         ends = max((_end(entry) for name, entry in header.items() if name != "__metadata__"), default=0)
@@ -122,7 +122,7 @@ def _check_whole(models: Path, path: Path) -> None:
 def _end(entry: Any) -> int:
     """The end offset of a tensor, from its header entry."""
     found = entry["data_offsets"][1]
-    if type(found) is not int or not 0 <= found < LONGEST_FILE:
+    if type(found) is not int or not 0 <= found < MAX_FILE:
         raise ValueError("not a file offset")
     return found
 

@@ -53,7 +53,7 @@ TRANSFORMER_IS = {
 #: The parts of the VAE that are used only for decoding.
 DECODES = ("decoder", "post_quant_conv")
 #: No mean or standard deviation of latents is anywhere near this large.
-MOST_SPREAD = 1e6
+MAX_SPREAD = 1e6
 VAE_IS = {"is_residual": True, "z_dim": 48, "patch_size": 2, "scale_factor_temporal": 4, "scale_factor_spatial": 16}
 
 
@@ -263,7 +263,7 @@ def _check_config(part: layout.Part, wanted: dict[str, Any]) -> None:
 def _check_spread(part: layout.Part) -> None:
     """Check the latents' mean and standard deviation, which only the VAE's configuration has."""
     count = VAE_IS["z_dim"]
-    for name, least, kind in (("latents_mean", -MOST_SPREAD, "numbers"), ("latents_std", 0.0, "numbers above 0")):
+    for name, least, kind in (("latents_mean", -MAX_SPREAD, "numbers"), ("latents_std", 0.0, "numbers above 0")):
         found = part.config.get(name)
         if not isinstance(found, list) or len(found) != count or not all(_is_number(each, least) for each in found):
             path = part.folder / "config.json"
@@ -271,4 +271,4 @@ def _check_spread(part: layout.Part) -> None:
 
 
 def _is_number(value: Any, least: float) -> bool:
-    return type(value) in (int, float) and least < value < MOST_SPREAD
+    return type(value) in (int, float) and least < value < MAX_SPREAD

@@ -10,11 +10,11 @@ from inference.engines.fastwan.sampling import TIMES
 from inference.engines.fastwan.shape import Fit
 
 #: The longest prompt, in characters; the model sees about the first 2,000 of them (512 tokens).
-LONGEST_PROMPT = 10_000
+MAX_PROMPT = 10_000
 #: What intake fills in for a job that names no steps.
 UNSAID_STEPS = 4
 #: Unknown parameters that are listed, and characters of each name: the metrics are sent with every report.
-MOST_NAMES, LONGEST_NAME = 20, 40
+MAX_NAMES, MAX_NAME = 20, 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +33,9 @@ def read(fields: dict[str, Any], params: dict[str, Any]) -> Params:
     if fit not in ("crop", "auto"):
         _refuse("params.fit", fit, " or ".join(get_args(Fit)))
     prompt = fields.get("prompt") or ""
-    if not isinstance(prompt, str) or len(prompt) > LONGEST_PROMPT:
+    if not isinstance(prompt, str) or len(prompt) > MAX_PROMPT:
         what = f"{len(prompt):,} characters" if isinstance(prompt, str) else repr(prompt)[:60]
-        _refuse("prompt", what, f"text of at most {LONGEST_PROMPT:,} characters")
+        _refuse("prompt", what, f"text of at most {MAX_PROMPT:,} characters")
     seed = fields.get("seed", 42)
     if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
         _refuse("seed", repr(seed)[:60], "a 64-bit integer")
@@ -54,8 +54,8 @@ def effects(fields: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     if fields.get("negative_prompt"):
         ignored.append("negative_prompt: has no effect without guidance")
     unknown = [name for name in params if name != "fit"]
-    ignored += [f"params.{name:.{LONGEST_NAME}}: unknown parameter; the only one is fit" for name in unknown[:MOST_NAMES]]
-    ignored += [f"params: and {len(unknown) - MOST_NAMES} more"] if len(unknown) > MOST_NAMES else []
+    ignored += [f"params.{name:.{MAX_NAME}}: unknown parameter; the only one is fit" for name in unknown[:MAX_NAMES]]
+    ignored += [f"params: and {len(unknown) - MAX_NAMES} more"] if len(unknown) > MAX_NAMES else []
     return {**told, "without_effect": ignored}
 
 

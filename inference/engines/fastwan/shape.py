@@ -19,10 +19,10 @@ BLOCK = 32
 #: Frames per second that the model was trained with.
 RATE = 24
 #: Sides in pixels; frames. The model was trained with 121 frames.
-LEAST_SIDE, MOST_SIDE = 64, 1536
-MOST_FRAMES = 241
+MIN_SIDE, MAX_SIDE = 64, 1536
+MAX_FRAMES = 241
 #: Blocks of 32 x 32 pixels and four frames in one video: twice those of 1280 x 704 x 121.
-MOST_BLOCKS = 2 * 31 * 22 * 40
+MAX_BLOCKS = 2 * 31 * 22 * 40
 
 Fit = Literal["crop", "auto"]
 
@@ -45,17 +45,17 @@ def of(fields: dict[str, Any], fit: Fit, picture: Picture | None) -> Shape:
     """The shape for a job's `width`, `height`, `num_frames`. Raises InvalidInput, which names the field and its limits."""
     width, height, frames = (_whole(fields, name) for name in ("width", "height", "num_frames"))
     for name, value in (("width", width), ("height", height)):
-        if not LEAST_SIDE <= value <= MOST_SIDE:
-            raise InvalidInput(f"{name}: got {value}, must be {LEAST_SIDE} to {MOST_SIDE}", stage="validation")
-    if not 1 <= frames <= MOST_FRAMES:
-        raise InvalidInput(f"num_frames: got {frames}, must be 1 to {MOST_FRAMES} (121 is 5 s)", stage="validation")
+        if not MIN_SIDE <= value <= MAX_SIDE:
+            raise InvalidInput(f"{name}: got {value}, must be {MIN_SIDE} to {MAX_SIDE}", stage="validation")
+    if not 1 <= frames <= MAX_FRAMES:
+        raise InvalidInput(f"num_frames: got {frames}, must be 1 to {MAX_FRAMES} (121 is 5 s)", stage="validation")
     if fit == "auto" and picture is not None:
         width, height = nearest(picture.shape[1] / picture.shape[0], width * height)
     width, height = _down(width), _down(height)
     shape = Shape(width=width, height=height, frames=(frames - 1) // 4 * 4 + 1)
     blocks = shape.latents[2] * (width // BLOCK) * (height // BLOCK)
-    if blocks > MOST_BLOCKS:
-        most = MOST_BLOCKS // ((width // BLOCK) * (height // BLOCK)) * 4 - 3
+    if blocks > MAX_BLOCKS:
+        most = MAX_BLOCKS // ((width // BLOCK) * (height // BLOCK)) * 4 - 3
         said = f"{width}x{height} with {shape.frames} frames is too large; at most {most} frames can be made at this size"
         raise InvalidInput(f"num_frames, width, height: {said}", stage="validation")
     return shape
@@ -77,11 +77,11 @@ def nearest(aspect: float, area: int) -> tuple[int, int]:
 
     Wan 2.2's rule: round one side down to a block, give the other the rest of the area; try it both ways.
     """
-    most = _down(MOST_SIDE)
+    most = _down(MAX_SIDE)
     tried = []
     for ratio, turned in ((1 / aspect, True), (aspect, False)):  # in a tie the height is rounded down
-        first = min(max(_down(int((area * ratio) ** 0.5)), LEAST_SIDE), most)
-        other = min(max(_down(area // first), LEAST_SIDE), most)
+        first = min(max(_down(int((area * ratio) ** 0.5)), MIN_SIDE), most)
+        other = min(max(_down(area // first), MIN_SIDE), most)
         first = min(first, _down(area // other))  # if the other side is already at its minimum
         tried.append((other, first) if turned else (first, other))
     return min(tried, key=lambda size: max(size[0] / size[1] / aspect, aspect * size[1] / size[0]))

@@ -30,7 +30,7 @@ FORM = 3
 NOT_ITS = ("loop", "fit")
 ENDING, ASIDE = ".avatar", ".part"
 #: An avatar larger than this share of the limit is not cached: it would evict too many others.
-LARGEST_SHARE = 0.5
+MAX_SHARE = 0.5
 
 #: Its arrays and their kinds.
 ARRAYS: dict[str, Any] = {
@@ -81,7 +81,7 @@ class Cache:
     def put(self, name: str, avatar: Avatar) -> None:
         """Cache it. A full disk loses the avatar, not the job."""
         size = sum(getattr(avatar, array).nbytes for array in ARRAYS)
-        if self._folder is None or size > self._limit_bytes * LARGEST_SHARE:
+        if self._folder is None or size > self._limit_bytes * MAX_SHARE:
             return
         aside = self._folder / f"{name}.{os.getpid()}{ASIDE}"
         try:

@@ -38,12 +38,12 @@ from media.still import Picture
 log = logging.getLogger(__name__)
 
 #: At least this many seconds of a video are processed, so that a longer speech finds it cached next time; then twice as many.
-LEAST_S = 10
+MIN_S = 10
 MIB = 1 << 20
 #: The first compute capability for which torch's builds for CUDA 13 have kernels.
-LEAST_CAPABILITY = (7, 5)
+MIN_CAPABILITY = (7, 5)
 #: The minimum batch for the face networks on a GPU: kernels for fewer frames finish before the next ones are launched.
-LEAST_LOOKED_AT = 8
+MIN_LOOKED_AT = 8
 #: The networks that an avatar depends on. The UNet is not among them.
 SHAPING = ("vae", "pose", "detector", "parser")
 
@@ -93,7 +93,7 @@ class Engine:
         """
         on_card = device.startswith("cuda")
         if on_card:
-            card.refuse_older(*card.found(device), LEAST_CAPABILITY, "is too old for this torch")
+            card.refuse_older(*card.found(device), MIN_CAPABILITY, "is too old for this torch")
         dtype = torch.float16 if on_card else torch.float32
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))  # waiting threads spin, and others need cores
         versions = [version for version in ("1.5", "1.0") if not models.missing(models_dir, version)] or ["1.5"]
@@ -126,7 +126,7 @@ class Engine:
         loaded = next(iter(self._models.values()))
         on_card = loaded.device.type == "cuda"
         size = self._options.batch_size or mouths.measured(loaded)
-        least = LEAST_LOOKED_AT if on_card and self._options.batch_size is None else 1
+        least = MIN_LOOKED_AT if on_card and self._options.batch_size is None else 1
         self._speaking, self._looking = Room(size), Room(max(least, size // 2))
         studio = mouths.Studio.on(loaded.device) if on_card else None
         self._speak = {version: mouths.recorded(found, size, studio) for version, found in self._models.items()}
@@ -231,7 +231,7 @@ class Engine:
 
 def _reach(frames: int, clip: video.Clip) -> int:
     """How many frames of the video to process for that many output frames."""
-    reach = LEAST_S * clip.rate
+    reach = MIN_S * clip.rate
     while reach < frames:
         reach *= 2
     return int(reach)

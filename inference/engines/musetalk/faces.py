@@ -21,7 +21,7 @@ from inference.engines.musetalk import resize
 SIDE_PX = 640
 
 #: The network halves a picture five times; if nothing would be left of it, it is padded at the right and bottom.
-LEAST_PX = 32
+MIN_PX = 32
 
 #: The published means of blue, green and red, subtracted from red, green and blue, because the weights expect it that way.
 MEAN = (104.0, 117.0, 123.0)
@@ -53,7 +53,7 @@ def detect(
         seen = pictures.permute(0, 3, 1, 2).float()
     seen.sub_(resize.by_channel(MEAN, seen.shape[3], seen.device))
     stretch = np.array([width / seen.shape[3], height / seen.shape[2]] * 2 + [1.0])
-    lacking = [max(0, LEAST_PX - side) for side in seen.shape[2:]]
+    lacking = [max(0, MIN_PX - side) for side in seen.shape[2:]]
     if any(lacking):  # a strip, at least 20 times as long as wide
         seen = torch.nn.functional.pad(seen, (0, lacking[1], 0, lacking[0]))
     with torch.no_grad():

@@ -18,8 +18,8 @@ from inference.engines.musetalk.models import Models
 
 log = logging.getLogger(__name__)
 
-#: CPU_BATCH: the batch size without a GPU. With one, at most MOST, and doubling must be FASTER by this factor.
-CPU_BATCH, MOST, FASTER = 4, 64, 1.03
+#: CPU_BATCH: the batch size without a GPU. With one, at most MAX_BATCH, and doubling must be FASTER by this factor.
+CPU_BATCH, MAX_BATCH, FASTER = 4, 64, 1.03
 #: The share of the free memory that a batch may take; the rest is for jobs being prepared at the same time.
 MEMORY_SHARE = 0.5
 #: How much a CUDA graph's frames may differ from a live pass, of 255.
@@ -67,7 +67,7 @@ def measured(models: Models) -> int:
         return CPU_BATCH
     best, fastest = 1, 0.0
     size = 1
-    while size <= MOST:
+    while size <= MAX_BATCH:
         try:
             rate, fits = _tried(models, size)
         except RuntimeError as error:

@@ -17,11 +17,11 @@ Fit = Literal["source", "pad", "crop"]
 Face = Literal["largest"] | int | tuple[float, float]
 
 #: The limit of bbox_shift, in pixels. Only a few pixels are useful.
-MOST_SHIFT = 50
-MOST_MARGIN = 200
+MAX_SHIFT = 50
+MAX_MARGIN = 200
 #: The parsing map is 512 wide; a cheek reaches from its middle to at most its edge.
-MOST_CHEEK = 256
-MOST_FACES = 63
+MAX_CHEEK = 256
+MAX_FACES = 63
 
 #: The defaults of version 1.0 where they differ.
 OF_VERSION_1_0: dict[str, Any] = {
@@ -117,10 +117,10 @@ def _version(name: str, value: Any) -> str:
 
 
 def _face(name: str, value: Any) -> Face:
-    allowed = f"largest, a whole number from 0 to {MOST_FACES} (from the left), or [x, y] with fractions from 0 to 1"
+    allowed = f"largest, a whole number from 0 to {MAX_FACES} (from the left), or [x, y] with fractions from 0 to 1"
     if value == "largest":
         return "largest"
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_FACES:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_FACES:
         return value
     if isinstance(value, list | tuple) and len(value) == 2 and all(_share(one) for one in value):
         return float(value[0]), float(value[1])
@@ -133,11 +133,11 @@ def _share(value: Any) -> bool:
 
 READERS: dict[str, Callable[[str, Any], Any]] = {
     "version": _version,
-    "bbox_shift": _whole(-MOST_SHIFT, MOST_SHIFT),
-    "extra_margin": _whole(0, MOST_MARGIN),
+    "bbox_shift": _whole(-MAX_SHIFT, MAX_SHIFT),
+    "extra_margin": _whole(0, MAX_MARGIN),
     "parsing_mode": _one_of(ParsingMode),
-    "left_cheek_width": _whole(0, MOST_CHEEK),
-    "right_cheek_width": _whole(0, MOST_CHEEK),
+    "left_cheek_width": _whole(0, MAX_CHEEK),
+    "right_cheek_width": _whole(0, MAX_CHEEK),
     "face": _face,
     "smooth": _yes_or_no,
     "loop": _one_of(Loop),

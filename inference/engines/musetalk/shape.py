@@ -16,7 +16,7 @@ from media import video
 from media.still import Picture
 
 #: The range that H.264 players can be expected to support.
-LEAST_PX, MOST_PX = 64, 4096
+MIN_PX, MAX_PX = 64, 4096
 
 
 @dataclass(frozen=True)
@@ -72,18 +72,18 @@ def _wanted(fields: dict[str, Any]) -> tuple[int, int] | None:
     ratio = _pair("aspect_ratio", fields.get("aspect_ratio"), r"(\d{1,3}):(\d{1,3})", "1:1 or 9:16")
     if size is None:
         return None
-    if not all(LEAST_PX <= side <= MOST_PX for side in size):
+    if not all(MIN_PX <= side <= MAX_PX for side in size):
         raise InvalidInput(
-            f"resolution: got {size[0]}x{size[1]}, each side must be from {LEAST_PX} to {MOST_PX} pixels", stage="validation"
+            f"resolution: got {size[0]}x{size[1]}, each side must be from {MIN_PX} to {MAX_PX} pixels", stage="validation"
         )
     width, height = Fraction(size[0]), Fraction(size[1])
     if ratio is not None:
         shape = Fraction(*ratio)
         width, height = min(width, height * shape), min(height, width / shape)
-        if min(_even(width), _even(height)) < LEAST_PX:
+        if min(_even(width), _even(height)) < MIN_PX:
             got = f"got {ratio[0]}:{ratio[1]}, which in {size[0]}x{size[1]} makes {_even(width)}x{_even(height)}"
             raise InvalidInput(
-                f"aspect_ratio: {got}, each side must be from {LEAST_PX} to {MOST_PX} pixels; a larger resolution allows more",
+                f"aspect_ratio: {got}, each side must be from {MIN_PX} to {MAX_PX} pixels; a larger resolution allows more",
                 stage="validation",
             )
     return _even(width), _even(height)

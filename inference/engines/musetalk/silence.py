@@ -25,7 +25,7 @@ BEFORE_S, AFTER_S = 0.08, 0.12
 #: The silence threshold: this far below the speech's louder parts, in dB, within these limits in dB of full scale.
 BELOW_DB, LOUDEST_DB, QUIETEST_DB = 35.0, -40.0, -55.0
 #: A shorter silence is a pause within a word, which the model handles itself.
-SHORTEST_S = 0.2
+MIN_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def quiet(loudness: Loudness, frames: int, rate: Fraction) -> NDArray[np.bool_]:
     moments = np.arange(frames) * LEVELS_HZ * rate.denominator / rate.numerator
     first = np.clip(np.floor(moments - BEFORE_S * LEVELS_HZ).astype(np.int64), 0, len(levels))
     stop = np.clip(np.ceil(moments + AFTER_S * LEVELS_HZ).astype(np.int64), 0, len(levels))
-    return _long(heard_before[stop] == heard_before[first], round(SHORTEST_S * rate))
+    return _long(heard_before[stop] == heard_before[first], round(MIN_S * rate))
 
 
 def _long(marks: NDArray[np.bool_], least: int) -> NDArray[np.bool_]:

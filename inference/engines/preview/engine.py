@@ -77,7 +77,7 @@ class Engine:
             raise InvalidInput(
                 f"no face found in the video: searched {finder.looks} of {finder.pictures} frames "
                 f"from 0.00 s to {float((finder.pictures - 1) / clip.rate):.2f} s; a face must look into the camera "
-                f"and be at least {face.SMALLEST_PX} pixels wide",
+                f"and be at least {face.MIN_PX} pixels wide",
                 stage="preprocessing",
             )
         return finder.poses(float(clip.rate)), finder.patches

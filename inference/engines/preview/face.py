@@ -22,7 +22,7 @@ STEP, MAX_STEP = 5, 20
 #: A face is looked for with the picture's longer side at these sizes, the next only if the one before found none.
 SEARCH_SIDES_PX = (480, 960)
 #: The smallest face that is found at those sizes.
-SMALLEST_PX = 40
+MIN_PX = 40
 #: The size that the surroundings of a known face are brought to: the face is then about half as wide.
 NEAR_SIDE_PX = 200
 
@@ -92,7 +92,7 @@ class Finder:
     def _anywhere(self, grey: NDArray[Any]) -> tuple[float, float, float] | None:
         for side in SEARCH_SIDES_PX:
             scale = min(1.0, side / max(grey.shape))
-            found = self._faces(_scaled(grey, scale), SMALLEST_PX)
+            found = self._faces(_scaled(grey, scale), MIN_PX)
             if found:
                 left, top, width = max(found, key=lambda box: box[2])
                 return left / scale, top / scale, width / scale

@@ -27,7 +27,7 @@ CHIN, NECK = 0.45, 1.05
 #: Half of the jaw's width.
 JAW = 0.62
 #: Openings below this leave the picture as it is.
-LEAST = 0.02
+MIN_OPENING = 0.02
 
 #: The colour inside a mouth in full light: at its top, and lower where the tongue is; RGB, 0 to 255.
 DARK, TONGUE = np.array((38.0, 14.0, 14.0), np.float32), np.array((112.0, 48.0, 48.0), np.float32)
@@ -35,7 +35,7 @@ DARK, TONGUE = np.array((38.0, 14.0, 14.0), np.float32), np.array((112.0, 48.0, 
 
 def open_mouth(picture: Picture, pose: NDArray[np.float64], lips: Lips, opening: float) -> Picture:
     """The picture with the mouth open: 0 shut (the picture itself) to 1. pose: a row of `Finder.poses`, may be NaN."""
-    if opening < LEAST or np.isnan(pose[0]):
+    if opening < MIN_OPENING or np.isnan(pose[0]):
         return picture
     where = face.Pose(*pose)
     left, top, right, bottom = _surroundings(picture, where, lips)

@@ -84,7 +84,7 @@ def test_auto_holds_at_most_as_many_pixels_whatever_the_aspect() -> None:
         for area in (width * height for width in sides for height in sides):
             width, height = shape.nearest(aspect, area)
             assert width * height <= area
-            assert all(shape.LEAST_SIDE <= side <= shape.MOST_SIDE and side % shape.BLOCK == 0 for side in (width, height))
+            assert all(shape.MIN_SIDE <= side <= shape.MAX_SIDE and side % shape.BLOCK == 0 for side in (width, height))
 
 
 @pytest.mark.parametrize("size", [(10, 5000), (5000, 10), (64, 64), (33, 100), (1000, 999)])
@@ -107,9 +107,9 @@ def test_an_image_of_the_right_size_is_left_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("name", "least", "most"),
     [
-        ("width", shape.LEAST_SIDE, shape.MOST_SIDE),
-        ("height", shape.LEAST_SIDE, shape.MOST_SIDE),
-        ("num_frames", 1, shape.MOST_FRAMES),
+        ("width", shape.MIN_SIDE, shape.MAX_SIDE),
+        ("height", shape.MIN_SIDE, shape.MAX_SIDE),
+        ("num_frames", 1, shape.MAX_FRAMES),
     ],
 )
 def test_what_the_engine_would_refuse_is_refused_before_anything_is_fetched(name: str, least: int, most: int) -> None:
