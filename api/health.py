@@ -7,8 +7,9 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from jobqueue.control import STALE_S, Control
+from jobqueue.control import CLOSED, STALE_S, Control
 from jobqueue.database import DatabaseError
+from jobqueue.job import BEFORE_GPU
 from jobqueue.queue import Queue
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ class Seen:
     @property
     def jobs_waiting(self) -> int:
         """Jobs that have not reached the GPU."""
-        return sum(self.counts.get(state, 0) for state in ("claimed", "fetching", "ready"))
+        return sum(self.counts.get(state, 0) for state in BEFORE_GPU)
 
 
 class Probes:
@@ -94,7 +95,7 @@ def fresh(published: dict[str, dict[str, Any]], program: str) -> dict[str, Any]:
 
 def refusal(flags: dict[str, dict[str, Any]]) -> str | None:
     """Why no new job is accepted, according to the flags; None if one is."""
-    for name in ("unfit", "draining", "paused"):
+    for name in CLOSED:
         if name in flags:
             reason = flags[name].get("reason")
             return f"the worker is {name}" + (f": {reason}" if reason else "")

@@ -11,6 +11,7 @@ from typing import Any
 
 from api.health import Probes, Seen, fresh, not_loaded
 from jobqueue import intake
+from jobqueue.control import CLOSED
 from jobqueue.database import DatabaseError
 from jobqueue.job import FINISHED, WAITING, WORKING
 from jobqueue.outbox import Outbox
@@ -59,7 +60,7 @@ class Scrape:
 
 
 def _mode(seen: Seen) -> str:
-    for name in ("unfit", "draining", "paused"):
+    for name in CLOSED:
         if name in seen.flags:
             return name
     return "starting" if not_loaded(seen) else "active"

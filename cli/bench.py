@@ -18,14 +18,13 @@ from cli import figures, progress
 from cli.answer import EXIT_FAILED, EXIT_NOT_YET, EXIT_REFUSED, Failure, Worker, open_worker, refusing, say, with_json
 from jobqueue import clock, glance, intake
 from jobqueue.control import STALE_S
-from jobqueue.job import Job
+from jobqueue.job import BEFORE_GPU, Job
 from jobqueue.samples import Samples, card_of, samples_file
 from operations import SAMPLE_WORDS
 
 LOOK_EVERY_S = 0.25
 #: How many of its jobs wait for the GPU at once: enough that it never waits for the next, few enough for the jobs of others.
 MAX_WAITING = 4
-BEFORE_THE_GPU = ("claimed", "fetching", "ready")
 #: What ends a state in which no job would start.
 REMEDIES = {"paused": "worker resume ends it", "draining": "worker resume ends it", "unfit": "worker doctor says what to do"}
 
@@ -103,7 +102,7 @@ def _run(worker: Worker, ids: list[str], timeout_s: float, quiet: bool) -> list[
                 if job.state in ("failed", "cancelled"):
                     why = (job.error or {}).get("message") or job.cancel_reason
                     raise Failure(f"{job.id} {job.state}: {why}; see worker jobs {job.id}", EXIT_FAILED)
-            waiting = sum(job.state in BEFORE_THE_GPU for job in found)
+            waiting = sum(job.state in BEFORE_GPU for job in found)
             for job_id in ids[len(found) :][: MAX_WAITING - waiting]:
                 _submit(worker, job_id)
             finished = sum(job.finished for job in found)

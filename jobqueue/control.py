@@ -28,6 +28,8 @@ from jobqueue.statements import FLAGS, HOLDS
 log = logging.getLogger(__name__)
 
 Flag = Literal["paused", "draining", "unfit", "hold"]
+#: The flags under which no job is claimed, the worst first: a worker is what the first set one says.
+CLOSED: tuple[Flag, ...] = ("unfit", "draining", "paused")
 
 #: A program that has not published its status for this long is considered dead, in seconds.
 STALE_S = 30.0

@@ -11,6 +11,8 @@ from jobqueue.database import Row
 FINISHED = frozenset({"succeeded", "failed", "cancelled"})
 WORKING = frozenset({"fetching", "generating", "uploading"})
 WAITING = frozenset({"claimed", "ready", "generated"})
+#: Not yet on the GPU.
+BEFORE_GPU = ("claimed", "fetching", "ready")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from jobqueue import clock
 from jobqueue.database import ERRORS
-from jobqueue.job import Job
+from jobqueue.job import BEFORE_GPU, Job
 from jobqueue.queue import Queue
 from poller.heed import heed
 from poller.identity import Identity, News
@@ -27,7 +27,7 @@ MAX_BEATS = 3
 FIRST_LOOK_S = 2.0
 
 #: A job that is waiting for the GPU or on it makes the worker busy; one that is only being uploaded does not.
-_BUSY_STATES = ("generating", "claimed", "fetching", "ready")
+_BUSY_STATES = ("generating", *BEFORE_GPU)
 
 
 class Heartbeat:
@@ -150,7 +150,7 @@ def additions(identity: Identity, view: View, uptime_s: float) -> dict[str, Any]
         "paused": "paused" in view.flags,
         "draining": "draining" in view.flags,
         "healthy": "unfit" not in view.flags,
-        "jobs_waiting": sum(job.state in ("claimed", "fetching", "ready") for job in view.unfinished),
+        "jobs_waiting": sum(job.state in BEFORE_GPU for job in view.unfinished),
         "jobs_done": view.counts.get("succeeded", 0),
         "jobs_failed": view.counts.get("failed", 0),
         "uptime_sec": round(uptime_s, 1),

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jobqueue.control import STALE_S
-from jobqueue.job import Job
+from jobqueue.job import BEFORE_GPU, Job
 from telemetry.disk import min_free_bytes
 
 #: Maximum number of jobs waiting for the GPU, and the safety factor on the usual download time, since links and jobs differ,
@@ -54,7 +54,7 @@ def no_room(
         return "inference is not running"
     if inference.get("model_loaded") is not True:
         return "the model is loading"
-    waiting = [job for job in unfinished if job.state in ("claimed", "fetching", "ready")]
+    waiting = [job for job in unfinished if job.state in BEFORE_GPU]
     running = [job for job in unfinished if job.state == "generating"]
     if len(waiting) + len(running) < capacity:
         return None

@@ -79,6 +79,7 @@ def test_the_engines_needs_are_installed_when_asked_for(ready: Path) -> None:
     assert run(ready, "status").stderr == ""  # that list holds the worker's
 
 
+@pytest.mark.slow
 def test_a_set_up_that_was_broken_off_is_mended(checkout: Path) -> None:
     (checkout / ".venv" / "bin").mkdir(parents=True)
     (checkout / ".venv" / "bin" / "python").write_text("half a file")
@@ -91,6 +92,7 @@ def test_a_set_up_that_was_broken_off_is_mended(checkout: Path) -> None:
     assert not (checkout / ".venv.lock").exists()
 
 
+@pytest.mark.slow
 def test_an_environment_whose_python_is_gone_is_made_anew(ready: Path) -> None:
     """As after an upgrade of the system."""
     python = ready / ".venv" / "bin" / "python"
@@ -101,6 +103,7 @@ def test_an_environment_whose_python_is_gone_is_made_anew(ready: Path) -> None:
     assert "installing requirements/worker.txt" in mended.stderr
 
 
+@pytest.mark.slow
 def test_two_at_once_do_not_collide(checkout: Path) -> None:
     command = [str(checkout / "worker"), "status"]
     both = [subprocess.Popen(command, env=environment(), stdout=-1, stderr=-1, text=True) for _ in range(2)]

@@ -57,7 +57,7 @@ def test_while_another_holds_the_queue_pages_are_shown_and_actions_give_up(own: 
     assert own.post(browser, "/pause", reason="lunch") == 303
 
 
-@pytest.mark.parametrize("harm", ["gone", "garbage", "empty"])
+@pytest.mark.parametrize("harm", ["gone", "garbage", pytest.param("empty", marks=pytest.mark.slow)])
 def test_a_queue_that_is_lost_is_said_in_words_and_ends_nothing(own: Admin, harm: str) -> None:
     browser, file = own.log_in(), own.data_dir / "jobs.db"
     own.queue.database.close()

@@ -38,7 +38,10 @@ def violations(page: Page) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
+@pytest.mark.parametrize(
+    ("scheme", "width"),
+    [pytest.param("light", 1280, marks=pytest.mark.slow), pytest.param("dark", 1280, marks=pytest.mark.slow), ("light", 390)],
+)
 def test_axe_finds_nothing_on_any_page(admin: Admin, window: Window, scheme: str, width: int) -> None:
     watched = window(color_scheme=scheme, viewport={"width": width, "height": 844})
     page = watched.tab()

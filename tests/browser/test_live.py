@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 from playwright.sync_api import Page, expect
 
 from jobqueue import spool
@@ -68,6 +69,7 @@ def test_without_scripts_the_gpu_is_told_in_tables(window: Window) -> None:
     expect(page.get_by_role("columnheader", name="last 24 h")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_a_hidden_tab_asks_nothing_and_then_at_once(admin: Admin, window: Window) -> None:
     watched = window()
     hidden, seen = watched.tab("/gpu"), watched.tab("/")

@@ -40,6 +40,7 @@ def test_once_makes_a_video_and_leaves_no_process(worker: Run, folder: Path) -> 
     assert processes_on(folder) == []
 
 
+@pytest.mark.slow
 def test_the_steps_are_shown(worker: Run, folder: Path) -> None:
     done = worker("demo", "--once", "--data", str(folder / "demo"), **QUICK)
     assert "100%  completed" in done.stderr
@@ -53,7 +54,7 @@ def test_a_job_that_fails_ends_the_demo_with_the_reason(worker: Run, folder: Pat
     assert done.stderr.splitlines()[-1].startswith("the sample job failed: ")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_it_stays_up_until_it_is_stopped(folder: Path, number: int) -> None:
     def as_in_the_background() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # what a shell without job control does for `command &`

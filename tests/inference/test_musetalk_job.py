@@ -95,6 +95,7 @@ def test_the_program_takes_a_job_through_the_engine(weights: Path, tmp_path: Pat
         assert len(list((tmp_path / "cache" / "musetalk").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_the_older_variables_name_a_unet_that_lies_elsewhere(weights: Path, tmp_path: Path) -> None:
     models, elsewhere = tmp_path / "models", tmp_path / "elsewhere"
     shutil.copytree(weights, models)

@@ -125,6 +125,7 @@ def test_cancel_is_obeyed_within_the_job(tmp_path: Path) -> None:
         assert program.wait("cancelled").cancel_reason == "not wanted"
 
 
+@pytest.mark.slow
 def test_an_engine_stuck_in_c_code_ends_by_its_deadline_with_its_stacks_in_the_log(tmp_path: Path) -> None:
     with running(tmp_path, fake("hangs"), JOB_TIMEOUT_SEC="1") as program:
         program.add()
@@ -146,6 +147,7 @@ def test_a_lost_card_ends_the_program_and_the_next_life_does_the_job(tmp_path: P
         program.wait("generated")
 
 
+@pytest.mark.slow
 def test_a_card_that_is_lost_again_and_again_makes_the_worker_unfit_and_costs_others_jobs_nothing(tmp_path: Path) -> None:
     with running(tmp_path, fake("loses_its_card_always")) as program:
         program.add("a")

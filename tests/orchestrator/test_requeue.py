@@ -135,6 +135,7 @@ def test_a_late_status_of_a_requeued_buffer_job_is_refused(brief: Server) -> Non
     answer(brief.post(f"/internal/buffer/jobs/{job['buffer_job_id']}/status", body), 409)
 
 
+@pytest.mark.slow
 def test_time_in_which_the_orchestrator_was_stopped_is_not_silence(tmp_path: Path) -> None:
     with running(tmp_path / "data", "--silence-s", "3") as server:
         job_id = server.submit()

@@ -59,7 +59,14 @@ def test_a_refused_connection_is_said_in_a_few_words() -> None:
     assert (answer.kind, answer.text) == ("down", "ConnectionRefusedError: Connection refused")
 
 
-@pytest.mark.parametrize("behaviour", [behaviours.hangs(), behaviours.drips(), behaviours.drips_body()])
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        behaviours.hangs(),
+        pytest.param(behaviours.drips(), marks=pytest.mark.slow),
+        pytest.param(behaviours.drips_body(), marks=pytest.mark.slow),
+    ],
+)
 def test_calls_that_were_left_behind_end_although_their_server_goes_on(fake: FakeOrchestrator, behaviour: Behaviour) -> None:
     fake.script = lambda heard: behaviour
     before = set(threading.enumerate())

@@ -105,6 +105,7 @@ def test_what_a_killed_poller_held_is_taken_up_again(house: House, fake: FakeOrc
         eventually(lambda: house.control.flags() == {})
 
 
+@pytest.mark.slow
 def test_heartbeats_go_out_while_nothing_can_be_written(house: House, fake: FakeOrchestrator) -> None:
     house.job("fetching", inputs=dict.fromkeys(LINKS, "http://127.0.0.1:9/x"))
     other = connect(house.queue.database.path)

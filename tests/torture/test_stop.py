@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import pytest
 import requests
 
 from tests.fakes import clips
@@ -18,6 +19,7 @@ from tests.torture.worker import Worker
 STEP_S = 0.3
 
 
+@pytest.mark.slow
 def test_what_is_on_the_gpu_when_the_worker_stops_is_stored_reported_and_answered(tmp_path: Path) -> None:
     port, answers = free_port(), list[requests.Response]()
     face, voice = FileServer([whole(clips.video())]), FileServer([whole(clips.speech())])

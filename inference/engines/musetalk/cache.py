@@ -25,7 +25,7 @@ from inference.engines.musetalk.params import Params
 log = logging.getLogger(__name__)
 
 #: Incremented whenever the avatar of the same video would turn out differently than before.
-FORM = 3
+FORM = 4
 #: Parameters that do not shape an avatar.
 NOT_ITS = ("loop", "fit")
 ENDING, ASIDE = ".avatar", ".part"
@@ -51,16 +51,19 @@ def key(video: Path, params: Params, weights: str) -> str:
 
 
 class Cache:
-    """Avatars in `folder`, at most `limit_bytes` in total. Without a folder or a limit above 0, nothing is cached."""
+    """Avatars in `folder`, at most `limit_bytes` in total. Without a folder or a limit above 0, nothing is cached;
+    with a limit of 0, what an earlier life cached is removed."""
 
     def __init__(self, folder: Path | None, limit_bytes: int) -> None:
-        self._folder, self._limit_bytes = folder if limit_bytes > 0 else None, limit_bytes
-        if self._folder is None:
+        self._folder, self._limit_bytes = folder, limit_bytes
+        if folder is None:
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for left in self._folder.glob(f"*{ASIDE}"):  # left by a process that died
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(f"*{ASIDE}"):  # left by a process that died
             left.unlink(missing_ok=True)
         self._make_room()
+        if limit_bytes <= 0:
+            self._folder = None
 
     def get(self, name: str, pictures: int) -> Avatar | None:
         """The avatar of that name if it covers that many frames or the whole video; counts as a use."""

@@ -92,6 +92,13 @@ def test_without_room_nothing_is_kept(tmp_path: Path, folder: bool) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_cache_that_was_turned_off_is_emptied(tmp_path: Path) -> None:
+    Cache(tmp_path, MIB).put("a", avatar())
+    assert list(tmp_path.iterdir())
+    Cache(tmp_path, 0)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_full_disk_costs_the_avatar_and_not_the_job(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "gone", MIB)
     (tmp_path / "gone").rmdir()
