@@ -194,7 +194,7 @@ class Settings(BaseModel):
     PREFETCH_JOBS: Annotated[int, Field(ge=0, le=8)] = 1
     #: The next job is claimed this many seconds before the expected end of the running one.
     PREFETCH_LEAD_SEC: Annotated[float, Field(ge=0, le=3600)] = 15
-    #: Time limit for one stage of a job including retries, in seconds.
+    #: Time limit for one stage of a job including retries but not waiting in line, in seconds.
     JOB_TIMEOUT_SEC: Annotated[float, Field(gt=0)] = 1800
     #: Maximum size of DATA_DIR, in GB.
     DATA_LIMIT_GB: Annotated[float, Field(gt=0)] = 20

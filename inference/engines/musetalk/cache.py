@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 #: Incremented whenever the avatar of the same video would turn out differently than before.
 FORM = 4
 #: Parameters that do not shape an avatar.
-NOT_ITS = ("loop", "fit")
+NOT_ITS = ("loop", "fit", "tail", "no_face")
 ENDING, ASIDE = ".avatar", ".part"
 #: An avatar larger than this share of the limit is not cached: it would evict too many others.
 MAX_SHARE = 0.5

@@ -152,14 +152,17 @@ class Engine:
         if avatar is None:
             avatar = self._built(clip, frames, loaded, wanted, progress)
             self._cache.put(name, avatar)
-        build.check_moves(avatar, frames)
+        if wanted.no_face == "fail":
+            build.check_moves(avatar, frames)
+        spoken = frames if clip.is_still else cycle.length(frames, len(avatar), wanted.loop)  # a photo never ends
         job = stream.Job(
             clip=clip,
             avatar=avatar,
             speech=inputs.audio,
             loudness=loudness,
             params=wanted,
-            frames=frames if clip.is_still else cycle.length(frames, len(avatar), wanted.loop),  # a photo never ends
+            spoken=spoken,
+            frames=max(spoken, _rest(clip, avatar)) if wanted.tail == "keep" else spoken,
         )
         return Prepared(job=job, shape=output, took_s=time.monotonic() - began, cached=cached)
 
@@ -237,8 +240,13 @@ def _reach(frames: int, clip: video.Clip) -> int:
     return int(reach)
 
 
+def _rest(clip: video.Clip, avatar: Avatar) -> int:
+    """How many frames the video has: exact if the avatar has them all, otherwise about."""
+    return len(avatar) if avatar.whole else clip.frames_about
+
+
 def _waiting(progress: Progress, busy: stream.Busy, total: int) -> Callable[[], None]:
-    return lambda: progress("inferring", busy.frames, total)
+    return lambda: progress("inferring", min(busy.frames, total), total)
 
 
 def _shaped(
@@ -249,6 +257,6 @@ def _shaped(
         for frame in frames:
             busy.frames += 1
             yield output.apply(frame)
-            progress("inferring", busy.frames, total)
+            progress("inferring", min(busy.frames, total), total)
     busy.ended = time.monotonic()
     progress("encoding", total, total)

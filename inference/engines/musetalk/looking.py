@@ -42,7 +42,7 @@ def look(
 ) -> list[Box | None]:
     """The box of each frame, clipped to it, including the margin below the chin; None where nothing is generated.
 
-    report: called with the number of frames processed so far. Raises InvalidInput if no frame has a face.
+    report: called with the number of frames processed so far. Raises InvalidInput if no frame has a face, unless it may.
     """
     seen = Seen()
     height = width = 0
@@ -53,6 +53,8 @@ def look(
             _keep(pictures, batch, seen, params)
             report(len(seen.found))
     if not any(len(found) for found in seen.found):
+        if params.no_face == "pass":
+            return [None] * len(seen.found)
         raise _no_face(len(seen.found), rate, params.parity)
     if params.parity:
         found = _as_published(seen, params, width, height)

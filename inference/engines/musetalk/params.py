@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, get_args
 
 from errors import InvalidInput
-from inference.engines.musetalk.cycle import Loop
+from inference.engines.musetalk.cycle import Loop, Tail
 
 Version = Literal["1.5", "1.0"]
 ParsingMode = Literal["raw", "neck", "jaw"]
 Fit = Literal["source", "pad", "crop"]
+NoFace = Literal["fail", "pass"]
 
 #: `largest`, an index from the left in the first frame with faces, or a point as fractions of width and height.
 Face = Literal["largest"] | int | tuple[float, float]
@@ -45,6 +46,8 @@ class Params:
     face: Face = "largest"
     smooth: bool = True  # smooth boxes over time
     loop: Loop = "loop"  # what to do if the speech is longer than the video
+    tail: Tail = "cut"  # what to do if the video is longer than the speech
+    no_face: NoFace = "fail"  # what to do if no mouth would move in the whole job
     fit: Fit = "source"  # whether the output has the job's aspect ratio and resolution
     parity: bool = False  # everything as the published pipeline does it, faults included where they can be seen
 
@@ -75,6 +78,10 @@ def _check_parity(said: dict[str, Any]) -> None:
         _refuse("smooth", True, "false with params.parity")
     if said.get("face", "largest") != "largest":
         _refuse("face", said["face"], "largest with params.parity, which cannot choose a face")
+    if said.get("tail", "cut") != "cut":
+        _refuse("tail", said["tail"], "cut with params.parity")
+    if said.get("no_face", "fail") != "fail":
+        _refuse("no_face", said["no_face"], "fail with params.parity")
     if said.get("bbox_shift") and said.get("version") != "1.0":
         _refuse("bbox_shift", said["bbox_shift"], "0 with params.parity and version 1.5, which has no shift")
 
@@ -141,6 +148,8 @@ READERS: dict[str, Callable[[str, Any], Any]] = {
     "face": _face,
     "smooth": _yes_or_no,
     "loop": _one_of(Loop),
+    "tail": _one_of(Tail),
+    "no_face": _one_of(NoFace),
     "fit": _one_of(Fit),
     "parity": _yes_or_no,
 }

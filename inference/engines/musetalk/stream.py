@@ -39,13 +39,15 @@ GROUP_BYTES = 192 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What to generate."""
+    """What to generate: `spoken` frames with new mouths; if `frames` is more, then the rest of the video, unchanged, about that
+    long."""
 
     clip: video.Clip
     avatar: Avatar
     speech: Path
     loudness: Loudness
     params: Params
+    spoken: int
     frames: int
 
     @property
@@ -60,7 +62,7 @@ class Busy:
     decode_s: float = 0.0
     networks_s: float = 0.0
     composite_s: float = 0.0
-    without_face: int = 0  # frames passed through unchanged
+    without_face: int = 0  # spoken frames passed through unchanged
     frames: int = 0  # taken by the encoder
     first_s: float = 0.0  # when the first frame was ready, and when the last one was consumed, by time.monotonic
     ended: float = 0.0
@@ -106,7 +108,6 @@ def frames(
             for group in spoken:
                 began = time.monotonic()
                 group.finish()
-                busy.without_face += len(group.pictures) - len(group.with_face)
                 busy.composite_s += time.monotonic() - began
                 busy.first_s = busy.first_s or time.monotonic()
                 yield from group.pictures
@@ -125,6 +126,7 @@ def _group_size(room: Room, clip: video.Clip) -> int:
 
 def _decoded(job: Job, size: int, device: torch.device, busy: Busy, stop: threading.Event) -> Iterator[Group]:
     """Groups of `size` frames, with the parts that the device needs."""
+    left = job.spoken
     with closing(_sources(job, stop)) as coming:
         while True:
             began = time.monotonic()
@@ -132,7 +134,9 @@ def _decoded(job: Job, size: int, device: torch.device, busy: Busy, stop: thread
             if not some:
                 return
             numbers, pictures = [number for number, _ in some], [picture for _, picture in some]
-            group = Group(numbers, pictures, [at for at, number in enumerate(numbers) if job.avatar.has_face(number)])
+            group = Group(numbers, pictures, [at for at, number in enumerate(numbers[:left]) if job.avatar.has_face(number)])
+            busy.without_face += len(numbers[:left]) - len(group.with_face)
+            left -= len(numbers[:left])
             if group.with_face:
                 chosen = [numbers[at] for at in group.with_face]
                 places = [job.avatar.box(number) for number in chosen], [job.avatar.mask(number) for number in chosen]
@@ -150,11 +154,14 @@ def _sources(job: Job, stop: threading.Event) -> Generator[tuple[int, Picture], 
             raise Cancelled("the frames are no longer needed")
 
     coming: Iterator[tuple[int, Picture]]
-    if job.params.loop == "loop" or job.clip.is_still:
+    goes_on = job.frames > job.spoken
+    if goes_on:
+        coming = enumerate(video.pictures(job.clip))
+    elif job.params.loop == "loop" or job.clip.is_still:
         coming = video.there_and_back(job.clip, job.frames, while_decoding)
     else:
         coming = _held(enumerate(video.pictures(job.clip)))
-    for number, picture in itertools.islice(coming, job.frames):
+    for number, picture in itertools.islice(coming, None if goes_on else job.frames):
         while_decoding()
         repeated = job.clip.is_still or (job.params.loop == "hold" and number == len(job.avatar) - 1)
         yield min(number, len(job.avatar) - 1), picture.copy() if repeated else picture
@@ -172,11 +179,11 @@ def _held(coming: Iterator[tuple[int, Picture]]) -> Iterator[tuple[int, Picture]
 def _spoken(job: Job, size: int, groups: Ahead[Group], models: Models, speak: Speak, room: Room, busy: Busy) -> Iterator[Group]:
     """The groups, with their new mouths being copied back from the device."""
     with torch.inference_mode():
-        heard = sound.windows(job.speech, models, job.params, job.loudness, job.frames, job.rate, size)
+        heard = sound.windows(job.speech, models, job.params, job.loudness, job.spoken, job.rate, size)
         for group in groups:
             began = time.monotonic()
-            windows = next(heard)
-            if group.layout is not None and group.parts is not None:
+            windows = next(heard, None)
+            if group.layout is not None and group.parts is not None and windows is not None:
                 made = _mouths(job, group, windows, models, speak, room)
                 _fetch(group, blend.patches(group.parts, made, group.layout))
             busy.networks_s += time.monotonic() - began

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,45 @@ def test_a_video_longer_than_the_speech_is_cut_to_it(say: Say, tmp_path: Path) -
     path, metrics = say(clip(tmp_path / "a.mp4", list(range(150, 250, 5))), tone(tmp_path / "a.wav", 0.16))
     assert metrics.frames == 4
     assert levels(path) == pytest.approx([150, 155, 160, 165], abs=3)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_the_rest_of_a_longer_video_plays_on_unchanged_if_asked_for(weights: Path, tmp_path: Path, known: bool) -> None:
+    engine, path = loaded(weights, cache_dir=tmp_path / "avatars", cache_bytes=(1 << 30) * known), tmp_path / "out.mp4"
+    source, speech = clip(tmp_path / "a.mp4", list(range(150, 250, 5))), tone(tmp_path / "a.wav", 0.28)
+    for _ in range(1 + known):
+        metrics = run(engine, path, source, speech, {"tail": "keep"})
+    assert (metrics.frames, metrics.extra["frames_without_face"]) == (20, 0)
+    assert levels(path) == pytest.approx(range(150, 250, 5), abs=3)
+    assert [changed(picture) for picture in pictures(path)] == [True] * 7 + [False] * 13
+    sound_s = probe(path).audio_duration_s
+    assert sound_s is not None
+    assert sound_s < 0.45
+
+
+def test_the_rest_is_played_to_its_end_also_where_only_a_part_was_looked_at(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inference.engines.musetalk.engine.MIN_S", Fraction(1, 5))
+    source, path = clip(tmp_path / "a.mp4", list(range(145, 245, 2))), tmp_path / "out.mp4"
+    metrics = run(engine, path, source, tone(tmp_path / "a.wav", 0.2), {"tail": "keep"})
+    assert metrics.frames == 50
+    assert [changed(picture) for picture in pictures(path)] == [True] * 5 + [False] * 45
+
+
+def test_a_speech_longer_than_the_video_leaves_no_rest(say: Say, tmp_path: Path) -> None:
+    path, _ = say(clip(tmp_path / "a.mp4", [150, 180, 210]), tone(tmp_path / "a.wav", 0.32), {"tail": "keep"})
+    assert levels(path) == pytest.approx([150, 180, 210, 210, 180, 150, 150, 180], abs=3)
+
+
+def test_a_video_without_a_face_gets_the_speech_as_its_sound_if_asked_for(say: Say, tmp_path: Path) -> None:
+    source, speech = clip(tmp_path / "a.mp4", [20] * 10), tone(tmp_path / "a.wav", 0.4)
+    path, metrics = say(source, speech, {"no_face": "pass"})
+    assert (metrics.frames, metrics.extra["frames_without_face"]) == (10, 10)
+    assert not any(changed(picture) for picture in pictures(path))
+    assert probe(path).audio_duration_s is not None
+    with pytest.raises(InvalidInput, match=r"no face found|have no face"):
+        say(source, speech)
 
 
 @pytest.mark.parametrize("loop", ["loop", "hold", "cut"])

@@ -46,7 +46,7 @@ def test_the_workers_fit_holds_where_the_job_says_none() -> None:
         (
             {"bbox_shfit": 3},
             "params.bbox_shfit: unknown parameter; known parameters: bbox_shift, extra_margin, face, fit, left_cheek_width, "
-            "loop, parity, parsing_mode, right_cheek_width, smooth, version",
+            "loop, no_face, parity, parsing_mode, right_cheek_width, smooth, tail, version",
         ),
         ({"bbox_shift": 51}, "params.bbox_shift: got 51, must be a whole number from -50 to 50"),
         ({"bbox_shift": 1.5}, "params.bbox_shift: got 1.5, must be a whole number from -50 to 50"),
@@ -68,6 +68,14 @@ def test_the_workers_fit_holds_where_the_job_says_none() -> None:
         (
             {"parity": True, "smooth": True},
             "params.smooth: got True, must be false with params.parity",
+        ),
+        (
+            {"parity": True, "tail": "keep"},
+            "params.tail: got 'keep', must be cut with params.parity",
+        ),
+        (
+            {"parity": True, "no_face": "pass"},
+            "params.no_face: got 'pass', must be fail with params.parity",
         ),
         (
             {"parity": True, "bbox_shift": 3},
