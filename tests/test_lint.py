@@ -18,7 +18,7 @@ CHECKS = {
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", CHECKS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "types")) for name in CHECKS])
 def test_the_house_is_tidy(name: str) -> None:
     done = subprocess.run([sys.executable, "-m", *CHECKS[name]], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]

@@ -84,7 +84,9 @@ def test_the_doctor_examines_a_worker_that_runs(up: Up) -> None:
     assert found["settings"]["said"] == "the worker was started with engine tests.fakes.engines.copies, here preview"
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize(
+    "name", ["poller", "inference", *(pytest.param(name, marks=pytest.mark.slow) for name in PROGRAMS[2:])]
+)
 def test_a_killed_program_comes_back_with_nothing_left_of_its_old_self(up: Up, name: str) -> None:
     wait_for(up.all_run, "all programs to run")
     before = up.programs()

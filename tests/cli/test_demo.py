@@ -54,7 +54,8 @@ def test_a_job_that_fails_ends_the_demo_with_the_reason(worker: Run, folder: Pat
     assert done.stderr.splitlines()[-1].startswith("the sample job failed: ")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_stays_up_until_it_is_stopped(folder: Path, number: int) -> None:
     def as_in_the_background() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # what a shell without job control does for `command &`

@@ -161,6 +161,7 @@ def test_fastwan_needs_no_converting(worker: Run) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, line, "")
 
 
+@pytest.mark.slow
 def test_convert_says_in_one_line_what_it_lacks(worker: Run, folder: Path) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("diffusers")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from errors import OutOfMemory
 from inference.ahead import Ahead
@@ -43,6 +44,7 @@ def test_the_next_job_is_prepared_beside_the_running_one_and_only_once(tmp_path:
     assert done.count("b prepare begins") == 1
 
 
+@pytest.mark.slow
 def test_a_job_whose_turn_comes_early_waits_for_the_rest_of_its_preparation(tmp_path: Path) -> None:
     with running(tmp_path, ENGINE) as program:
         program.add("a", generate_s=0.5)
@@ -94,6 +96,7 @@ def test_bad_input_found_ahead_costs_its_own_job_only_and_is_found_once(tmp_path
     assert ledger(tmp_path).count("b prepare begins") == 1
 
 
+@pytest.mark.slow
 def test_what_found_no_room_beside_the_other_job_is_prepared_again_in_its_own_turn(tmp_path: Path) -> None:
     with running(tmp_path, ENGINE) as program:
         program.add("a", generate_s=1)

@@ -109,6 +109,7 @@ def test_the_older_variables_name_a_unet_that_lies_elsewhere(weights: Path, tmp_
         assert job.result["metrics"]["engine"] == "musetalk"
 
 
+@pytest.mark.slow
 def test_a_unet_that_is_not_where_the_older_variable_says_is_named(weights: Path, tmp_path: Path) -> None:
     gone = tmp_path / "gone.pth"
     variables = {

@@ -163,6 +163,7 @@ def test_a_card_that_is_lost_again_and_again_makes_the_worker_unfit_and_costs_ot
         assert program.job("b").crashes == 1
 
 
+@pytest.mark.slow
 def test_a_job_that_is_done_forgets_that_the_card_was_lost(tmp_path: Path) -> None:
     with running(tmp_path, fake("loses_its_card")) as program:
         program.add()
@@ -182,6 +183,7 @@ def test_a_full_card_is_tried_again_and_then_handed_back_as_retryable(tmp_path: 
         assert [event.state for event in program.outbox.history("a")].count("generating") == 3
 
 
+@pytest.mark.slow
 def test_a_broken_output_never_becomes_the_jobs_output(tmp_path: Path) -> None:
     with running(tmp_path, fake("writes_garbage")) as program:
         program.add()
@@ -266,6 +268,7 @@ def test_the_preview_engine_runs_beside_half_a_torch(tmp_path: Path) -> None:
         assert "libcudart.so.13" in said["note"]
 
 
+@pytest.mark.slow
 def test_a_machine_that_stands_alone_without_weights_runs_the_preview_engine_and_says_so(tmp_path: Path) -> None:
     with running(tmp_path, "musetalk", MODELS_DIR=str(tmp_path / "none")) as program:
         said = until(lambda: (word := program.control.published().get("inference")) and word["model_loaded"] and word)

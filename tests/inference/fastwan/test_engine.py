@@ -202,6 +202,7 @@ def refuse() -> None:
     raise Cancelled("enough")
 
 
+@pytest.mark.slow
 def test_some_videos_later_the_plan_of_the_start_is_tried_again(small: Engine, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(engine_module, "STAYS", (2, 3))
     small.warm_up()

@@ -60,6 +60,7 @@ def test_a_job_becomes_a_video(repository: Path, tmp_path: Path) -> None:
     assert (metrics.extra["plan"], metrics.frames) == (PLANS[4].name, 5)
 
 
+@pytest.mark.slow
 def test_a_jobs_memory_is_its_own_and_not_what_the_largest_one_before_it_took(repository: Path, tmp_path: Path) -> None:
     with made_up_card.inserted() as card:
         engine, image = loaded(repository, PLANS[4]), painting(tmp_path / "i.png")

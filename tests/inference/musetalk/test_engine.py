@@ -169,6 +169,7 @@ def test_a_known_video_is_not_looked_at_again(weights: Path, tmp_path: Path) -> 
     assert (tmp_path / "0.mp4").read_bytes() == (tmp_path / "1.mp4").read_bytes()
 
 
+@pytest.mark.slow
 def test_no_more_of_a_video_is_looked_at_than_speech_may_soon_need(
     weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

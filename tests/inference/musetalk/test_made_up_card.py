@@ -116,6 +116,7 @@ def test_speech_of_a_few_samples_is_one_frame(card: Any, on_card: Engine, inputs
     assert len(do(card, on_card, short, tmp_path).pictures) == 1
 
 
+@pytest.mark.slow
 def test_what_cannot_be_recorded_runs_live_and_the_rest_is_recorded(on_card: Engine, caplog: pytest.LogCaptureFixture) -> None:
     found = on_card._models["1.5"]
 
