@@ -45,6 +45,8 @@ PARAMS: dict[str, tuple[Field, ...]] = {
         Field(name="version", label="Version", kind="choice", default="1.5", choices=("1.5", "1.0")),
         Field(name="fit", label="Fit", kind="choice", default="OUTPUT_FIT", choices=("source", "pad", "crop")),
         Field(name="loop", label="If the speech is longer", kind="choice", default="loop", choices=("loop", "hold", "cut")),
+        Field(name="tail", label="If the video is longer", kind="choice", default="cut", choices=("cut", "keep")),
+        Field(name="no_face", label="If no mouth would move", kind="choice", default="fail", choices=("fail", "pass")),
         Field(name="parsing_mode", label="Pasted area", kind="choice", default="jaw", choices=("raw", "neck", "jaw")),
         Field(name="face", label="Face", default="largest"),
         Field(name="bbox_shift", label="Mouth offset, pixels down", kind="whole", default="0"),

@@ -75,7 +75,8 @@ def test_a_fastwan_job_has_its_own_fields(data_dir: Path) -> None:
 
 def test_what_the_form_offers_is_what_the_engine_knows() -> None:
     assert {field.name for field in fields.PARAMS["musetalk"]} == set(params.READERS)
-    kinds = {"version": params.Version, "fit": params.Fit, "loop": cycle.Loop, "parsing_mode": params.ParsingMode}
+    kinds: dict[str, Any] = {"version": params.Version, "fit": params.Fit, "parsing_mode": params.ParsingMode}
+    kinds |= {"loop": cycle.Loop, "tail": cycle.Tail, "no_face": params.NoFace}
     offered = {field.name: field for field in fields.PARAMS["musetalk"]}
     for name, kind in kinds.items():
         assert set(offered[name].choices) == set(get_args(kind))

@@ -74,7 +74,7 @@ def up() -> Iterator[Up]:
         control = Control(database)
         worker.begin()
         try:
-            until(lambda: control.published().get("inference", {}).get("model_loaded"))
+            until(lambda: control.published().get("inference", {}).get("model_loaded"), 60)
             operator = Operator(actor="test", queue=Queue(database), control=control, outbox=Outbox(database))
             yield Up(worker=worker, operator=operator)
         finally:
