@@ -15,9 +15,10 @@ import click
 
 from cli.answer import EXIT_FAILED, Failure, say
 from cli.up import CHECKOUT
+from settings import child_environment
 
-#: What is said to pytest when nothing is asked for: all tests, two processes a core, since most of them wait for programs (8
-#: minutes on two cores; 13 with one a core). A file stays in one process, so what its tests share is started once; in the
+#: What is said to pytest when nothing is asked for: all tests, two processes a core, since most of them wait for programs (9
+#: minutes on two cores). A file stays in one process, so what its tests share is started once; in the
 #: files' order, so the long ones begin early.
 EVERYTHING = (f"--numprocesses={min(2 * (os.cpu_count() or 1), 8)}", "--dist=loadfile", "--no-loadscope-reorder")
 
@@ -32,7 +33,9 @@ def test(arguments: tuple[str, ...], as_json: bool) -> NoReturn:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", *(arguments or EVERYTHING), *([f"--junitxml={report}"] if as_json else [])]
-        code = subprocess.run(command, cwd=CHECKOUT, check=False, stdout=sys.stderr if as_json else None).returncode
+        environment = child_environment(PYTHONDONTWRITEBYTECODE=None)  # else each of the programs compiles the checkout again
+        out = sys.stderr if as_json else None
+        code = subprocess.run(command, cwd=CHECKOUT, env=environment, check=False, stdout=out).returncode
         if as_json:
             say("", _counts(report) | {"code": code}, True)
     sys.exit(code)
