@@ -64,7 +64,8 @@ def test_a_job_becomes_a_video(repository: Path, tmp_path: Path) -> None:
 def test_a_jobs_memory_is_its_own_and_not_what_the_largest_one_before_it_took(repository: Path, tmp_path: Path) -> None:
     with made_up_card.inserted() as card:
         engine, image = loaded(repository, PLANS[4]), painting(tmp_path / "i.png")
-        first, large, last = (run(engine, tmp_path / "o.mp4", image, num_frames=5, width=each) for each in (64, 192, 64))
+        sizes = (64, 64, 192, 64)  # the very first job of a process also pays for what is made once
+        _, first, large, last = (run(engine, tmp_path / "o.mp4", image, num_frames=5, width=each) for each in sizes)
         assert last.peak_vram_mib == round(card.peak_bytes / 2**20, 1)
         del engine
     assert last.peak_vram_mib == first.peak_vram_mib != large.peak_vram_mib
