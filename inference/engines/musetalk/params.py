@@ -76,12 +76,9 @@ def _check_parity(said: dict[str, Any]) -> None:
     """Parameters that contradict parity are rejected, not overridden."""
     if said.get("smooth"):
         _refuse("smooth", True, "false with params.parity")
-    if said.get("face", "largest") != "largest":
-        _refuse("face", said["face"], "largest with params.parity, which cannot choose a face")
-    if said.get("tail", "cut") != "cut":
-        _refuse("tail", said["tail"], "cut with params.parity")
-    if said.get("no_face", "fail") != "fail":
-        _refuse("no_face", said["no_face"], "fail with params.parity")
+    for name, only, why in (("face", "largest", ", which cannot choose a face"), ("tail", "cut", ""), ("no_face", "fail", "")):
+        if said.get(name, only) != only:
+            _refuse(name, said[name], f"{only} with params.parity{why}")
     if said.get("bbox_shift") and said.get("version") != "1.0":
         _refuse("bbox_shift", said["bbox_shift"], "0 with params.parity and version 1.5, which has no shift")
 

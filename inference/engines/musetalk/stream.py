@@ -39,8 +39,10 @@ GROUP_BYTES = 192 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What to generate: `spoken` frames with new mouths; if `frames` is more, then the rest of the video, unchanged, about that
-    long."""
+    """What to generate: `spoken` frames with new mouths, then the rest of the video if it `goes_on`.
+
+    `frames`: how many in all; of a rest that was not looked at the length is an estimate.
+    """
 
     clip: video.Clip
     avatar: Avatar
@@ -53,6 +55,11 @@ class Job:
     @property
     def rate(self) -> Fraction:
         return self.clip.rate
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the rest of the video is played, unchanged, after the speech."""
+        return self.params.tail == "keep" and not (self.avatar.whole and len(self.avatar) <= self.spoken)
 
 
 @dataclass
@@ -134,9 +141,10 @@ def _decoded(job: Job, size: int, device: torch.device, busy: Busy, stop: thread
             if not some:
                 return
             numbers, pictures = [number for number, _ in some], [picture for _, picture in some]
-            group = Group(numbers, pictures, [at for at, number in enumerate(numbers[:left]) if job.avatar.has_face(number)])
-            busy.without_face += len(numbers[:left]) - len(group.with_face)
-            left -= len(numbers[:left])
+            spoken = numbers[:left]
+            left -= len(spoken)
+            group = Group(numbers, pictures, [at for at, number in enumerate(spoken) if job.avatar.has_face(number)])
+            busy.without_face += len(spoken) - len(group.with_face)
             if group.with_face:
                 chosen = [numbers[at] for at in group.with_face]
                 places = [job.avatar.box(number) for number in chosen], [job.avatar.mask(number) for number in chosen]
@@ -154,14 +162,13 @@ def _sources(job: Job, stop: threading.Event) -> Generator[tuple[int, Picture], 
             raise Cancelled("the frames are no longer needed")
 
     coming: Iterator[tuple[int, Picture]]
-    goes_on = job.frames > job.spoken
-    if goes_on:
+    if job.goes_on:
         coming = enumerate(video.pictures(job.clip))
     elif job.params.loop == "loop" or job.clip.is_still:
         coming = video.there_and_back(job.clip, job.frames, while_decoding)
     else:
         coming = _held(enumerate(video.pictures(job.clip)))
-    for number, picture in itertools.islice(coming, None if goes_on else job.frames):
+    for number, picture in itertools.islice(coming, None if job.goes_on else job.frames):
         while_decoding()
         repeated = job.clip.is_still or (job.params.loop == "hold" and number == len(job.avatar) - 1)
         yield min(number, len(job.avatar) - 1), picture.copy() if repeated else picture

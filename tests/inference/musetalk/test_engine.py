@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,13 @@ def test_the_rest_is_played_to_its_end_also_where_only_a_part_was_looked_at(
     metrics = run(engine, path, source, tone(tmp_path / "a.wav", 0.2), {"tail": "keep"})
     assert metrics.frames == 50
     assert [changed(picture) for picture in pictures(path)] == [True] * 5 + [False] * 45
+
+
+def test_the_rest_is_played_whatever_its_length_was_believed_to_be(engine: Engine, tmp_path: Path) -> None:
+    source, path = clip(tmp_path / "a.mp4", list(range(150, 250, 5))), tmp_path / "out.mp4"
+    prepared = engine.prepare(Inputs(video=source, audio=tone(tmp_path / "a.wav", 0.28)), {"tail": "keep"}, ignore)
+    prepared = replace(prepared, job=replace(prepared.job, frames=prepared.job.spoken))
+    assert engine.generate(prepared, path, ignore).frames == 20
 
 
 def test_a_speech_longer_than_the_video_leaves_no_rest(say: Say, tmp_path: Path) -> None:
