@@ -6,6 +6,7 @@ clock, which no time server adjusts, so only one machine can use the file.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +28,7 @@ T = TypeVar("T")
 
 
 class Sqlite:
-    """A prepared file; see `database.Database`."""
+    """A prepared file; see `transaction.Database`."""
 
     def __init__(self, path: Path) -> None:
         self._database = Database(path)
@@ -42,6 +43,7 @@ class Sqlite:
         return self._database.write(run_all, durable=durable)
 
 
+@functools.cache
 def _without_row_locks(sql: str) -> str:
     return re.sub(r" for update( skip locked)?", "", sql)
 
