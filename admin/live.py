@@ -17,7 +17,7 @@ import flask
 
 from admin.security import actor
 from jobqueue import clock, glance
-from jobqueue.control import CLOSED, STALE_S
+from jobqueue.control import STALE_S, closed
 
 T = TypeVar("T")
 
@@ -135,9 +135,8 @@ def words_of(*programs: str) -> dict[str, dict[str, Any]]:
 
 def mode(flags: dict[str, Any], said: dict[str, Any]) -> str:
     """One word for how the worker is, the worst first."""
-    for flag in CLOSED:
-        if flag in flags:
-            return flag
+    if flag := closed(flags):
+        return flag
     inference = said.get("inference", {})
     if inference.get("age_s", STALE_S) >= STALE_S:
         return "stopped"

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from jobqueue.control import CLOSED, STALE_S, Control
+from jobqueue.control import STALE_S, Control, closed
 from jobqueue.database import DatabaseError
 from jobqueue.job import BEFORE_GPU
 from jobqueue.queue import Queue
@@ -95,10 +95,9 @@ def fresh(published: dict[str, dict[str, Any]], program: str) -> dict[str, Any]:
 
 def refusal(flags: dict[str, dict[str, Any]]) -> str | None:
     """Why no new job is accepted, according to the flags; None if one is."""
-    for name in CLOSED:
-        if name in flags:
-            reason = flags[name].get("reason")
-            return f"the worker is {name}" + (f": {reason}" if reason else "")
+    if name := closed(flags):
+        reason = flags[name].get("reason")
+        return f"the worker is {name}" + (f": {reason}" if reason else "")
     return None
 
 

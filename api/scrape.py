@@ -11,7 +11,7 @@ from typing import Any
 
 from api.health import Probes, Seen, fresh, not_loaded
 from jobqueue import intake
-from jobqueue.control import CLOSED
+from jobqueue.control import closed
 from jobqueue.database import DatabaseError
 from jobqueue.job import FINISHED, WAITING, WORKING
 from jobqueue.outbox import Outbox
@@ -60,10 +60,7 @@ class Scrape:
 
 
 def _mode(seen: Seen) -> str:
-    for name in CLOSED:
-        if name in seen.flags:
-            return name
-    return "starting" if not_loaded(seen) else "active"
+    return closed(seen.flags) or ("starting" if not_loaded(seen) else "active")
 
 
 def _age_s(at: str | None) -> float | None:

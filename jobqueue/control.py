@@ -28,7 +28,7 @@ from jobqueue.statements import FLAGS, HOLDS
 log = logging.getLogger(__name__)
 
 Flag = Literal["paused", "draining", "unfit", "hold"]
-#: The flags under which no job is claimed, the worst first: a worker is what the first set one says.
+#: The flags under which no job is claimed, the worst first.
 CLOSED: tuple[Flag, ...] = ("unfit", "draining", "paused")
 
 #: A program that has not published its status for this long is considered dead, in seconds.
@@ -39,6 +39,11 @@ MAX_SESSION_S = 7 * 24 * 3600.0
 
 _OVER = "(created_at < ? or seen_at < ?)"
 _NOTE = "insert into audit (at, actor, action, target, reason, result) values (?, ?, ?, ?, ?, ?)"
+
+
+def closed(flags: dict[str, Any]) -> Flag | None:
+    """The worst of these flags under which no job is claimed: in one word, how the worker is."""
+    return next((flag for flag in CLOSED if flag in flags), None)
 
 
 class Control:
