@@ -81,6 +81,7 @@ def test_pause_and_resume_from_the_keyboard(admin: Admin, window: Window) -> Non
     flag = admin.control.flag("paused")
     assert flag
     assert flag["reason"] == "pop/job r"
+    page.wait_for_load_state()  # with its script, which hears the key
     page.keyboard.press("p")
     expect(page.get_by_role("button", name="Resume")).to_be_focused()
     page.keyboard.press("Enter")
