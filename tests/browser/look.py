@@ -40,6 +40,7 @@ def describe(node: dict[str, Any]) -> str:
 
 
 def check(page: Page, path: str) -> None:
+    page.wait_for_load_state()  # with its styles: a click returns before the next page has them
     width = page.viewport_size["width"] if page.viewport_size else 0
     assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{path} scrolls sideways"
     assert page.evaluate(TOO_FAINT) == [], path

@@ -42,6 +42,7 @@ def test_a_program_is_restarted_after_its_job_by_keyboard_alone(admin: Admin, wi
     page, pid = window().tab(), supervisord.running_pid("inference")
     page.keyboard.press("l")
     expect(page.get_by_role("heading", name="Processes")).to_be_visible()
+    page.wait_for_load_state()  # with its script, which puts the cursor into an opened question
     row = page.get_by_role("row").filter(has_text="inference")
     expect(row).to_contain_text("working on running-1")
     row.get_by_text("Restart…").focus()

@@ -24,7 +24,9 @@ PLAY = """async (from) => {
 
 
 def mode(page: Page, word: str) -> None:
+    """The page says this mode, and has arrived whole: with the script that hears keys and notices a server that is gone."""
     expect(page.locator("#mode")).to_have_text(word)
+    page.wait_for_load_state()
 
 
 def looks_again(page: Page) -> None:
@@ -81,7 +83,6 @@ def test_pause_and_resume_from_the_keyboard(admin: Admin, window: Window) -> Non
     flag = admin.control.flag("paused")
     assert flag
     assert flag["reason"] == "pop/job r"
-    page.wait_for_load_state()  # with its script, which hears the key
     page.keyboard.press("p")
     expect(page.get_by_role("button", name="Resume")).to_be_focused()
     page.keyboard.press("Enter")
@@ -97,10 +98,10 @@ def test_keys_lead_to_pages_and_to_the_search(window: Window) -> None:
     page.keyboard.press("Enter")
     expect(page.locator("td.id")).to_have_text(["failed-1"])
     page.locator("h1").click()
-    page.keyboard.press("o")
-    expect(page.get_by_role("heading", name="Last jobs")).to_be_visible()
-    page.keyboard.press("j")
-    expect(page.get_by_role("heading", name="Jobs")).to_be_visible()
+    for key, heading in (("o", "Last jobs"), ("j", "Jobs")):
+        page.wait_for_load_state()
+        page.keyboard.press(key)
+        expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible()
 
 
 def test_cancel_and_retry(admin: Admin, window: Window) -> None:
