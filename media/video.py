@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import Interpolation, VideoReformatter
 
 from errors import InvalidInput
-from media import hdr, source, still
+from media import colour, hdr, source, still
 from media.still import Picture
 from media.turn import Turn
 from media.turn import of as turn_of
@@ -208,25 +208,27 @@ class _Converter:
 
     def __init__(self, clip: Clip) -> None:
         self._clip = clip
-        self._width, self._height = clip.turn.size(clip.width, clip.height)  # as stored: a turn is its own inverse in size
+        self._size = clip.turn.size(clip.width, clip.height)  # as stored: a turn is its own inverse in size
         self._scaler = VideoReformatter()
 
     def __call__(self, frame: Any) -> Picture:
-        unknown = frame.colorspace == 2 and not frame.format.is_rgb
-        large = self._width >= 1280 or self._height > 576  # untagged video: guess as players do
-        rgb: Any = self._scaler.reformat(
+        if hdr.is_high(frame):
+            pixels = hdr.shown(self._scaled(frame, "rgb48le"), frame.color_trc, frame.color_primaries)
+        elif (frame.width, frame.height) == self._size and colour.is_plain(frame):
+            pixels = colour.to_rgb(frame)
+        else:
+            pixels = self._scaled(frame, "rgb24")
+        return self._clip.turn.apply(pixels)
+
+    def _scaled(self, frame: Any, layout: str) -> Any:
+        return self._scaler.reformat(
             frame,
-            width=self._width,
-            height=self._height,
-            format="rgb48le" if hdr.is_high(frame) else "rgb24",
-            src_colorspace=Colorspace.ITU709 if unknown and large else None,
+            *self._size,
+            format=layout,
+            src_colorspace=colour.tag_of(frame),
             interpolation=Interpolation.BILINEAR,  # others are three times slower here
             threads=1,
-        )
-        pixels = rgb.to_ndarray()
-        if hdr.is_high(frame):
-            pixels = hdr.shown(pixels, frame.color_trc, frame.color_primaries)
-        return self._clip.turn.apply(pixels)
+        ).to_ndarray()
 
 
 def _still_clip(path: Path) -> Clip:

@@ -22,10 +22,10 @@ from typing import Any
 import av
 import numpy as np
 from av.error import FFmpegError
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
+from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc
 
 from errors import EngineFailed
-from media import audio, glimpse
+from media import audio, colour, glimpse
 from media.still import Picture
 
 log = logging.getLogger(__name__)
@@ -47,9 +47,6 @@ AAC_BITS = 96_000
 
 #: How many frames are converted ahead of the encoder; they must not be modified before that.
 CONVERTED_AHEAD = 3
-
-#: AVCOL_SPC_BT709, the stream tag; the scaler uses its own numbering.
-TAG_BT709 = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +122,7 @@ def _add_video(container: Any, encoder: str, width: int, height: int, rate: Frac
     context.time_base = 1 / rate
     context.gop_size = max(1, round(KEY_FRAME_S * rate))
     context.sample_aspect_ratio = pixel_aspect
-    context.colorspace, context.color_range = TAG_BT709, ColorRange.MPEG
+    context.colorspace, context.color_range = colour.BT709, ColorRange.MPEG
     context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
     return stream
 
@@ -164,29 +161,18 @@ def _write_frames(container: Any, stream: Any, pictures: Iterator[Picture], soun
 
 
 def _in_colour(pictures: Iterator[Picture], path: Path) -> Generator[Any, None, None]:
-    """The frames to encode, converted in a separate thread: conversion takes as long as encoding on many cores."""
-    scaler, coming, due = VideoReformatter(), deque[Future[Any]](), 0.0
-    with ThreadPoolExecutor(1, thread_name_prefix="colours") as converting:
+    """The frames to encode, converted in threads of their own: at 1080p one alone would be slower than the other steps."""
+    coming, due = deque[Future[Any]](), 0.0
+    with ThreadPoolExecutor(2, thread_name_prefix="colours") as converting:
         for picture in pictures:
             if time.monotonic() >= due:
                 converting.submit(glimpse.keep, picture, path)
                 due = time.monotonic() + glimpse.EVERY_S
-            coming.append(converting.submit(_converted, scaler, picture))
+            coming.append(converting.submit(lambda shown: colour.from_rgb(_even(shown)), picture))
             if len(coming) > CONVERTED_AHEAD:
                 yield coming.popleft().result()
         while coming:
             yield coming.popleft().result()
-
-
-def _converted(scaler: VideoReformatter, picture: Picture) -> Any:
-    return scaler.reformat(
-        av.VideoFrame.from_ndarray(_even(picture), format="rgb24"),
-        format="yuv420p",
-        dst_colorspace=Colorspace.ITU709,
-        dst_color_range=ColorRange.MPEG,
-        interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND,
-        threads=1,
-    )
 
 
 def _even(picture: Picture) -> Picture:
