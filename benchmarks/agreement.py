@@ -26,8 +26,8 @@ from benchmarks.fastwan import changed, engine_of, ignore, lossy, networks, pain
 from inference.engine import Inputs, Options
 from inference.engines.fastwan import shape
 from inference.engines.fastwan.engine import Engine
-from inference.engines.fastwan.fused import Fused
 from inference.engines.fastwan.job import Times
+from inference.engines.fused import Fused
 
 Pictures = NDArray[np.uint8]
 PROMPT = "a person looks into the camera and smiles"

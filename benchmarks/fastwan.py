@@ -35,8 +35,8 @@ from benchmarks.musetalk import matrix_rate
 from inference.engine import Options
 from inference.engines.fastwan import float8, models, sampling, shape, text, tiny
 from inference.engines.fastwan.engine import Engine
-from inference.engines.fastwan.fused import Fused
 from inference.engines.fastwan.job import Prepared, Times
+from inference.engines.fused import Fused
 from tests.fakes import fastwan
 from weights import plans
 

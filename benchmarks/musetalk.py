@@ -36,8 +36,10 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from benchmarks import musetalk_loop
 from inference.engine import Inputs, Options
+from inference.engines.fused import Fused
 from inference.engines.musetalk import models, stream
 from inference.engines.musetalk.engine import Engine
+from inference.engines.musetalk.networks import quick
 from inference.engines.musetalk.networks.unet import Unet
 from media import write
 from tests.fakes import checkpoints
@@ -82,6 +84,13 @@ def networks(tiny: bool, device: torch.device) -> models.Models:
         if name != "whisper":
             network.to(memory_format=torch.channels_last)
     return models.Models(**made, version="1.5", device=device, dtype=dtype, looking_dtype=torch.float32)
+
+
+def quickened(found: models.Models, fused: Fused) -> models.Models:
+    """The networks with the blocks that the engine uses on a GPU."""
+    quick.quicken(found.vae, fused)
+    quick.double(found.unet)
+    return found
 
 
 def hollow(full: models.Models) -> models.Models:
@@ -138,10 +147,10 @@ def speech(path: Path, seconds: float) -> Path:
     return path
 
 
-def engine_of(found: models.Models, batch_size: int | None, folder: Path) -> Engine:
+def engine_of(found: models.Models, fused: Fused, batch_size: int | None, folder: Path) -> Engine:
     engine = Engine()
     engine.configure(Options(batch_size=batch_size, cache_dir=folder / "avatars", cache_bytes=1 << 33))
-    engine.use({"1.5": found})
+    engine.use({"1.5": found}, fused=fused)
     engine.warm_up()
     return engine
 
@@ -181,7 +190,7 @@ def apart(found: models.Models, engine: Engine, clip: Path, sound: Path, folder:
     prepared = engine.prepare(Inputs(video=clip, audio=sound), {}, _ignore)
     job = replace(prepared.job, loudness=replace(prepared.job.loudness, levels=prepared.job.loudness.levels * 0))
     done, _ = musetalk_loop.run(found, job.clip, sound, job.avatar, folder, disk=False, keep=COMPARED)
-    made = stream.frames(job, found, engine._speak["1.5"], engine._speaking, stream.Busy(), lambda: None)
+    made = stream.frames(job, engine._models["1.5"], engine._speak["1.5"], engine._speaking, stream.Busy(), lambda: None)
     differences = []
     with closing(made):
         for number, (mine, other) in enumerate(zip(made, done.kept, strict=False)):
@@ -196,14 +205,21 @@ def _ignore(phase: str, done: int, total: int) -> None:
 
 
 def compare(
-    found: models.Models, size: tuple[int, int], seconds: float, options: argparse.Namespace, *, check: bool = True
+    found: models.Models,
+    own: models.Models,
+    fused: Fused,
+    size: tuple[int, int],
+    seconds: float,
+    options: argparse.Namespace,
+    *,
+    check: bool = True,
 ) -> dict[str, Any]:
-    """The medians of all contestants for one size and length. check: first verify that theirs and ours produce the same
-    frames."""
+    """The medians of all contestants for one size and length. found: their networks; own: ours, see `quickened`. check: first
+    verify that theirs and ours produce the same frames."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         clip, sound = person(folder / "in.mp4", *size, options.source), speech(folder / "in.wav", seconds)
-        engine = engine_of(found, options.batch, folder)
+        engine = engine_of(own, fused, options.batch, folder)
         difference = apart(found, engine, clip, speech(folder / "short.wav", 1), folder) if check else None
         if difference is not None and difference > AGREED:
             raise SystemExit(f"ours and theirs differ by {difference:.2f} of 255 on average: no comparison")
@@ -273,12 +289,14 @@ def main() -> None:
     options.source = 4 if options.tiny else SOURCE_S
     device = torch.device("cuda:0" if torch.cuda.is_available() and not options.tiny else "cpu")
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))  # as the engine does when it loads
+    fused = Fused("first" if device.type == "cuda" else "off")
     found = networks(options.tiny, device)
+    own = quickened(networks(options.tiny, device), fused) if device.type == "cuda" else found  # the same numbers again
     with tempfile.TemporaryDirectory() as folder:
-        engine = engine_of(found, options.batch, Path(folder))
+        engine = engine_of(own, fused, options.batch, Path(folder))
     alone_s, batch = model_s(found, engine), engine._speaking.size
-    results = [compare(found, size, seconds, options) for size in sizes for seconds in lengths]
-    bare = [compare(hollow(found), size, lengths[0], options, check=False) for size in sizes]
+    results = [compare(found, own, fused, size, seconds, options) for size in sizes for seconds in lengths]
+    bare = [compare(hollow(found), hollow(own), fused, size, lengths[0], options, check=False) for size in sizes]
     report = {"device": str(device), "batch": batch, "model_fps": 1 / alone_s, "jobs": results, "around_the_model": bare}
     if device.type == "cuda":
         rate = matrix_rate()

@@ -63,9 +63,9 @@ TEXT_PARAMETERS, TEXT_EMBEDDING_PARAMETERS = 5_680_910_336, 256_384 * 4096
 #: The decoder is bf16; the encoder stays fp32, since a bf16 first frame shifts the whole clip. Counts include the convolutions
 #: before and after them.
 DECODER_PARAMETERS, ENCODER_PARAMETERS = 555_051_580, 149_637_088
-#: The merged upsampling weights that the engine's decoder derives from these and also keeps: four 2x2 kernels and biases for
-#: each of three convolutions, of 1024, 1024 and 512 channels.
-DOUBLING_PARAMETERS = 4 * (4 * (2 * 1024**2 + 512**2) + 2 * 1024 + 512)
+#: The merged upsampling weights that the decoder derives from these and also keeps: four 2x2 kernels for each of three
+#: convolutions, of 1024, 1024 and 512 channels.
+DOUBLING_PARAMETERS = 4 * 4 * (2 * 1024**2 + 512**2)
 
 # ---- activations -----------------------------------------------------------------------------------------------------------
 

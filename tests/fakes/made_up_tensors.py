@@ -135,7 +135,7 @@ class Card:
         def work() -> Any:
             return _convolved(function, *held_args) if name == "convolution" else function(*held_args, **held_kwargs)
 
-        return self._placed(work, ours, _written(function, args), str(function)) if to_card else work()
+        return self._placed(work, ours, _written(function, args, kwargs), str(function)) if to_card else work()
 
     def _placed(self, work: Callable[[], Any], ours: list[OnCard], written: list[OnCard], what: str) -> Any:
         """What the work gives, as tensors of the card; views stay in the memory that they look at, and are no work."""
@@ -270,10 +270,11 @@ def _convolved(function: Any, pixels: torch.Tensor, weight: torch.Tensor, bias: 
     return made.to(pixels.dtype)
 
 
-def _written(function: Any, args: Any) -> list[OnCard]:
+def _written(function: Any, args: Any, kwargs: Any) -> list[OnCard]:
     """The arguments that an operator writes into."""
-    pairs = zip(function._schema.arguments, args, strict=False)
-    return [each for wanted, given in pairs if wanted.is_write for each in _tensors(given) if isinstance(each, OnCard)]
+    by_name = {wanted.name: given for wanted, given in zip(function._schema.arguments, args, strict=False)} | kwargs
+    written = [by_name.get(wanted.name) for wanted in function._schema.arguments if wanted.is_write]
+    return [each for given in written for each in _tensors(given) if isinstance(each, OnCard)]
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:

@@ -16,8 +16,8 @@ from inference.engine import Options  # noqa: E402
 from inference.engines.fastwan import models, sampling, text, tiny, vae  # noqa: E402
 from inference.engines.fastwan.decoder import Decoder, Past, parts  # noqa: E402
 from inference.engines.fastwan.engine import Engine  # noqa: E402
-from inference.engines.fastwan.fused import Fused  # noqa: E402
 from inference.engines.fastwan.transformer import Transformer  # noqa: E402
+from inference.engines.fused import Fused  # noqa: E402
 from tests.fakes import fastwan  # noqa: E402
 from tests.inference.fastwan.runs import BESIDE, painting, run  # noqa: E402
 from tests.inference.fastwan.test_engine import Full  # noqa: E402

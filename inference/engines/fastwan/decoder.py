@@ -2,8 +2,8 @@
 
 Our own forward pass over diffusers' weights. Every causal convolution caches the last two frames of its input, so that the next
 part continues where the last one ended: the frames are the same for any size of part, up to rounding. The first latent frame is
-a part of its own and gives one frame; every other one gives four. Upsampling by two and the 3x3 convolution after it are merged
-into one 2x2 convolution with four outputs per pixel: less than half of the arithmetic, the same sums.
+a part of its own and gives one frame; every other one gives four. Upsampling and the convolution after it are one, see
+../doubling.py.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from inference.engines.fastwan.fused import Fused
+from inference.engines import doubling
+from inference.engines.fastwan.elementwise import norm_silu
+from inference.engines.fused import Fused
 
 #: Frames that a causal convolution caches: its kernel reaches two back.
 PAST = 2
@@ -37,7 +39,8 @@ class Decoder:
 
     def __init__(self, vae: Any, fused: Fused | None = None) -> None:
         self._vae, self._net, self._fused = vae, vae.decoder, fused or Fused()
-        self._doubling = {id(up): _doubling(up.upsampler.resample[1]) for up in self._net.up_blocks if up.upsampler is not None}
+        last = {id(up): up.upsampler.resample[1] for up in self._net.up_blocks if up.upsampler is not None}
+        self._doubling = {up: doubling.merged(conv) for up, conv in last.items()}
         for conv in vae.decoder.modules():
             if isinstance(conv, torch.nn.Conv3d):
                 conv.to(memory_format=torch.channels_last_3d)
@@ -45,7 +48,7 @@ class Decoder:
     @property
     def merged(self) -> list[Tensor]:
         """Weights derived from the VAE's and kept in addition to them."""
-        return [each for pair in self._doubling.values() for each in pair]
+        return [weight for weight, _ in self._doubling.values()]
 
     def scaled(self, latents: Tensor) -> Tensor:
         """Normalised latents (1, c, t, h, w) float32 -> what `part` takes."""
@@ -77,7 +80,7 @@ class Decoder:
             return x
         if up.upsampler.mode == "upsample3d" and not past.first:
             x = _interleaved(self._over_time(up.upsampler.time_conv, x, past))
-        return _repeated(_doubled(x, *self._doubling[id(up)]), shortcut, up.avg_shortcut, past.first)
+        return _repeated(_doubled(x, self._doubling[id(up)]), shortcut, up.avg_shortcut, past.first)
 
     def _residual(self, block: Any, x: Tensor, past: Past) -> Tensor:
         shortcut = x if isinstance(block.conv_shortcut, torch.nn.Identity) else self._over_time(block.conv_shortcut, x, past)
@@ -88,7 +91,7 @@ class Decoder:
     def _norm(self, x: Tensor, gamma: Tensor) -> Tensor:
         """The norm over the channels of (1, c, t, h, w), then SiLU; a pixel's channels are a row."""
         rows = x.permute(0, 2, 3, 4, 1).contiguous()  # a view, unless a convolution returned another layout
-        made = self._fused.norm_silu(rows.view(-1, rows.shape[-1]), gamma.flatten())
+        made = self._fused.run(norm_silu, rows.view(-1, rows.shape[-1]), gamma.flatten())
         return made.view(rows.shape).permute(0, 4, 1, 2, 3)
 
     @staticmethod
@@ -134,38 +137,9 @@ def _interleaved(x: Tensor) -> Tensor:
     return rows.reshape(1, 2 * frames, height, width, channels // 2).permute(0, 4, 1, 2, 3)
 
 
-def _doubling(conv: Any) -> tuple[Tensor, Tensor]:
-    """The weights (4 out, in, 2, 2) and biases that merge nearest-neighbour upsampling by two and `conv` (3x3, padding 1).
-
-    Each of a pixel's four places in the upsampled frame sees 2x2 source pixels; taps of `conv` that fall on the same one are
-    added, in fp32.
-    """
-    weight = conv.weight.float()
-    rows = (
-        torch.stack((weight[:, :, 0], weight[:, :, 1] + weight[:, :, 2]), 2),
-        torch.stack((weight[:, :, 0] + weight[:, :, 1], weight[:, :, 2]), 2),
-    )
-    places = []
-    for row in rows:
-        places.append(torch.stack((row[..., 0], row[..., 1] + row[..., 2]), 3))
-        places.append(torch.stack((row[..., 0] + row[..., 1], row[..., 2]), 3))
-    merged = torch.cat(places).to(conv.weight.dtype).contiguous(memory_format=torch.channels_last)
-    return merged, conv.bias.repeat(4)
-
-
-def _doubled(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def _doubled(x: Tensor, merged: doubling.Merged) -> Tensor:
     """(1, c, t, h, w) -> (1, out, t, 2 h, 2 w)."""
-    _, channels, frames, height, width = x.shape
-    pictures = x.permute(0, 2, 1, 3, 4).reshape(frames, channels, height, width)
-    seen = functional.conv2d(pictures, weight, bias, padding=1)  # (t, 4 out, h + 1, w + 1), a place's own from its corner
-    out = seen.shape[1] // 4
-    size = (1, out, frames, 2 * height, 2 * width)
-    made = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last_3d)
-    for number in range(4):
-        down, right = divmod(number, 2)
-        place = seen[:, number * out : (number + 1) * out, down : down + height, right : right + width]
-        made[0, :, :, down::2, right::2] = place.transpose(0, 1)
-    return made
+    return doubling.doubled(x[0].transpose(0, 1), *merged).transpose(0, 1)[None]
 
 
 def _repeated(made: Tensor, x: Tensor, shortcut: Any, first: bool) -> Tensor:

@@ -26,8 +26,8 @@ from inference.engine import Inputs, Metrics, Options, Progress
 from inference.engines import card, identity
 from inference.engines.fastwan import job, layout, models, params, sampling, shape, text, tiny, vae
 from inference.engines.fastwan.decoder import PIXELS, Decoder
-from inference.engines.fastwan.fused import Fused
 from inference.engines.fastwan.transformer import Transformer
+from inference.engines.fused import Fused
 from media import still, write
 from media.still import Picture
 from weights import plans

@@ -16,7 +16,8 @@ from torch.nn.functional import ScalingType
 
 from errors import first_line
 from inference.engines import card
-from inference.engines.fastwan.fused import Fused
+from inference.engines.fastwan.elementwise import eighth
+from inference.engines.fused import Fused
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def eighths(rows: Tensor, compiled: Fused | None = None) -> Numbers:
     of `rows`."""
     made = torch.empty(rows.shape, dtype=KIND, device=rows.device)
     scale = torch.empty(len(rows), 1, device=rows.device)
-    (compiled or Fused()).eighth(made, rows, scale)
+    (compiled or Fused()).run(eighth, made, rows, scale)
     return made, scale
 
 

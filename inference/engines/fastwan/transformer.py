@@ -23,9 +23,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from errors import first_line
 from inference.engines import card
+from inference.engines.fastwan import elementwise
 from inference.engines.fastwan.float8 import LinearFloat8
-from inference.engines.fastwan.fused import Fused
 from inference.engines.fastwan.models import Models
+from inference.engines.fused import Fused
 
 log = logging.getLogger(__name__)
 
@@ -84,20 +85,20 @@ class Transformer:
         made = torch.empty_like(x)
         for row in self._rows:
             part = slice(row.first, row.stop)
-            self._fused.modulate(made[0, part], x[0, part], shift[row.number], scale[row.number])
+            self._fused.run(elementwise.modulate, made[0, part], x[0, part], shift[row.number], scale[row.number])
         return made
 
     def _gated(self, x: Tensor, added: Tensor, gate: Tensor) -> Tensor:
         """x + added * gate, with each row's own gate; written into x."""
         for row in self._rows:
             part = slice(row.first, row.stop)
-            self._fused.gate(x[0, part], added[0, part], gate[row.number])
+            self._fused.run(elementwise.gate, x[0, part], added[0, part], gate[row.number])
         return x
 
     def _among_themselves(self, layer: Any, x: Tensor) -> Tensor:
         """Self-attention of the tokens (1, s, width)."""
-        query = self._fused.turn(self._through(layer.to_q, x)[0], layer.norm_q.weight, *self._turn)[None]
-        key = self._fused.turn(self._through(layer.to_k, x)[0], layer.norm_k.weight, *self._turn)[None]
+        query = self._fused.run(elementwise.turn, self._through(layer.to_q, x)[0], layer.norm_q.weight, *self._turn)[None]
+        key = self._fused.run(elementwise.turn, self._through(layer.to_k, x)[0], layer.norm_k.weight, *self._turn)[None]
         return self._attended(layer, query, key, self._through(layer.to_v, x).unflatten(2, (layer.heads, -1)))
 
     def _to_the_text(self, layer: Any, x: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from errors import EngineFailed, InvalidInput
 from inference.engine import Inputs, Metrics, Options, Progress
 from inference.engines import card, identity
+from inference.engines.fused import Fused
 from inference.engines.musetalk import (
     build,
     cycle,
@@ -31,6 +32,7 @@ from inference.engines.musetalk import (
 )
 from inference.engines.musetalk.avatar import Avatar
 from inference.engines.musetalk.cache import Cache, key
+from inference.engines.musetalk.networks import quick
 from inference.engines.musetalk.room import Room
 from media import video, write
 from media.still import Picture
@@ -70,6 +72,7 @@ class Engine:
         self._cache = Cache(None, 0)
         self._models: dict[str, models.Models] = {}  # by version
         self._speak: dict[str, mouths.Speak] = {}
+        self._fused = Fused()
         self._weights = ""
         self._speaking, self._looking = Room(1), Room(1)
         self._beside: torch.cuda.Stream | None = None
@@ -99,28 +102,38 @@ class Engine:
         versions = [version for version in ("1.5", "1.0") if not models.missing(models_dir, version)] or ["1.5"]
         first = models.load(models_dir, versions[0], device, dtype)
         others = {version: models.of_version(first, models_dir, version) for version in versions[1:]}
+        found = {versions[0]: first, **others}
+        if on_card:
+            self._fused = Fused(self._options.compile)
+            quick.quicken(first.vae, self._fused)
+            for each in found.values():
+                quick.double(each.unet)
         shaping = identity.of((name, layout.find(models_dir, name).weights) for name in SHAPING)
-        self.use({versions[0]: first, **others}, f"{shaping} {dtype}")
+        self.use(found, f"{shaping} {dtype}")
 
-    def use(self, found: dict[str, models.Models], weights: str = "") -> None:
-        """Use these loaded networks, by version; `weights` identifies them. For benchmarks and tests."""
-        self._models, self._weights = found, weights
+    def use(self, found: dict[str, models.Models], weights: str = "", fused: Fused | None = None) -> None:
+        """Use these loaded networks, by version; `weights` identifies them, `fused` is what they run with. For benchmarks and
+        tests."""
+        self._models, self._weights, self._fused = found, weights, fused or self._fused
         device = next(iter(found.values())).device
         # one for all jobs: memory cached for a stream can only be reused on that stream until the GPU is full
         self._beside = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._cache = Cache(self._options.cache_dir, self._options.cache_bytes)
 
     def warm_up(self) -> None:
-        """Find the batch size, capture the CUDA graphs, and run a dummy job through everything, with cuDNN's autotuner on.
+        """Find the batch size, capture the CUDA graphs, and run a dummy job through everything, with cuDNN's autotuner on, and
+        compiling what is used.
 
-        Afterwards the autotuner is off and new shapes use cuDNN's heuristics. Otherwise it would search for every new shape, in
-        every thread again, for seconds in which it empties torch's memory cache repeatedly while another job is on the GPU.
+        Afterwards nothing is compiled, the autotuner is off and new shapes use cuDNN's heuristics. Otherwise it would search
+        for every new shape, in every thread again, for seconds in which it empties torch's memory cache repeatedly while
+        another job is on the GPU.
         """
         torch.backends.cudnn.benchmark = True
         try:
             self._warm_up()
         finally:
             torch.backends.cudnn.benchmark = False
+            self._fused.settle()
 
     def _warm_up(self) -> None:
         loaded = next(iter(self._models.values()))

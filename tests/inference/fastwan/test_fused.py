@@ -12,8 +12,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from inference.engines.fastwan import float8, fused  # noqa: E402
-from inference.engines.fastwan.fused import Fused  # noqa: E402
+from inference.engines.fastwan import elementwise, float8  # noqa: E402
+from inference.engines.fastwan.elementwise import norm_silu  # noqa: E402
+from inference.engines.fused import Fused  # noqa: E402
 from weights.plans import Linears  # noqa: E402
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler here")
@@ -43,11 +44,12 @@ def test_what_is_compiled_serves_any_number_of_rows_and_weights_made_elsewhere()
                 ("gate", (rows(count + 1)[1:], rows(count), told[0])),
                 ("turn", (rows(count), weight, angles.cos(), angles.sin())),
             ):
-                expected = getattr(fused, name)(given[0].clone(), *given[1:])
+                function = getattr(elementwise, name)
+                expected = function(given[0].clone(), *given[1:])
                 if count == 300:
-                    getattr(made, name)(given[0].clone(), *given[1:])
+                    made.run(function, given[0].clone(), *given[1:])
                 got: list[Any] = []
-                assert made_by_twins(lambda: got.append(getattr(made, name)(*given))) == 1, (name, count)  # noqa: B023
+                assert made_by_twins(lambda: got.append(made.run(function, *given))) == 1, (name, count)  # noqa: B023
                 assert torch.allclose(got[0], expected, atol=1e-5), name
     assert made.ready == 4
 
@@ -74,13 +76,13 @@ def test_eight_bits_are_as_near_compiled_as_written() -> None:
 def test_what_it_was_not_compiled_for_runs_as_written_instead_of_being_compiled_in_a_job() -> None:
     made, gamma = Fused("first"), rows(1)[0]
     with torch.inference_mode():
-        made.norm_silu(rows(), gamma)
+        made.run(norm_silu, rows(), gamma)
         made.settle()
         wide, turned = rows(300, 96), rows(48, 300).T
-        assert made_by_twins(lambda: made.norm_silu(wide, rows(1, 96)[0])) == 0
-        assert made_by_twins(lambda: made.norm_silu(turned, gamma)) == 0
-        assert torch.equal(made.norm_silu(turned, gamma), fused.norm_silu(turned, gamma))
-        assert made_by_twins(lambda: made.norm_silu(rows(), gamma)) == 1
+        assert made_by_twins(lambda: made.run(norm_silu, wide, rows(1, 96)[0])) == 0
+        assert made_by_twins(lambda: made.run(norm_silu, turned, gamma)) == 0
+        assert torch.equal(made.run(norm_silu, turned, gamma), norm_silu(turned, gamma))
+        assert made_by_twins(lambda: made.run(norm_silu, rows(), gamma)) == 1
     assert made.ready == 1
 
 
@@ -90,14 +92,14 @@ def test_what_cannot_be_compiled_runs_as_written_and_says_why(caplog: pytest.Log
 
     made = Fused("first")
     with caplog.at_level(logging.WARNING), torch.inference_mode():
-        assert torch.equal(made._run(stubborn, torch.ones(4, 3)), torch.full((4, 3), 2.0))
+        assert torch.equal(made.run(stubborn, torch.ones(4, 3)), torch.full((4, 3), 2.0))
     assert made.ready == 0
     assert "stubborn runs uncompiled" in caplog.text
 
 
 def test_off_compiles_nothing() -> None:
     made = Fused()
-    made.norm_silu(rows(), rows(1)[0])
+    made.run(norm_silu, rows(), rows(1)[0])
     assert made.ready == 0
     assert not made._twins
 
@@ -107,9 +109,9 @@ class Counting(Fused):
 
     calls = 0
 
-    def _run(self, function: Any, *given: Any) -> Any:
+    def run(self, function: Any, *given: Any, **more: Any) -> Any:
         self.calls += len(given[0]) > 1
-        return super()._run(function, *given)
+        return super().run(function, *given, **more)
 
 
 @needs_compiler

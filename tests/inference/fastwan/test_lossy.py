@@ -20,8 +20,8 @@ from inference.engine import Options  # noqa: E402
 from inference.engines.fastwan import float8, layout, tiny  # noqa: E402
 from inference.engines.fastwan.decoder import Past, parts  # noqa: E402
 from inference.engines.fastwan.engine import Engine  # noqa: E402
-from inference.engines.fastwan.fused import Fused  # noqa: E402
 from inference.engines.fastwan.models import load  # noqa: E402
+from inference.engines.fused import Fused  # noqa: E402
 from tests.fakes import fastwan, made_up_card  # noqa: E402
 from tests.inference.fastwan.runs import BESIDE, latents, painting, run  # noqa: E402
 from weights import manifest, plans  # noqa: E402

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from inference.engine import Inputs, Metrics, Options
+from inference.engines.fused import Fused, When
 from inference.engines.musetalk.engine import Engine
 from inference.engines.musetalk.models import Models
 from media import video, write
@@ -32,17 +33,19 @@ def ignore(phase: str, done: int, total: int) -> None:
 def loaded(weights: Path, device: str = "cpu", **options: Any) -> Engine:
     engine = Engine()
     engine.configure(Options(**options))
-    engine.use(_networks(weights, device), str(weights))
+    networks, fused = _networks(weights, device, options.get("compile", "first"))
+    engine.use(networks, str(weights), fused)
     engine.warm_up()
     return engine
 
 
 @functools.cache
-def _networks(weights: Path, device: str) -> dict[str, Models]:
+def _networks(weights: Path, device: str, compile: When) -> tuple[dict[str, Models], Fused]:
     """Read once: nobody changes a network, `use` puts another one in its place."""
     reader = Engine()
+    reader.configure(Options(compile=compile))
     reader.load(weights, device)
-    return reader._models
+    return reader._models, reader._fused
 
 
 def run(engine: Engine, output: Path, source: Path, speech: Path, said: dict[str, Any] | None = None, **fields: Any) -> Metrics:

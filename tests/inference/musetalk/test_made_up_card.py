@@ -51,7 +51,7 @@ def card() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def on_card(card: Any, weights: Path) -> Engine:
-    engine = loaded(weights, "cuda:0", batch_size=BATCH)
+    engine = loaded(weights, "cuda:0", batch_size=BATCH, compile="off")
     engine._looking = Room(FRAMES)
     return engine
 
