@@ -200,7 +200,7 @@ class Settings(BaseModel):
     DATA_LIMIT_GB: Annotated[float, Field(gt=0)] = 20
     #: Maximum size of the face cache under DATA_DIR/cache, in GB; at most a quarter of DATA_LIMIT_GB; 0 disables it.
     AVATAR_CACHE_GB: Annotated[float, Field(ge=0)] = 2
-    #: Whether to compile FastWan's kernels for the GPU: first (before the first job, about a minute), or off.
+    #: Whether to compile kernels for the GPU: first (before the first job, about a minute), or off.
     COMPILE: Literal["first", "off"] = "first"
     #: Precision of the linear layers in FastWan's transformer: bf16, or fp8: half the memory and faster, but not exact.
     FASTWAN_LINEARS: Literal["bf16", "fp8"] = "bf16"

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from inference.engines.musetalk import mouths  # noqa: E402
+from inference.engines.musetalk import models, mouths  # noqa: E402
 from media import video  # noqa: E402
 from tests.inference.musetalk.engines import clip, loaded, run, tone, waves  # noqa: E402
 
@@ -40,6 +40,15 @@ def test_a_recording_plays_what_was_recorded(card: str, weights: Path) -> None:
             made = play(*given)
             assert made.shape == (count, 256, 256, 3)
             assert int((made.int() - mouths.speak(found, *given).int()).abs().max()) <= mouths.SAME
+
+
+def test_the_vaes_own_blocks_are_compiled_and_make_diffusers_faces(card: str, weights: Path) -> None:
+    engine, published = loaded(weights, card, batch_size=4), models.load(weights, device=card, dtype=torch.float16)
+    assert engine._fused.ready == len(engine._fused._twins) >= 5
+    latents = torch.randn(4, 4, 32, 32, device=card, dtype=torch.float16)
+    with torch.inference_mode():
+        ours, wanted = (vae.decode(latents).sample.float() for vae in (engine._models["1.5"].vae, published.vae))
+    assert float((ours - wanted).abs().mean() / wanted.std()) < 0.01
 
 
 def test_the_batch_size_is_measured(card: str, weights: Path, tmp_path: Path) -> None:
