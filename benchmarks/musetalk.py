@@ -7,7 +7,8 @@ All weights are random and created on the spot (the face networks are built to s
 follows the script's steps (musetalk_loop.py), (S) is R without files and second encode; then ours, with a new video ("first")
 and with a cached avatar ("known"). Rounds are interleaved; the table shows medians. "Around the model" is the time per frame
 with networks that answer instantly, in wall-clock and CPU time; CPU time is valid even if other programs are running. The floor
-is the frame rate that the GPU's measured matrix throughput allows at 0.79 TFLOP per frame.
+is the frame rate that the GPU's measured matrix throughput allows at 0.79 TFLOP per frame. "Model's share" is the time that the
+networks alone would take; "GPU busy" is what the driver measured.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from benchmarks import musetalk_loop
+from benchmarks import gpu_busy, musetalk_loop
 from inference.engine import Inputs, Options
 from inference.engines.fused import Fused
 from inference.engines.musetalk import models, stream
@@ -233,9 +234,16 @@ def compare(
         for _ in range(options.rounds):
             for contestant, run in contestants.items():
                 began = time.process_time()
-                runs[contestant].append({**run(), "processor_s": time.process_time() - began})
+                with gpu_busy.sampled(_uuid(found.device)) as busy:
+                    done = run()
+                used = {"processor_s": time.process_time() - began, "gpu_busy": statistics.fmean(busy) if busy else None}
+                runs[contestant].append({**done, **used})
     medians = {name: sorted(of, key=lambda run: run["wall_s"])[len(of) // 2] for name, of in runs.items()}
     return {"size": f"{size[0]}x{size[1]}", "speech_s": seconds, "difference": difference, "runs": medians}
+
+
+def _uuid(device: torch.device) -> str:
+    return f"GPU-{torch.cuda.get_device_properties(device).uuid}" if device.type == "cuda" else "none"
 
 
 def model_s(found: models.Models, engine: Engine) -> float:
@@ -268,11 +276,12 @@ def rows(result: dict[str, Any], alone_s: float | None) -> Iterator[str]:
     base = result["runs"]["R"]["wall_s"]
     for name, run in result["runs"].items():
         share = f"{100 * alone_s * run['frames'] / run['wall_s']:.0f} %" if alone_s else ""
+        busy = "" if run["gpu_busy"] is None else f"{run['gpu_busy']:.0f} %"
         peak = "" if run["peak_mib"] is None else f"{run['peak_mib']:.0f}"
         numbers = f"{run['frames'] / run['wall_s']:.1f} | {run['first_s']:.2f} | {run['wall_s']:.2f}"
         stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in run["stages"].items())
-        ratio = base / run["wall_s"]
-        yield f"| {result['size']} | {result['speech_s']:g} | {name} | {numbers} | {ratio:.1f} | {share} | {peak} | {stages} |"
+        measured = f"{base / run['wall_s']:.1f} | {share} | {busy} | {peak}"
+        yield f"| {result['size']} | {result['speech_s']:g} | {name} | {numbers} | {measured} | {stages} |"
 
 
 def main() -> None:
@@ -309,11 +318,11 @@ def _sizes(tiny: bool) -> list[str]:
 
 
 def _tables(report: dict[str, Any], alone_s: float) -> str:
-    head = "| size | speech s | | frames/s | first frame s | job s | vs R | model's share | peak MiB | seconds by stage |"
+    head = "| size | speech s | | frames/s | first frame s | job s | vs R | model's share | GPU busy | peak MiB | by stage, s |"
     lines = [f"{report['device']}, batches of {report['batch']}, the networks alone: {report['model_fps']:.1f} frames/s"]
     if "floor_fps" in report:
         lines += [f"{report['card']}: {report['matrix_tflops']:.0f} TFLOP/s, the floor: {report['floor_fps']:.0f} frames/s"]
-    lines += ["", head, "|---" * 10 + "|"]
+    lines += ["", head, "|---" * 11 + "|"]
     lines += [row for result in report["jobs"] for row in rows(result, alone_s)]
     lines += ["", "Around the model (networks that answer instantly):", "", AROUND, "|---" * 6 + "|"]
     for result in report["around_the_model"]:
