@@ -75,9 +75,8 @@ def _facts(card: Card, capability: tuple[int, int]) -> dict[str, Any]:
     def nothing(*given: Any) -> None:
         pass
 
-    about = SimpleNamespace(
-        name="a made-up card", uuid="none", total_memory=card.total_bytes, major=capability[0], minor=capability[1]
-    )
+    size, (major, minor) = card.total_bytes, capability
+    about = SimpleNamespace(name="a made-up card", uuid="none", total_memory=size, major=major, minor=minor)
     return {
         **dict.fromkeys(("init", "_lazy_init", "set_device", "manual_seed_all"), nothing),
         **dict.fromkeys(("is_available", "is_initialized", "is_bf16_supported"), lambda: True),
