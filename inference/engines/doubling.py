@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from inference.engines.fused import Fused
+
 #: Weights (4 out, in, 2, 2) and bias (out).
 Merged = tuple[Tensor, Tensor]
 
@@ -32,15 +34,32 @@ def merged(conv: Any) -> Merged:
     return torch.cat(places).to(conv.weight.dtype).contiguous(memory_format=torch.channels_last), conv.bias
 
 
-def doubled(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def doubled(x: Tensor, weight: Tensor, bias: Tensor, fused: Fused | None = None) -> Tensor:
     """(n, c, h, w) -> (n, out, 2 h, 2 w), channels-last."""
-    count, _, height, width = x.shape
-    seen = functional.conv2d(x, weight, padding=1)  # (n, 4 out, h + 1, w + 1), a place's own from its corner
-    out, added = len(bias), bias[:, None, None]
-    size = (count, out, 2 * height, 2 * width)
-    made = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    for number in range(4):
-        down, right = divmod(number, 2)
-        place = seen[:, number * out : (number + 1) * out, down : down + height, right : right + width]
-        torch.add(place, added, out=made[:, :, down::2, right::2])
-    return made
+    seen = functional.conv2d(x, weight, padding=1).contiguous(memory_format=torch.channels_last)
+    return (fused or Fused()).run(spread, seen, bias, plain=spread_by_torch)
+
+
+def spread(seen: Tensor, bias: Tensor) -> Tensor:
+    """Puts each pixel's four places where they belong and adds the bias: (n, 4 out, h + 1, w + 1) -> (n, out, 2 h, 2 w), both
+    channels-last."""
+    return _as_pictures((_places(seen, len(bias)) + bias).contiguous())
+
+
+def spread_by_torch(seen: Tensor, bias: Tensor) -> Tensor:
+    """The same in one of torch's own kernels."""
+    places = _places(seen, len(bias))
+    return _as_pictures(torch.add(places, bias, out=torch.empty_like(places, memory_format=torch.contiguous_format)))
+
+
+def _places(seen: Tensor, out: int) -> Tensor:
+    """A view (n, h, 2, w, 2, out): row, place down, column, place right. A place's own pixels begin at its corner, so that from
+    one place to the next, down or right, it is equally far everywhere."""
+    whole, _, down, right = seen.stride()
+    size = (len(seen), seen.shape[2] - 1, 2, seen.shape[3] - 1, 2, out)
+    return seen.as_strided(size, (whole, down, down + 2 * out, right, right + out, 1))
+
+
+def _as_pictures(made: Tensor) -> Tensor:
+    count, height, _, width, _, out = made.shape
+    return made.view(count, 2 * height, 2 * width, out).permute(0, 3, 1, 2)

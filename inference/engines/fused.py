@@ -95,7 +95,8 @@ def _compiled(function: Function, plain: Function, samples: list[Any]) -> Functi
         for count in (whole, whole - 1):  # the second size shows whether the number is dynamic
             part = [each[:count] if _is_many(each) else each for each in samples]
             expected = plain(*map(_cloned, part))
-            got = compiled(*(_of_any_length(_cloned(each)) for each in part)).float()
+            with torch._dynamo.config.patch(automatic_dynamic_shapes=False):
+                got = compiled(*(_of_any_length(_cloned(each)) for each in part)).float()
             if not float((got - expected.float()).norm()) <= APART[expected.itemsize] * float(expected.float().norm()):
                 raise RuntimeError("its results differ")
     except FAULTS as error:
@@ -114,8 +115,9 @@ def _cloned(given: Any) -> Any:
 
 
 def _of_any_length(given: Any) -> Any:
-    """Mark the number of rows or pictures as dynamic, but no other size: with a dynamic width, a norm would read each row
-    twice and compute a root as a 64-bit power, which is 64 times as slow on most GPUs."""
+    """Mark the number of rows or pictures as dynamic. No other size may be: with a dynamic width, a norm would read each row
+    twice and compute a root as a 64-bit power, which is 64 times as slow on most GPUs. torch would make it dynamic by itself
+    when a function is compiled for a second width, copy or not."""
     if _is_many(given):
         torch._dynamo.mark_dynamic(given, 0)
     return given

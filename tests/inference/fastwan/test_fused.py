@@ -86,6 +86,24 @@ def test_what_it_was_not_compiled_for_runs_as_written_instead_of_being_compiled_
     assert made.ready == 1
 
 
+def test_only_the_number_of_rows_is_dynamic_whatever_was_compiled_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs: list[Any] = []
+
+    def looks(graph: Any, given: Any) -> Any:
+        found = [node.meta["example_value"] for node in graph.graph.nodes if node.op == "placeholder"]
+        inputs.append([each.shape for each in found if isinstance(each, torch.Tensor)])
+        return graph.forward
+
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **options: compile(function, backend=looks, **options))
+    made = Fused("first")
+    with torch.inference_mode():
+        for width in (48, 96, 256):
+            made.run(norm_silu, rows(300, width), rows(1, width)[0])
+    assert made.ready == 3
+    assert [[[type(side) for side in shape] for shape in shapes] for shapes in inputs] == 3 * [[[torch.SymInt, int], [int]]]
+
+
 def test_what_cannot_be_compiled_runs_as_written_and_says_why(caplog: pytest.LogCaptureFixture) -> None:
     def stubborn(x: Any) -> Any:
         return x * 2 if float(x.sum()) > 0 else x  # what it does depends on the numbers: no compiler takes that whole

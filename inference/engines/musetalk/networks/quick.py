@@ -57,15 +57,15 @@ def joined_by_torch(x: Tensor, other: Tensor, bias: Tensor) -> Tensor:
 
 def quicken(vae: Any, fused: Fused) -> None:
     """Replace the blocks of diffusers' AutoencoderKL, in place, on the device and in the precision it stays in."""
-    double(vae)
+    double(vae, fused)
     _replace(vae, lambda child: Residual(child, fused) if isinstance(child, ResnetBlock2D) else None)
     for part in (vae.encoder, vae.decoder):
         part.conv_norm_out, part.conv_act = NormSilu(part.conv_norm_out, fused), nn.Identity()
 
 
-def double(network: nn.Module) -> None:
+def double(network: nn.Module, fused: Fused | None = None) -> None:
     """Replace the upsampling blocks, in place."""
-    _replace(network, lambda child: Doubled(child) if isinstance(child, Upsample2D) else None)
+    _replace(network, lambda child: Doubled(child, fused) if isinstance(child, Upsample2D) else None)
 
 
 def _replace(network: nn.Module, other: Callable[[nn.Module], nn.Module | None]) -> None:
@@ -112,14 +112,15 @@ class Residual(nn.Module):
 class Doubled(nn.Module):
     """Replaces an `Upsample2D`."""
 
-    def __init__(self, up: Upsample2D) -> None:
+    def __init__(self, up: Upsample2D, fused: Fused | None = None) -> None:
         super().__init__()
+        self._fused = fused
         weight, bias = doubling.merged(up.conv)
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
 
     def forward(self, x: Tensor, output_size: None = None) -> Tensor:
-        return doubling.doubled(x, self.weight, self.bias)
+        return doubling.doubled(x, self.weight, self.bias, self._fused)
 
 
 def _bare(conv: Any, x: Tensor) -> Tensor:
