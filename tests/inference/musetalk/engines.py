@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -13,10 +14,12 @@ import numpy as np
 
 from inference.engine import Inputs, Metrics, Options
 from inference.engines.fused import Fused, When
+from inference.engines.musetalk import mouths, resize
 from inference.engines.musetalk.engine import Engine
 from inference.engines.musetalk.models import Models
 from media import video, write
 from media.still import Picture
+from tests.fakes import made_up_card
 from tests.media import files
 
 #: Runs a job: the file it made and what it says about it.
@@ -24,6 +27,18 @@ Say = Callable[..., tuple[Path, Metrics]]
 
 #: The side of the clips' pictures. The fakes' detector sees a face of this size wherever a picture is bright.
 SIDE = 128
+
+
+@contextmanager
+def another_card() -> Iterator[Any]:
+    """A made-up card; what is kept for each device is forgotten with it, since the next one has the same name."""
+    kept = mouths._positions, resize.by_channel
+    with made_up_card.inserted(total_bytes=10**11) as card:
+        for each in kept:
+            each.cache_clear()
+        yield card
+        for each in kept:
+            each.cache_clear()
 
 
 def ignore(phase: str, done: int, total: int) -> None:

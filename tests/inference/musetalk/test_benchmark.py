@@ -15,12 +15,12 @@ if torch.cuda.is_available():
 
 from benchmarks import musetalk  # noqa: E402
 from inference.engines.fused import Fused  # noqa: E402
-from tests.fakes import made_up_card  # noqa: E402
+from tests.inference.musetalk.engines import another_card  # noqa: E402
 
 
 @pytest.mark.slow
 def test_everybody_makes_the_same_frames_on_a_card() -> None:
-    with made_up_card.inserted(total_bytes=10**11) as card:
+    with another_card() as card:
         device, fused = torch.device("cuda:0"), Fused()
         theirs = musetalk.networks(True, device)
         ours = musetalk.quickened(musetalk.networks(True, device), fused)

@@ -24,8 +24,7 @@ from inference.engines.musetalk.engine import Engine  # noqa: E402
 from inference.engines.musetalk.room import Room  # noqa: E402
 from inference.engines.musetalk.stream import Job  # noqa: E402
 from media import video  # noqa: E402
-from tests.fakes import made_up_card  # noqa: E402
-from tests.inference.musetalk.engines import ignore, loaded, pictures, tone, waves  # noqa: E402
+from tests.inference.musetalk.engines import another_card, ignore, loaded, pictures, tone, waves  # noqa: E402
 
 #: Frames of the clip, and those that are too dark for a face.
 FRAMES, DARK = 3, (1,)
@@ -45,7 +44,7 @@ class Done:
 
 @pytest.fixture(scope="module")
 def card() -> Iterator[Any]:
-    with made_up_card.inserted(total_bytes=10**11) as found:
+    with another_card() as found:
         yield found
 
 
