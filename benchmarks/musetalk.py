@@ -21,7 +21,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -64,8 +64,8 @@ AROUND = "| size | | ms per frame | vs R | CPU ms per frame | vs R |"
 SPEECH = Path(__file__).resolve().parent.parent / "samples" / "speech.wav"
 
 
-def networks(tiny: bool, device: torch.device) -> models.Models:
-    """Networks with random weights, full-size or small."""
+def networks(tiny: bool, device: torch.device, fused: Fused | None = None) -> models.Models:
+    """Networks with random weights, full-size or small; with `fused`, those of our engine on a GPU."""
     torch.manual_seed(0)
     dtype = torch.float16 if device.type == "cuda" else torch.float32
     unet = UNet2DConditionModel.from_config({**checkpoints.UNET, **({} if tiny else FULL_UNET)})
@@ -84,14 +84,9 @@ def networks(tiny: bool, device: torch.device) -> models.Models:
         network.eval().requires_grad_(False).to(device, dtype if name in ("unet", "vae") else torch.float32)
         if name != "whisper":
             network.to(memory_format=torch.channels_last)
-    return models.Models(**made, version="1.5", device=device, dtype=dtype, looking_dtype=torch.float32)
-
-
-def quickened(found: models.Models, fused: Fused) -> models.Models:
-    """The networks with the blocks that the engine uses on a GPU."""
-    quick.quicken(found.vae, fused)
-    quick.double(found.unet)
-    return found
+        if fused is not None:
+            quick.quicken(name, network, fused)
+    return models.Models(**made, version="1.5", device=device, dtype=dtype, looking_dtype=torch.float32, fused=fused)
 
 
 def hollow(full: models.Models) -> models.Models:
@@ -148,10 +143,10 @@ def speech(path: Path, seconds: float) -> Path:
     return path
 
 
-def engine_of(found: models.Models, fused: Fused, batch_size: int | None, folder: Path) -> Engine:
+def engine_of(found: models.Models, batch_size: int | None, folder: Path) -> Engine:
     engine = Engine()
     engine.configure(Options(batch_size=batch_size, cache_dir=folder / "avatars", cache_bytes=1 << 33))
-    engine.use({"1.5": found}, fused=fused)
+    engine.use({"1.5": found})
     engine.warm_up()
     return engine
 
@@ -208,19 +203,18 @@ def _ignore(phase: str, done: int, total: int) -> None:
 def compare(
     found: models.Models,
     own: models.Models,
-    fused: Fused,
     size: tuple[int, int],
     seconds: float,
     options: argparse.Namespace,
     *,
     check: bool = True,
 ) -> dict[str, Any]:
-    """The medians of all contestants for one size and length. found: their networks; own: ours, see `quickened`. check: first
+    """The medians of all contestants for one size and length. found: their networks; own: ours. check: first
     verify that theirs and ours produce the same frames."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         clip, sound = person(folder / "in.mp4", *size, options.source), speech(folder / "in.wav", seconds)
-        engine = engine_of(own, fused, options.batch, folder)
+        engine = engine_of(own, options.batch, folder)
         difference = apart(found, engine, clip, speech(folder / "short.wav", 1), folder) if check else None
         if difference is not None and difference > AGREED:
             raise SystemExit(f"ours and theirs differ by {difference:.2f} of 255 on average: no comparison")
@@ -234,7 +228,7 @@ def compare(
         for _ in range(options.rounds):
             for contestant, run in contestants.items():
                 began = time.process_time()
-                with gpu_busy.sampled(_uuid(found.device)) as busy:
+                with _busy(found.device) as busy:
                     done = run()
                 used = {"processor_s": time.process_time() - began, "gpu_busy": statistics.fmean(busy) if busy else None}
                 runs[contestant].append({**done, **used})
@@ -242,8 +236,10 @@ def compare(
     return {"size": f"{size[0]}x{size[1]}", "speech_s": seconds, "difference": difference, "runs": medians}
 
 
-def _uuid(device: torch.device) -> str:
-    return f"GPU-{torch.cuda.get_device_properties(device).uuid}" if device.type == "cuda" else "none"
+def _busy(device: torch.device) -> AbstractContextManager[list[float]]:
+    if device.type != "cuda":
+        return nullcontext([])  # asking a driver that is not there would count as a contestant's CPU time
+    return gpu_busy.sampled(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
 
 
 def model_s(found: models.Models, engine: Engine) -> float:
@@ -298,14 +294,13 @@ def main() -> None:
     options.source = 4 if options.tiny else SOURCE_S
     device = torch.device("cuda:0" if torch.cuda.is_available() and not options.tiny else "cpu")
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))  # as the engine does when it loads
-    fused = Fused("first" if device.type == "cuda" else "off")
     found = networks(options.tiny, device)
-    own = quickened(networks(options.tiny, device), fused) if device.type == "cuda" else found  # the same numbers again
+    own = networks(options.tiny, device, Fused("first")) if device.type == "cuda" else found  # the same numbers again
     with tempfile.TemporaryDirectory() as folder:
-        engine = engine_of(own, fused, options.batch, Path(folder))
+        engine = engine_of(own, options.batch, Path(folder))
     alone_s, batch = model_s(found, engine), engine._speaking.size
-    results = [compare(found, own, fused, size, seconds, options) for size in sizes for seconds in lengths]
-    bare = [compare(hollow(found), hollow(own), fused, size, lengths[0], options, check=False) for size in sizes]
+    results = [compare(found, own, size, seconds, options) for size in sizes for seconds in lengths]
+    bare = [compare(hollow(found), hollow(own), size, lengths[0], options, check=False) for size in sizes]
     report = {"device": str(device), "batch": batch, "model_fps": 1 / alone_s, "jobs": results, "around_the_model": bare}
     if device.type == "cuda":
         rate = matrix_rate()

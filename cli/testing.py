@@ -18,8 +18,8 @@ from cli.up import CHECKOUT
 from settings import child_environment
 
 #: What is said to pytest when nothing is asked for: all tests, two processes a core, since most of them wait for programs (9
-#: minutes on two cores). A file stays in one process, so what its tests share is started once; in the
-#: files' order, so the long ones begin early.
+#: minutes on two cores). A file stays in one process, so what its tests share is started once; in the files' order, so the long
+#: ones begin early.
 EVERYTHING = (f"--numprocesses={min(2 * (os.cpu_count() or 1), 8)}", "--dist=loadfile", "--no-loadscope-reorder")
 
 

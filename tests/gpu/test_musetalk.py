@@ -44,7 +44,9 @@ def test_a_recording_plays_what_was_recorded(card: str, weights: Path) -> None:
 
 def test_the_vaes_own_blocks_are_compiled_and_make_diffusers_faces(card: str, weights: Path) -> None:
     engine, published = loaded(weights, card, batch_size=4), models.load(weights, device=card, dtype=torch.float16)
-    assert engine._fused.ready == len(engine._fused._twins) >= 5
+    fused = engine._models["1.5"].fused
+    assert fused is not None
+    assert fused.ready == len(fused._twins) >= 5
     latents = torch.randn(4, 4, 32, 32, device=card, dtype=torch.float16)
     with torch.inference_mode():
         ours, wanted = (vae.decode(latents).sample.float() for vae in (engine._models["1.5"].vae, published.vae))

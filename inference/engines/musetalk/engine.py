@@ -32,7 +32,6 @@ from inference.engines.musetalk import (
 )
 from inference.engines.musetalk.avatar import Avatar
 from inference.engines.musetalk.cache import Cache, key
-from inference.engines.musetalk.networks import quick
 from inference.engines.musetalk.room import Room
 from media import video, write
 from media.still import Picture
@@ -72,7 +71,6 @@ class Engine:
         self._cache = Cache(None, 0)
         self._models: dict[str, models.Models] = {}  # by version
         self._speak: dict[str, mouths.Speak] = {}
-        self._fused = Fused()
         self._weights = ""
         self._speaking, self._looking = Room(1), Room(1)
         self._beside: torch.cuda.Stream | None = None
@@ -100,21 +98,15 @@ class Engine:
         dtype = torch.float16 if on_card else torch.float32
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))  # waiting threads spin, and others need cores
         versions = [version for version in ("1.5", "1.0") if not models.missing(models_dir, version)] or ["1.5"]
-        first = models.load(models_dir, versions[0], device, dtype)
+        fused = Fused(self._options.compile) if on_card else None
+        first = models.load(models_dir, versions[0], device, dtype, fused=fused)
         others = {version: models.of_version(first, models_dir, version) for version in versions[1:]}
-        found = {versions[0]: first, **others}
-        if on_card:
-            self._fused = Fused(self._options.compile)
-            quick.quicken(first.vae, self._fused)
-            for each in found.values():
-                quick.double(each.unet)
         shaping = identity.of((name, layout.find(models_dir, name).weights) for name in SHAPING)
-        self.use(found, f"{shaping} {dtype}")
+        self.use({versions[0]: first, **others}, f"{shaping} {dtype}")
 
-    def use(self, found: dict[str, models.Models], weights: str = "", fused: Fused | None = None) -> None:
-        """Use these loaded networks, by version; `weights` identifies them, `fused` is what they run with. For benchmarks and
-        tests."""
-        self._models, self._weights, self._fused = found, weights, fused or self._fused
+    def use(self, found: dict[str, models.Models], weights: str = "") -> None:
+        """Use these loaded networks, by version; `weights` identifies them. For benchmarks and tests."""
+        self._models, self._weights = found, weights
         device = next(iter(found.values())).device
         # one for all jobs: memory cached for a stream can only be reused on that stream until the GPU is full
         self._beside = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -133,7 +125,9 @@ class Engine:
             self._warm_up()
         finally:
             torch.backends.cudnn.benchmark = False
-            self._fused.settle()
+            for found in self._models.values():
+                if found.fused is not None:
+                    found.fused.settle()
 
     def _warm_up(self) -> None:
         loaded = next(iter(self._models.values()))

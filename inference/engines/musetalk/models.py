@@ -21,8 +21,10 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from errors import EngineFailed, OutOfMemory
 from inference.engines import card, checkpoints
+from inference.engines.fused import Fused
 from inference.engines.musetalk import layout
 from inference.engines.musetalk.layout import missing
+from inference.engines.musetalk.networks import quick
 from inference.engines.musetalk.networks.bisenet import UNUSED, BiSeNet
 from inference.engines.musetalk.networks.dwpose import DWPose
 from inference.engines.musetalk.networks.s3fd import S3FD
@@ -53,6 +55,7 @@ class Models:
     parser    (n, 3, 512, 512) -> (n, 19, 512, 512)
     dtype          of unet and vae, which generate
     looking_dtype  of the other four, which only analyse: they run once per source frame or once per speech
+    fused     what our own blocks in vae and unet run with (networks/quick.py); None: these two are diffusers' own
     """
 
     unet: Unet
@@ -65,6 +68,7 @@ class Models:
     device: torch.device
     dtype: torch.dtype
     looking_dtype: torch.dtype
+    fused: Fused | None = None
 
 
 def load(
@@ -73,23 +77,26 @@ def load(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     looking_dtype: torch.dtype = torch.float32,
+    fused: Fused | None = None,
 ) -> Models:
     """Load the networks of one version ("1.5" or "1.0") from `folder`, published or converted, onto the device.
 
-    Raises EngineFailed, one line, for a file that is missing, truncated or not what its name says; OutOfMemory.
+    fused: for a GPU, see Models. Raises EngineFailed, one line, for a file that is missing, truncated or not what its name
+    says; OutOfMemory.
     """
     began, device = time.monotonic(), torch.device(device)
     lines = missing(folder, version)
     if lines:
         raise EngineFailed(lines[0] + (f" ({len(lines)} files are missing)" if len(lines) > 1 else ""))
-    made = {name: _ready(folder, name, version, device, dtype if name in ("unet", "vae") else looking_dtype) for name in _BUILD}
+    dtypes = {name: dtype if name in ("unet", "vae") else looking_dtype for name in _BUILD}
+    made = {name: _ready(folder, name, version, device, dtypes[name], fused) for name in _BUILD}
     log.info("loaded MuseTalk %s from %s to %s in %.1f s", version, folder, device, time.monotonic() - began)
-    return Models(**made, version=version, device=device, dtype=dtype, looking_dtype=looking_dtype)
+    return Models(**made, version=version, device=device, dtype=dtype, looking_dtype=looking_dtype, fused=fused)
 
 
 def of_version(loaded: Models, folder: Path, version: str) -> Models:
     """The same networks with the UNet of another version, which is all that differs. Raises as `load` does."""
-    unet = _ready(folder, "unet", version, loaded.device, loaded.dtype)
+    unet = _ready(folder, "unet", version, loaded.device, loaded.dtype, loaded.fused)
     return replace(loaded, unet=unet, version=version)
 
 
@@ -107,12 +114,16 @@ def part_of(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _ready(folder: Path, name: str, version: str, device: torch.device, dtype: torch.dtype) -> Any:
+def _ready(folder: Path, name: str, version: str, device: torch.device, dtype: torch.dtype, fused: Fused | None) -> Any:
     """One network on its device."""
     network = _BUILD[name](layout.find(folder, f"unet-{version}" if name == "unet" else name))
     try:
         nn.Module.to(network.eval().requires_grad_(False), device=device, dtype=dtype)
-        return network if name == "whisper" else network.to(memory_format=torch.channels_last)
+        if name != "whisper":
+            network.to(memory_format=torch.channels_last)
+        if fused is not None:
+            quick.quicken(name, network, fused)
+        return network
     except (RuntimeError, MemoryError) as error:
         if not card.is_full(error):
             raise

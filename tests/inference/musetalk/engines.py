@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from inference.engine import Inputs, Metrics, Options
-from inference.engines.fused import Fused, When
+from inference.engines.fused import When
 from inference.engines.musetalk import mouths, resize
 from inference.engines.musetalk.engine import Engine
 from inference.engines.musetalk.models import Models
@@ -48,19 +48,18 @@ def ignore(phase: str, done: int, total: int) -> None:
 def loaded(weights: Path, device: str = "cpu", **options: Any) -> Engine:
     engine = Engine()
     engine.configure(Options(**options))
-    networks, fused = _networks(weights, device, options.get("compile", "first"))
-    engine.use(networks, str(weights), fused)
+    engine.use(_networks(weights, device, options.get("compile", "first")), str(weights))
     engine.warm_up()
     return engine
 
 
 @functools.cache
-def _networks(weights: Path, device: str, compile: When) -> tuple[dict[str, Models], Fused]:
+def _networks(weights: Path, device: str, compile: When) -> dict[str, Models]:
     """Read once: nobody changes a network, `use` puts another one in its place."""
     reader = Engine()
     reader.configure(Options(compile=compile))
     reader.load(weights, device)
-    return reader._models, reader._fused
+    return reader._models
 
 
 def run(engine: Engine, output: Path, source: Path, speech: Path, said: dict[str, Any] | None = None, **fields: Any) -> Metrics:

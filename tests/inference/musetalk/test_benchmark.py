@@ -21,11 +21,10 @@ from tests.inference.musetalk.engines import another_card  # noqa: E402
 @pytest.mark.slow
 def test_everybody_makes_the_same_frames_on_a_card() -> None:
     with another_card() as card:
-        device, fused = torch.device("cuda:0"), Fused()
-        theirs = musetalk.networks(True, device)
-        ours = musetalk.quickened(musetalk.networks(True, device), fused)
+        device = torch.device("cuda:0")
+        theirs, ours = musetalk.networks(True, device), musetalk.networks(True, device, Fused())
         options = argparse.Namespace(source=1, batch=2, rounds=1)
-        result = musetalk.compare(theirs, ours, fused, (256, 256), 0.4, options)
+        result = musetalk.compare(theirs, ours, (256, 256), 0.4, options)
         assert card.time.complaints == []
     assert 0 < result["difference"] < musetalk.AGREED
     assert {name: run["frames"] for name, run in result["runs"].items()} == dict.fromkeys(

@@ -55,16 +55,19 @@ def joined_by_torch(x: Tensor, other: Tensor, bias: Tensor) -> Tensor:
     return x.add_(other).add_(bias)
 
 
-def quicken(vae: Any, fused: Fused) -> None:
-    """Replace the blocks of diffusers' AutoencoderKL, in place, on the device and in the precision it stays in."""
-    double(vae, fused)
-    _replace(vae, lambda child: Residual(child, fused) if isinstance(child, ResnetBlock2D) else None)
-    for part in (vae.encoder, vae.decoder):
-        part.conv_norm_out, part.conv_act = NormSilu(part.conv_norm_out, fused), nn.Identity()
+def quicken(name: str, network: Any, fused: Fused) -> None:
+    """Replace what is worth it in the network of that name, in place, on the device and in the precision it stays in: the
+    blocks of the VAE, and the UNet's upsampling."""
+    if name == "unet":
+        _double(network, None)  # its pictures are small
+    if name == "vae":
+        _double(network, fused)
+        _replace(network, lambda child: Residual(child, fused) if isinstance(child, ResnetBlock2D) else None)
+        for part in (network.encoder, network.decoder):
+            part.conv_norm_out, part.conv_act = NormSilu(part.conv_norm_out, fused), nn.Identity()
 
 
-def double(network: nn.Module, fused: Fused | None = None) -> None:
-    """Replace the upsampling blocks, in place."""
+def _double(network: nn.Module, fused: Fused | None) -> None:
     _replace(network, lambda child: Doubled(child, fused) if isinstance(child, Upsample2D) else None)
 
 
@@ -112,7 +115,7 @@ class Residual(nn.Module):
 class Doubled(nn.Module):
     """Replaces an `Upsample2D`."""
 
-    def __init__(self, up: Upsample2D, fused: Fused | None = None) -> None:
+    def __init__(self, up: Upsample2D, fused: Fused | None) -> None:
         super().__init__()
         self._fused = fused
         weight, bias = doubling.merged(up.conv)

@@ -49,7 +49,7 @@ def kinds(network: Any) -> set[type]:
 def test_the_vae_is_diffusers_own(config: dict[str, Any], count: int) -> None:
     published = vae(config)
     ours = copy.deepcopy(published)
-    quick.quicken(ours, Fused())
+    quick.quicken("vae", ours, Fused())
     assert not kinds(ours) & {ResnetBlock2D, Upsample2D}
     latents, pictures = torch.randn(count, 4, 32, 32), torch.rand(count, 3, 256, 256) * 2 - 1
     with torch.inference_mode():
@@ -61,7 +61,7 @@ def test_the_unet_is_the_same_with_its_upsampling_merged() -> None:
     torch.manual_seed(0)
     published = Unet(diffusers.UNet2DConditionModel.from_config(checkpoints.UNET)).eval()
     ours = copy.deepcopy(published)
-    quick.double(ours)
+    quick.quicken("unet", ours, Fused())
     assert Upsample2D not in kinds(ours)
     latents, speech = torch.randn(2, 8, 32, 32), torch.randn(2, 50, 384)
     with torch.inference_mode():
@@ -84,7 +84,7 @@ def test_in_16_bits_it_is_no_further_from_the_exact_picture_than_diffusers_own()
         exact = published.decode(latents).sample
         plain = published.to(torch.bfloat16)
         ours = copy.deepcopy(plain)
-        quick.quicken(ours, Fused())
+        quick.quicken("vae", ours, Fused())
         far, near = (apart(network.decode(latents.bfloat16()).sample, exact) for network in (plain, ours))
     assert near < 1.5 * far
 
@@ -95,7 +95,7 @@ def test_in_16_bits_it_is_no_further_from_the_exact_picture_than_diffusers_own()
 def test_what_was_compiled_serves_every_other_number_of_pictures() -> None:
     ours, fused = vae(), Fused("first")
     exact = copy.deepcopy(ours).double()  # torch's own norms, which serve a single picture, are inexact
-    quick.quicken(ours, fused)
+    quick.quicken("vae", ours, fused)
     with torch.inference_mode():
         for count in (3, 2, 5, 1):
             latents = torch.randn(count, 4, 32, 32)
